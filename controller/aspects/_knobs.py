@@ -1,0 +1,141 @@
+"""Limits that are cgroup files: one table per aspect, one way to observe and diff all of them.
+
+A knob is written as text and compared as text, word by word, in the form in which the kernel reads it back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from controller.aspects._base import Birth, Subject
+from controller.host.ports import Host
+from controller.steps._base import Effect, Step
+from controller.steps.cgroups import SetKnob
+
+UNLIMITED = float("inf")
+
+
+@dataclass(frozen=True, slots=True)
+class Knob:
+    """One desired cgroup file: `value` is written, `accepted` is read back.
+
+    `in_use` names a file in the same directory that says how much is used now: a knob that goes below it
+    is refused by the guard unless `forced`. `tied` knobs have a larger partner that must stay above them
+    (v1: memsw above memory), so they shrink first and grow last.
+    """
+
+    key: str
+    subsystem: str
+    file: str
+    value: str
+    accepted: str
+    in_use: str = ""
+    forced: bool = False
+    order: int = 0
+
+
+Live = Mapping[tuple[str, str], str | None]
+
+
+def observe(subject: Subject, host: Host, knobs: Iterable[Knob]) -> Live:
+    """Read-only. The live text of every owned knob, and of the usage files where a guard needs them."""
+    live: dict[tuple[str, str], str | None] = {}
+    for knob in knobs:
+        read = host.cgroups.read(subject.group, knob.subsystem, knob.file)
+        live[knob.subsystem, knob.file] = read
+        if knob.in_use and read is not None and not _same(read, knob.accepted):
+            used = host.cgroups.read(subject.group, knob.subsystem, knob.in_use)
+            live[knob.subsystem, knob.in_use] = used
+    return live
+
+
+def diff(subject: Subject, knobs: Iterable[Knob], live: Live) -> list[Step]:
+    """Pure. One SetKnob per differing knob: shrinking partners inner first, growing ones outer first."""
+    steps = [
+        _set(subject, knob, live)
+        for knob in knobs
+        if not _same(live.get((knob.subsystem, knob.file)), knob.accepted)
+    ]
+    order = {knob.key: knob.order for knob in knobs}
+    steps.sort(key=lambda step: order[step.key] if step.direction == "down" else -order[step.key])
+    return list(steps)
+
+
+def _set(subject: Subject, knob: Knob, live: Live) -> SetKnob:
+    now = live.get((knob.subsystem, knob.file))
+    return SetKnob(
+        container=subject.name,
+        group=subject.group,
+        key=knob.key,
+        subsystem=knob.subsystem,
+        file=knob.file,
+        value=knob.value,
+        accepted=knob.accepted,
+        live=now,
+        direction=_direction(now, knob.accepted),
+        danger=_danger(knob, live),
+    )
+
+
+def _same(live: str | None, accepted: str) -> bool:
+    return live is not None and live.split() == accepted.split()
+
+
+def _amount(text: str) -> float | None:
+    """The first word as a number; `max` and v1's -1 are unlimited; None for lists such as cpusets."""
+    word = text.split()[0] if text.split() else ""
+    if word in {"max", "-1"}:
+        return UNLIMITED
+    return float(word) if word.isdigit() else None
+
+
+def _direction(live: str | None, accepted: str) -> str:
+    before = _amount(live) if live is not None else None
+    after = _amount(accepted)
+    if before is None or after is None or before == after:
+        return "same"
+    return "down" if after < before else "up"
+
+
+def _danger(knob: Knob, live: Live) -> str:
+    used = live.get((knob.subsystem, knob.in_use)) if knob.in_use else None
+    limit, use = _amount(knob.accepted), _amount(used) if used else None
+    if knob.forced or limit is None or use is None or use <= limit:
+        return ""
+    return f"{knob.key}: {int(use)} bytes are in use, more than the new limit of {int(limit)}"
+
+
+class KnobAspect:
+    """An aspect made of knobs: a subclass gives the table, by `parse`."""
+
+    name = ""
+    section = ""
+    keys: Mapping[str, Effect] = {}
+
+    def birth(self, desired: tuple[Knob, ...]) -> Birth | None:
+        """Pure. Limits are set before the process is born; nothing goes into the bundle."""
+        del desired
+        return None
+
+    def observe(self, subject: Subject, host: Host, desired: tuple[Knob, ...] | None) -> Live:
+        """Read-only. Only owned knobs are read."""
+        return observe(subject, host, desired or ())
+
+    def diff(self, subject: Subject, desired: tuple[Knob, ...], observed: Live) -> list[Step]:
+        """Pure. Empty means that every owned knob reads as desired."""
+        return diff(subject, desired, observed)
+
+    def remove(self, subject: Subject, observed: Live) -> list[Step]:
+        """Pure. Knobs go with their directory."""
+        del subject, observed
+        return []
+
+
+def live_keys(section: str, names: Iterable[str]) -> dict[str, Effect]:
+    return {f"{section}.{name}": Effect.LIVE for name in names}
+
+
+def mapping(section: Any) -> Mapping[str, Any]:
+    return section if isinstance(section, Mapping) else {}

@@ -1,0 +1,126 @@
+"""process: what runs, as whom, and with which rights. Fixed at exec; a change needs a restart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from controller.aspects._base import Birth, Subject
+from controller.aspects._bundle import MASKED_PATHS, READONLY_PATHS
+from controller.aspects._seccomp import profile
+from controller.host.ports import Host
+from controller.model.facts import Facts
+from controller.steps._base import Effect, Step
+
+DEFAULT_CAPABILITIES = frozenset(
+    {
+        "CAP_CHOWN",
+        "CAP_DAC_OVERRIDE",
+        "CAP_FOWNER",
+        "CAP_FSETID",
+        "CAP_KILL",
+        "CAP_NET_BIND_SERVICE",
+        "CAP_SETFCAP",
+        "CAP_SETGID",
+        "CAP_SETPCAP",
+        "CAP_SETUID",
+        "CAP_SYS_CHROOT",
+    }
+)
+"""What servers need to bind low ports and drop to a user; no raw sockets, no device nodes."""
+
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+class Process:
+    name = "process"
+    section = "process"
+    keys: Mapping[str, Effect] = {
+        f"process.{key}": Effect.RESTART
+        for key in (
+            "args",
+            "env",
+            "cwd",
+            "user",
+            "rlimits",
+            "capabilities",
+            "noNewPrivileges",
+            "seccomp",
+            "maskedPaths",
+        )
+    }
+
+    def parse(self, section: Any, facts: Facts) -> Mapping[str, Any]:
+        """Pure. The section with every default filled in; `stop` belongs to the container's life."""
+        del facts
+        user, _, group = str(section.get("user", "0:0")).partition(":")
+        return {
+            "args": [str(each) for each in section["args"]],
+            "env": {"PATH": PATH, **{key: str(value) for key, value in section.get("env", {}).items()}},
+            "cwd": section.get("cwd", "/"),
+            "user": [int(user), int(group or user)],
+            "rlimits": [_rlimit(name, value) for name, value in sorted(section.get("rlimits", {}).items())],
+            "capabilities": sorted(_capabilities(section.get("capabilities", {}))),
+            "noNewPrivileges": section.get("noNewPrivileges", True),
+            "seccomp": section.get("seccomp", "default"),
+            "maskedPaths": section.get("maskedPaths", "default"),
+        }
+
+    def birth(self, desired: Mapping[str, Any]) -> Birth:
+        """Pure."""
+        capabilities = list(desired["capabilities"])
+        process = {
+            "terminal": False,
+            "args": desired["args"],
+            "env": [f"{key}={value}" for key, value in desired["env"].items()],
+            "cwd": desired["cwd"],
+            "user": {"uid": desired["user"][0], "gid": desired["user"][1]},
+            "noNewPrivileges": desired["noNewPrivileges"],
+            "rlimits": desired["rlimits"],
+            "capabilities": {
+                kind: capabilities for kind in ("bounding", "effective", "permitted")
+            },
+        }
+        return Birth(Effect.RESTART, dict(desired), {"process": process, "linux": _confinement(desired)})
+
+    def observe(self, subject: Subject, host: Host, desired: Any) -> None:
+        """Read-only. Whether it runs is the concern of `life`."""
+
+    def diff(self, subject: Subject, desired: Any, observed: None) -> list[Step]:
+        """Pure."""
+        return []
+
+    def remove(self, subject: Subject, observed: None) -> list[Step]:
+        """Pure."""
+        return []
+
+
+def _rlimit(name: str, value: Any) -> dict[str, Any]:
+    soft, hard = (value["soft"], value["hard"]) if isinstance(value, Mapping) else (value, value)
+    kind = "RLIMIT_" + name.upper().removeprefix("RLIMIT_")
+    return {"type": kind, "soft": _ceiling(soft), "hard": _ceiling(hard)}
+
+
+def _ceiling(value: Any) -> int:
+    return 2**64 - 1 if value in {"unlimited", "max"} else int(value)
+
+
+def _capabilities(section: Mapping[str, Any]) -> frozenset[str]:
+    dropped = {_capability(each) for each in section.get("drop", ())}
+    added = {_capability(each) for each in section.get("add", ())}
+    kept = frozenset() if "CAP_ALL" in dropped else DEFAULT_CAPABILITIES - dropped
+    return kept | added
+
+
+def _capability(name: str) -> str:
+    return "CAP_" + name.upper().removeprefix("CAP_")
+
+
+def _confinement(desired: Mapping[str, Any]) -> dict[str, Any]:
+    confined: dict[str, Any] = {}
+    if desired["seccomp"] == "default":
+        confined["seccomp"] = profile(frozenset(desired["capabilities"]))
+    if desired["maskedPaths"] == "default":
+        confined["maskedPaths"] = list(MASKED_PATHS)
+        confined["readonlyPaths"] = list(READONLY_PATHS)
+    return confined

@@ -1,0 +1,124 @@
+"""The Cgroups port on real cgroupfs: one driver for v1, v2 and hybrid, guided by the facts."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+
+from controller.errors import HostLacks, KnobRefused, StepFailed
+from controller.host.cgroups import v1, v2
+from controller.host.text import failed, read_text
+from controller.model.facts import Facts, Hierarchy
+
+BUSY_WAIT_S = 2.0
+"""How long a removed group may stay busy: the kernel frees it a little after its last process."""
+
+
+class CgroupTree:
+    """Stateless apart from the facts; every method may be called from any thread."""
+
+    def __init__(self, facts: Facts) -> None:
+        self._facts = facts
+
+    def children(self, group: str) -> frozenset[str]:
+        """Names of the groups directly below `group`, in any hierarchy."""
+        names: set[str] = set()
+        for each in self._facts.hierarchies:
+            try:
+                with os.scandir(each.path(group)) as entries:
+                    names.update(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+            except FileNotFoundError:
+                continue
+        return frozenset(names)
+
+    def present(self, group: str) -> frozenset[str]:
+        """Mounts on which the group exists."""
+        return frozenset(
+            each.mount for each in self._facts.hierarchies if os.path.isdir(each.mount + group)
+        )
+
+    def create(self, group: str) -> None:
+        for each in self._facts.hierarchies:
+            try:
+                prepare = v1.prepare if each.version == 1 else v2.prepare
+                prepare(each.mount, group, each.subsystems)
+            except OSError as error:
+                raise failed(error, "creating cgroup", each.path(group)) from error
+
+    def remove(self, group: str) -> None:
+        """Remove the group and whatever was made below it, everywhere; the masu parents go when empty."""
+        for each in self._facts.hierarchies:
+            _remove_tree(each.path(group))
+            for parent in _parents(group):
+                try:
+                    os.rmdir(each.path(parent))
+                except OSError:
+                    break
+
+    def read(self, group: str, subsystem: str, file: str) -> str | None:
+        """The knob's text without the final newline; None when subsystem, group or file is absent."""
+        hierarchy = self._facts.hierarchy(subsystem)
+        if hierarchy is None:
+            return None
+        text = read_text(f"{hierarchy.mount}{group}/{file}")
+        return text.rstrip("\n") if text is not None else None
+
+    def write(self, group: str, subsystem: str, file: str, value: str) -> None:
+        path = f"{self._serving(subsystem).path(group)}/{file}"
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+            try:
+                os.write(descriptor, value.encode())
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise KnobRefused(path, value, error.errno or 0) from error
+
+    def enter(self, group: str, pid: int) -> None:
+        """Move one process into the group everywhere; a process that is gone needs no moving."""
+        for path in self._facts.join_files(group):
+            try:
+                descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+                try:
+                    os.write(descriptor, str(pid).encode())
+                finally:
+                    os.close(descriptor)
+            except ProcessLookupError:
+                return
+            except OSError as error:
+                raise KnobRefused(path, str(pid), error.errno or 0) from error
+
+    def _serving(self, subsystem: str) -> Hierarchy:
+        hierarchy = self._facts.hierarchy(subsystem)
+        if hierarchy is None:
+            raise HostLacks(f"this host has no {subsystem} subsystem")
+        return hierarchy
+
+
+def _parents(group: str) -> list[str]:
+    """The groups above, innermost first, without the root."""
+    parts = group.strip("/").split("/")
+    return ["/" + "/".join(parts[:count]) for count in range(len(parts) - 1, 0, -1)]
+
+
+def _remove_tree(path: str) -> None:
+    for directory, _, _ in sorted(os.walk(path), reverse=True):
+        _remove_one(directory)
+
+
+def _remove_one(path: str) -> None:
+    deadline = time.monotonic() + BUSY_WAIT_S
+    while True:
+        try:
+            os.rmdir(path)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise failed(error, "removing cgroup", path) from error
+            if time.monotonic() > deadline:
+                raise StepFailed(f"removing cgroup {path}: still busy", path=path, errno=errno.EBUSY) from error
+            time.sleep(0.001)
+        else:
+            return

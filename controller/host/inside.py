@@ -1,0 +1,174 @@
+"""Looking and touching from within a container's namespaces, without starting a process there.
+
+Changes nothing in a namespace that is masu's own: what is the host's is not a container's.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import struct
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeVar
+
+from controller.errors import StepFailed
+from controller.host import syscalls
+from controller.host.live_mount import detached, put
+from controller.host.syscalls import CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWUTS
+from controller.host.text import failed, read_text
+from controller.host.visits import NAMESPACE_NAMES, Trip, Visits
+
+T = TypeVar("T")
+
+PATIENCE_S: Final = 5.0
+_IPC_KEYS: Final = frozenset(
+    {"sem", "msgmax", "msgmnb", "msgmni", "shmall", "shmmax", "shmmni", "shm_rmid_forced"}
+    | {"auto_msgmni", "msg_next_id", "sem_next_id", "shm_next_id"},
+)
+_UTS_KEYS: Final = frozenset({"hostname", "domainname"})
+
+# ioctl numbers and flags of netdevice(7); struct ifreq is 40 bytes: a name of 16, then a union.
+_SIOCGIFFLAGS: Final = 0x8913
+_SIOCSIFFLAGS: Final = 0x8914
+_IFF_UP: Final = 0x1
+_IFREQ: Final = struct.Struct("16sH22x")
+
+
+class NamespaceInside:
+    """The driver of `Inside`. Looking at a process that has ended gives None; changing it is StepFailed.
+
+    Other failures of the kernel, and no answer within five seconds, are StepFailed in both.
+    """
+
+    def __init__(self) -> None:
+        self._visits = Visits(PATIENCE_S)
+
+    def hostname(self, pid: int) -> str | None:
+        def work(trip: Trip) -> str:
+            trip.enter(pid, CLONE_NEWUTS)
+            return os.uname().nodename
+
+        return self._look(pid, "hostname", work)
+
+    def set_hostname(self, pid: int, name: str) -> None:
+        def work(trip: Trip) -> None:
+            _enter_foreign(trip, pid, CLONE_NEWUTS)
+            syscalls.sethostname(name)
+
+        self._change(pid, f"setting hostname {name!r}", "uts namespace", work)
+
+    def sysctl(self, pid: int, key: str) -> str | None:
+        """The value with single spaces; of keys outside the net, ipc and uts namespaces it is the host's."""
+        path, kind = sysctl_path(key), namespace_of(key)
+
+        def work(trip: Trip) -> str | None:
+            # Our own /proc serves: these keys follow the reader's namespaces, not the mount (proc_sysctl.c).
+            trip.enter(pid, kind or CLONE_NEWUTS)
+            return read_text(path) if path else None
+
+        text = self._look(pid, key, work)
+        return None if text is None else " ".join(text.split())
+
+    def set_sysctl(self, pid: int, key: str, value: str) -> None:
+        path, kind = sysctl_path(key), namespace_of(key)
+        if path is None or kind is None:
+            raise StepFailed(f"setting sysctl {key}: not a key of the net, ipc or uts namespace")
+
+        def work(trip: Trip) -> None:
+            _enter_foreign(trip, pid, kind)
+            _write(path, value)
+
+        self._change(pid, f"writing {value!r}", path, work)
+
+    def loopback_up(self, pid: int) -> bool | None:
+        def work(trip: Trip) -> bool:
+            trip.enter(pid, CLONE_NEWNET)
+            return bool(_loopback_flags() & _IFF_UP)
+
+        return self._look(pid, "loopback", work)
+
+    def raise_loopback(self, pid: int) -> None:
+        def work(trip: Trip) -> None:
+            _enter_foreign(trip, pid, CLONE_NEWNET)
+            _loopback_flags(_loopback_flags() | _IFF_UP)
+
+        self._change(pid, "setting up", "lo", work)
+
+    def mount(self, pid: int, mount: Mapping[str, Any]) -> None:
+        """Stacks above whatever is mounted there already; the destination must exist. See `live_mount`."""
+
+        def work(trip: Trip) -> None:
+            with detached(pid, mount) as tree:
+                put(trip, pid, tree, mount["destination"])
+
+        self._change(pid, "mounting on", mount["destination"], work)
+
+    def _look(self, pid: int, what: str, work: Callable[[Trip], T]) -> T | None:
+        doing = f"inside process {pid}: reading"
+        try:
+            return self._visits.call(f"{doing} {what}", work)
+        except ProcessLookupError:
+            return None
+        except OSError as error:
+            raise failed(error, doing, what) from error
+
+    def _change(self, pid: int, doing: str, path: str, work: Callable[[Trip], None]) -> None:
+        doing = f"inside process {pid}: {doing}"
+        try:
+            self._visits.call(f"{doing} {path}", work)
+        except OSError as error:
+            raise failed(error, doing, path) from error
+
+
+def sysctl_path(key: str) -> str | None:
+    """Pure. The file below /proc/sys of a key, or None for one that would lead elsewhere.
+
+    As sysctl(8): dots separate and a slash is a dot within a name, unless the first separator is a slash.
+    """
+    first = next((each for each in key if each in "./"), ".")
+    parts = key.split("/") if first == "/" else [part.replace("/", ".") for part in key.split(".")]
+    if any(part in {"", ".", ".."} for part in parts):
+        return None
+    return "/proc/sys/" + "/".join(parts)
+
+
+def namespace_of(key: str) -> int | None:
+    """Pure. The namespace that holds a sysctl, or None for one of the whole host."""
+    match (sysctl_path(key) or "").split("/")[3:]:
+        case ["net", _, *_]:
+            return CLONE_NEWNET
+        case ["fs", "mqueue", _]:
+            return CLONE_NEWIPC
+        case ["kernel", name] if name in _IPC_KEYS:
+            return CLONE_NEWIPC
+        case ["kernel", name] if name in _UTS_KEYS:
+            return CLONE_NEWUTS
+    return None
+
+
+def _enter_foreign(trip: Trip, pid: int, kind: int) -> None:
+    trip.enter(pid, kind)
+    _refuse_own(trip, kind)
+
+
+def _refuse_own(trip: Trip, kind: int) -> None:
+    if not trip.abroad(kind):
+        raise StepFailed(f"refused: the {NAMESPACE_NAMES[kind]} namespace is the host's, not the container's")
+
+
+def _write(path: str, value: str) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(descriptor, f"{value}\n".encode())
+    finally:
+        os.close(descriptor)
+
+
+def _loopback_flags(wanted: int | None = None) -> int:
+    """Flags of lo in this thread's net namespace, after setting them where `wanted` is given."""
+    request = _SIOCGIFFLAGS if wanted is None else _SIOCSIFFLAGS
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as end:
+        answer = fcntl.ioctl(end, request, _IFREQ.pack(b"lo", wanted or 0))
+    flags: int = _IFREQ.unpack(answer)[1]
+    return flags

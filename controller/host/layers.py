@@ -1,0 +1,110 @@
+"""The Layers port: writable overlay layers and leased id ranges, in /var/lib."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Callable
+from typing import Any
+
+from controller.errors import StepFailed
+from controller.host.places import Places
+from controller.host.text import failed, make_directories, read_text, write_atomic
+from controller.model.process import IdRange
+
+RANGE_SIZE = 65_536
+FIRST_RANGE = 0x2000_0000
+"""Above what distributions hand out in /etc/subuid (100,000 on) and systemd-nspawn picks (below 2^29)."""
+LAST_RANGE = 0x6000_0000
+
+
+class LayerDirectories:
+    """`<state>/layers/<name>/{upper,work,frame}`; ranges of all instances in one locked file."""
+
+    def __init__(self, places: Places) -> None:
+        self._places = places
+
+    def names(self) -> frozenset[str]:
+        try:
+            return frozenset(name for name in os.listdir(self._places.layers) if not name.startswith("."))
+        except FileNotFoundError:
+            return frozenset()
+
+    def state(self, name: str) -> str | None:
+        text = read_text(f"{self._places.layers}/{name}/frame")
+        return text.strip() if text else None
+
+    def prepare(self, name: str, frame: str, owner: int) -> None:
+        """Make an empty layer; the `frame` file is written last, so a layer without it is half made."""
+        base = f"{self._places.layers}/{name}"
+        make_directories(base, 0o711)
+        try:
+            for part, mode in (("upper", 0o755), ("work", 0o700)):
+                os.makedirs(f"{base}/{part}", exist_ok=True)
+                os.chmod(f"{base}/{part}", mode)
+                os.chown(f"{base}/{part}", owner, owner)
+        except OSError as error:
+            raise failed(error, "preparing layer", base) from error
+        write_atomic(f"{base}/frame", frame, durable=True)
+
+    def remove(self, name: str) -> None:
+        """Renamed first, so that an interrupted removal never looks like a layer."""
+        base, doomed = f"{self._places.layers}/{name}", f"{self._places.layers}/.{name}.removed"
+        try:
+            shutil.rmtree(doomed, ignore_errors=True)
+            os.rename(base, doomed)
+            shutil.rmtree(doomed)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise failed(error, "removing layer", base) from error
+
+    def range_of(self, name: str) -> IdRange | None:
+        leases = _read_leases(self._places.ranges)
+        first = leases.get(self._key(name))
+        return IdRange(first, RANGE_SIZE) if isinstance(first, int) else None
+
+    def lease_range(self, name: str) -> IdRange:
+        """The container's own range, for ever the same until it is released."""
+
+        def lease(leases: dict[str, Any]) -> None:
+            taken = set(leases.values())
+            free = (first for first in range(FIRST_RANGE, LAST_RANGE, RANGE_SIZE) if first not in taken)
+            chosen = next(free, None)
+            if chosen is None:
+                raise StepFailed(f"no free id range left, see {self._places.ranges}", path=self._places.ranges)
+            leases.setdefault(self._key(name), chosen)
+
+        leases = self._change_leases(lease)
+        return IdRange(leases[self._key(name)], RANGE_SIZE)
+
+    def release_range(self, name: str) -> None:
+        if self.range_of(name) is not None:
+            self._change_leases(lambda leases: leases.pop(self._key(name), None))
+
+    def _key(self, name: str) -> str:
+        return f"{self._places.instance}/{name}"
+
+    def _change_leases(self, change: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
+        """Several instances share the host's ids, so the file is locked while it changes."""
+        make_directories(self._places.state_root, 0o711)
+        lock = os.open(self._places.ranges + ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            leases = _read_leases(self._places.ranges)
+            change(leases)
+            write_atomic(self._places.ranges, json.dumps(leases, indent=1), durable=True)
+            return leases
+        finally:
+            os.close(lock)
+
+
+def _read_leases(path: str) -> dict[str, Any]:
+    """A damaged file is never taken for an empty one: two containers would then share one range."""
+    try:
+        value = json.loads(read_text(path) or "{}")
+    except ValueError as error:
+        raise StepFailed(f"{path} is damaged ({error}): restore or remove it", path=path) from error
+    return value if isinstance(value, dict) else {}

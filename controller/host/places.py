@@ -1,0 +1,73 @@
+"""Where an instance keeps its things on the host: the only module that knows these paths."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """`run` is volatile and `state` is kept; both belong to one instance alone."""
+
+    instance: str
+    run_root: str = "/run/masu"
+    state_root: str = "/var/lib/masu"
+
+    @property
+    def run(self) -> str:
+        return f"{self.run_root}/{self.instance}"
+
+    @property
+    def state(self) -> str:
+        return f"{self.state_root}/{self.instance}"
+
+    @property
+    def group(self) -> str:
+        return f"/masu/{self.instance}"
+
+    def group_of(self, name: str) -> str:
+        return f"/masu/{self.instance}/{name}"
+
+    @property
+    def records(self) -> str:
+        return f"{self.run}/records"
+
+    @property
+    def bundles(self) -> str:
+        return f"{self.run}/bundles"
+
+    @property
+    def runtime(self) -> str:
+        return f"{self.run}/runtime"
+
+    @property
+    def keeper(self) -> str:
+        return f"{self.run}/keeper"
+
+    @property
+    def layers(self) -> str:
+        return f"{self.state}/layers"
+
+    @property
+    def logs(self) -> str:
+        return f"{self.state}/logs"
+
+    @property
+    def events(self) -> str:
+        return f"{self.run}/events.jsonl"
+
+    @property
+    def conditions(self) -> str:
+        return f"{self.run}/conditions"
+
+    @property
+    def desired(self) -> str:
+        return f"{self.state}/desired.json"
+
+    @property
+    def ranges(self) -> str:
+        return f"{self.state_root}/id-ranges.json"
+
+    @property
+    def lock(self) -> str:
+        return f"{self.run}/controller.lock"

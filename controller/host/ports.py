@@ -1,0 +1,165 @@
+"""What the rest of masu may ask of the host: Protocols of at most seven methods, and the frozen `Host` bundle.
+
+No operating system here; the drivers beside this file implement these, and only `controller.app` knows them.
+Reading something absent returns None or an empty value. Failures while changing something are `StepFailed`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from controller.model.facts import Facts
+from controller.model.launch import ExitRecord, LaunchRecipe
+from controller.model.process import IdMap, IdRange, MountEntry, ProcessStat, RuntimeState
+from controller.model.record import Record
+
+
+class Cgroups(Protocol):
+    """cgroupfs. `group` is a path below every mount, such as /masu/default/web."""
+
+    def children(self, group: str) -> frozenset[str]:
+        """Names of the groups directly below, in any hierarchy."""
+        ...
+
+    def present(self, group: str) -> frozenset[str]:
+        """Mounts on which the group exists."""
+        ...
+
+    def create(self, group: str) -> None: ...
+
+    def remove(self, group: str) -> None: ...
+
+    def read(self, group: str, subsystem: str, file: str) -> str | None: ...
+
+    def write(self, group: str, subsystem: str, file: str, value: str) -> None: ...
+
+    def enter(self, group: str, pid: int) -> None:
+        """Move one process into the group in every hierarchy where it is not there yet."""
+        ...
+
+
+class Processes(Protocol):
+    """/proc and signals. A pid is trusted only together with its start time."""
+
+    def stat(self, pid: int) -> ProcessStat | None: ...
+
+    def signal(self, pid: int, start_time: int, number: int) -> None: ...
+
+    def namespaces(self, pid: int) -> Mapping[str, int]:
+        """Namespace type → inode; pid 0 means masu itself. Empty when the process is gone."""
+        ...
+
+    def id_map(self, pid: int) -> IdMap | None: ...
+
+    def groups(self, pid: int) -> Mapping[str, str]:
+        """cgroup mount → path of the process below it."""
+        ...
+
+    def mounts(self, pid: int) -> tuple[MountEntry, ...]: ...
+
+    def kill_group(self, group: str) -> None:
+        """SIGKILL everything in a cgroup and wait until it is empty."""
+        ...
+
+
+class Inside(Protocol):
+    """Looking and touching from within a container's namespaces, without starting a process there."""
+
+    def hostname(self, pid: int) -> str | None: ...
+
+    def set_hostname(self, pid: int, name: str) -> None: ...
+
+    def sysctl(self, pid: int, key: str) -> str | None: ...
+
+    def set_sysctl(self, pid: int, key: str, value: str) -> None: ...
+
+    def loopback_up(self, pid: int) -> bool | None: ...
+
+    def raise_loopback(self, pid: int) -> None: ...
+
+    def mount(self, pid: int, mount: Mapping[str, Any]) -> None:
+        """Put one mount of the bundle config into the container's mount namespace."""
+        ...
+
+
+class Records(Protocol):
+    """Volatile records of this instance, in /run."""
+
+    def names(self) -> frozenset[str]: ...
+
+    def read(self, name: str) -> Record | None: ...
+
+    def write(self, record: Record) -> None: ...
+
+    def remove(self, name: str) -> None: ...
+
+
+class Runtimes(Protocol):
+    """The OCI runtime, through the keeper."""
+
+    def write_bundle(self, name: str, config: Mapping[str, Any]) -> None: ...
+
+    def recipe(self, name: str, group: str, root: Mapping[str, Any]) -> LaunchRecipe:
+        """How the runtime is to be called here for this container; changes nothing."""
+        ...
+
+    def launch(self, recipe: LaunchRecipe) -> int: ...
+
+    def state(self, name: str, group: str) -> RuntimeState: ...
+
+    def clear(self, name: str) -> None:
+        """Remove what the runtime remembers of a container that has ended."""
+        ...
+
+    def forget(self, name: str) -> None:
+        """Remove bundle, runtime state, exit record and logs."""
+        ...
+
+    def exit_of(self, name: str) -> ExitRecord | None: ...
+
+
+class Layers(Protocol):
+    """Writable layers in /var/lib, and the id ranges leased with them."""
+
+    def names(self) -> frozenset[str]: ...
+
+    def state(self, name: str) -> str | None:
+        """The frame digest that the layer was made for, or None."""
+        ...
+
+    def prepare(self, name: str, frame: str, owner: int) -> None: ...
+
+    def remove(self, name: str) -> None: ...
+
+    def range_of(self, name: str) -> IdRange | None: ...
+
+    def lease_range(self, name: str) -> IdRange: ...
+
+    def release_range(self, name: str) -> None: ...
+
+
+class Clock(Protocol):
+    """Time as an argument."""
+
+    def now_ms(self) -> int:
+        """Milliseconds since the epoch."""
+        ...
+
+    def sleep_ms(self, duration: int) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """Everything the steps may touch and the aspects may look at."""
+
+    instance: str
+    facts: Facts
+    cgroups: Cgroups
+    processes: Processes
+    inside: Inside
+    records: Records
+    runtime: Runtimes
+    layers: Layers
+    clock: Clock

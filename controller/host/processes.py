@@ -1,0 +1,159 @@
+"""The Processes port on real /proc: looking at processes, signalling them by pidfd."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Iterator, Mapping
+
+from controller.errors import StepFailed
+from controller.host.text import failed, read_text
+from controller.model.facts import CORE, Facts
+from controller.model.process import Extent, IdMap, MountEntry, ProcessStat
+
+KILL_WAIT_S = 5.0
+NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts")
+
+
+class ProcDirectory:
+    """Stateless apart from the facts; every method may be called from any thread."""
+
+    def __init__(self, facts: Facts) -> None:
+        self._facts = facts
+
+    def stat(self, pid: int) -> ProcessStat | None:
+        """proc_pid_stat(5): the fields after the last parenthesis, because a name may contain anything."""
+        text = read_text(f"/proc/{pid}/stat")
+        if not text:
+            return None
+        fields = text[text.rindex(")") + 2 :].split()
+        return ProcessStat(pid, fields[0], int(fields[1]), int(fields[19]))
+
+    def signal(self, pid: int, start_time: int, number: int) -> None:
+        """Signal exactly the process that was started then; one that is gone needs none."""
+        try:
+            with _pidfd(pid) as descriptor:
+                found = self.stat(pid)
+                if found and found.start_time == start_time:
+                    signal.pidfd_send_signal(descriptor, number)
+        except ProcessLookupError:
+            return
+        except OSError as error:
+            raise failed(error, f"sending signal {number} to", f"/proc/{pid}") from error
+
+    def namespaces(self, pid: int) -> Mapping[str, int]:
+        """Namespace type → inode, from /proc/PID/ns; a process that is gone has none."""
+        base = f"/proc/{pid or 'self'}/ns"
+        found: dict[str, int] = {}
+        for kind in NAMESPACES:
+            with contextlib.suppress(OSError):
+                found[kind] = os.stat(f"{base}/{kind}").st_ino
+        return found
+
+    def id_map(self, pid: int) -> IdMap | None:
+        uids, gids = read_text(f"/proc/{pid}/uid_map"), read_text(f"/proc/{pid}/gid_map")
+        if uids is None or gids is None:
+            return None
+        offsets = read_text(f"/proc/{pid}/timens_offsets") or ""
+        return IdMap(_extents(uids), _extents(gids), tuple(_offsets(offsets)))
+
+    def groups(self, pid: int) -> Mapping[str, str]:
+        """cgroup mount → path below it, from /proc/PID/cgroup (cgroups(7))."""
+        found: dict[str, str] = {}
+        for line in (read_text(f"/proc/{pid}/cgroup") or "").splitlines():
+            _, names, path = line.split(":", 2)
+            hierarchy = self._facts.hierarchy(names.split(",")[0] if names else CORE)
+            if hierarchy and (bool(names) == (hierarchy.version == 1)):
+                found[hierarchy.mount] = path
+        return found
+
+    def mounts(self, pid: int) -> tuple[MountEntry, ...]:
+        """proc_pid_mountinfo(5), in mount order."""
+        lines = (read_text(f"/proc/{pid}/mountinfo") or "").splitlines()
+        return tuple(_mount_entry(line) for line in lines)
+
+    def kill_group(self, group: str) -> None:
+        """SIGKILL everything in the group, in every hierarchy, until it is empty.
+
+        cgroup.kill does it at once where the mount has it (kernel 5.14); else process by process.
+        """
+        deadline = time.monotonic() + KILL_WAIT_S
+        pause = 0.0002
+        while members := self._members(group):
+            if not self._kill_at_once(group):
+                for pid in members:
+                    self._kill_member(pid, group)
+            if time.monotonic() > deadline:
+                raise StepFailed(f"processes {members[:5]} of {group} do not end after SIGKILL", path=group)
+            time.sleep(pause)
+            pause = min(pause * 2, 0.02)
+
+    def _members(self, group: str) -> list[int]:
+        pids: set[int] = set()
+        for path in self._facts.join_files(group):
+            pids.update(int(word) for word in (read_text(path) or "").split())
+        return sorted(pid for pid in pids if pid and not self._ended(pid))
+
+    def _ended(self, pid: int) -> bool:
+        stat = self.stat(pid)
+        return stat is None or stat.ended
+
+    def _kill_at_once(self, group: str) -> bool:
+        core = self._facts.hierarchy(CORE)
+        if core is None or not read_text(core.path(group) + "/cgroup.procs"):
+            return False
+        try:
+            with open(core.path(group) + "/cgroup.kill", "w") as knob:
+                knob.write("1")
+        except OSError:
+            return False
+        return True
+
+    def _kill_member(self, pid: int, group: str) -> None:
+        """Look again through the pidfd before killing: the number may belong to somebody else by now."""
+        with contextlib.suppress(OSError), _pidfd(pid) as descriptor:
+            if any(path == group or path.startswith(group + "/") for path in self.groups(pid).values()):
+                signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def _pidfd(pid: int) -> Iterator[int]:
+    descriptor = os.pidfd_open(pid)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _extents(text: str) -> tuple[Extent, ...]:
+    rows = (line.split() for line in text.splitlines())
+    return tuple((int(inside), int(outside), int(size)) for inside, outside, size in rows)
+
+
+def _offsets(text: str) -> Iterator[tuple[str, int]]:
+    for line in text.splitlines():
+        clock, seconds, nanoseconds = line.split()
+        yield clock, int(seconds) * 1_000_000_000 + int(nanoseconds)
+
+
+def _mount_entry(line: str) -> MountEntry:
+    before, _, after = line.partition(" - ")
+    fields, (kind, source, super_options) = before.split(), after.split(" ", 2)
+    return MountEntry(
+        target=_unescape(fields[4]),
+        root=_unescape(fields[3]),
+        kind=kind,
+        source=_unescape(source),
+        device=fields[2],
+        options=frozenset(fields[5].split(",")),
+        super_options=frozenset(super_options.split(",")),
+        propagation=tuple(fields[6:]),
+    )
+
+
+def _unescape(text: str) -> str:
+    for code, character in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
+        text = text.replace(code, character)
+    return text

@@ -1,0 +1,173 @@
+"""System calls that Python 3.11 does not wrap: one thin, typed function each.
+
+They raise OSError with the kernel's errno and decide nothing. File descriptors returned are close-on-exec and
+the caller's to close.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+from dataclasses import dataclass
+from enum import IntFlag
+from typing import Any, Final
+
+# Namespace types, and the file-system context, as setns(2) and unshare(2) take them.
+CLONE_FS: Final = 0x00000200
+CLONE_NEWNS: Final = 0x00020000
+CLONE_NEWUTS: Final = 0x04000000
+CLONE_NEWIPC: Final = 0x08000000
+CLONE_NEWNET: Final = 0x40000000
+
+_LIBC: Final = ctypes.CDLL(None, use_errno=True)
+
+# Calls newer than 2018 have one number on every architecture that masu runs on (x86_64, aarch64, riscv64 …):
+# include/uapi/asm-generic/unistd.h and arch/x86/entry/syscalls/syscall_64.tbl.
+_OPEN_TREE: Final = 428
+_MOVE_MOUNT: Final = 429
+_FSOPEN: Final = 430
+_FSCONFIG: Final = 431
+_FSMOUNT: Final = 432
+_OPENAT2: Final = 437
+_MOUNT_SETATTR: Final = 442
+
+_FSCONFIG_SET_FLAG: Final = 0
+_FSCONFIG_SET_STRING: Final = 1
+_FSCONFIG_CMD_CREATE: Final = 6
+_MOVE_MOUNT_BY_DESCRIPTORS: Final = 0x04 | 0x40  # MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH
+_AT_FDCWD: Final = -100
+_AT_EMPTY_PATH: Final = 0x1000
+_AT_RECURSIVE: Final = 0x8000
+_OPEN_TREE_CLONE: Final = 1
+_FSMOUNT_CLOEXEC: Final = 1
+_MS_PRIVATE: Final = 1 << 18
+_RESOLVE_NO_MAGICLINKS: Final = 0x02
+_RESOLVE_IN_ROOT: Final = 0x10
+_RACED_ATTEMPTS: Final = 32
+
+
+class MountAttr(IntFlag):
+    """Per-mount attributes of mount_setattr(2) and fsmount(2)."""
+
+    RDONLY = 0x01
+    NOSUID = 0x02
+    NODEV = 0x04
+    NOEXEC = 0x08
+    NOATIME = 0x10
+    STRICTATIME = 0x20
+    ATIME = 0x70  # the mask of the access-time field, whose value 0 is relatime
+    NODIRATIME = 0x80
+    NOSYMFOLLOW = 0x200000
+
+
+@dataclass(frozen=True, slots=True)
+class AttrChange:
+    """Attributes to set and to clear on a mount."""
+
+    raised: MountAttr
+    cleared: MountAttr
+
+
+class _MountAttrStruct(ctypes.Structure):
+    _fields_ = (
+        ("attr_set", ctypes.c_uint64),
+        ("attr_clr", ctypes.c_uint64),
+        ("propagation", ctypes.c_uint64),
+        ("userns_fd", ctypes.c_uint64),
+    )
+
+
+class _OpenHow(ctypes.Structure):
+    _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
+
+
+def _checked(result: int) -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return result
+
+
+def _call(number: int, *arguments: Any) -> int:
+    wide = (ctypes.c_long(each) if isinstance(each, int) else each for each in arguments)
+    return _checked(_LIBC.syscall(ctypes.c_long(number), *wide))
+
+
+def setns(descriptor: int, kinds: int) -> None:
+    """Enter a namespace with this thread, or those of a pidfd's process that `kinds` names; man 2 setns."""
+    _checked(_LIBC.setns(descriptor, kinds))
+
+
+def unshare(kinds: int) -> None:
+    """For this thread alone; man 2 unshare."""
+    _checked(_LIBC.unshare(kinds))
+
+
+def sethostname(name: str) -> None:
+    """In this thread's uts namespace; at most 64 bytes; man 2 sethostname."""
+    raw = os.fsencode(name)
+    _checked(_LIBC.sethostname(raw, ctypes.c_size_t(len(raw))))
+
+
+def open_tree(path: str, *, recursive: bool) -> int:
+    """A detached copy of the mount at `path`, symlinks followed; man 2 open_tree, OPEN_TREE_CLONE."""
+    flags = _OPEN_TREE_CLONE | os.O_CLOEXEC | (_AT_RECURSIVE if recursive else 0)
+    return _call(_OPEN_TREE, _AT_FDCWD, os.fsencode(path), flags)
+
+
+def move_mount(tree: int, target: int) -> None:
+    """Attach a detached mount onto an open directory or file, by descriptors alone; man 2 move_mount."""
+    _call(_MOVE_MOUNT, tree, b"", target, b"", _MOVE_MOUNT_BY_DESCRIPTORS)
+
+
+def mount_setattr(tree: int, change: AttrChange, *, recursive: bool) -> None:
+    """Change attributes of an open mount; man 2 mount_setattr."""
+    _set_attributes(tree, _MountAttrStruct(change.raised, change.cleared, 0, 0), recursive=recursive)
+
+
+def make_private(tree: int) -> None:
+    """No mount event passes into or out of an open mount and those below it any more."""
+    _set_attributes(tree, _MountAttrStruct(0, 0, _MS_PRIVATE, 0), recursive=True)
+
+
+def _set_attributes(tree: int, wanted: _MountAttrStruct, *, recursive: bool) -> None:
+    flags = _AT_EMPTY_PATH | (_AT_RECURSIVE if recursive else 0)
+    _call(_MOUNT_SETATTR, tree, b"", flags, ctypes.byref(wanted), ctypes.sizeof(wanted))
+
+
+def fsopen(kind: str) -> int:
+    """A context in which a file system of this kind is put together; man 2 fsopen."""
+    return _call(_FSOPEN, os.fsencode(kind), 1)  # FSOPEN_CLOEXEC
+
+
+def fsconfig_set(context: int, key: str, value: str | None) -> None:
+    """One option of a file system to be, or a bare flag when `value` is None; man 2 fsconfig."""
+    if value is None:
+        _call(_FSCONFIG, context, _FSCONFIG_SET_FLAG, os.fsencode(key), None, 0)
+    else:
+        _call(_FSCONFIG, context, _FSCONFIG_SET_STRING, os.fsencode(key), os.fsencode(value), 0)
+
+
+def fsconfig_create(context: int) -> None:
+    """Make the superblock from the options given so far."""
+    _call(_FSCONFIG, context, _FSCONFIG_CMD_CREATE, None, None, 0)
+
+
+def fsmount(context: int, attributes: MountAttr) -> int:
+    """A detached mount of the file system made in `context`; man 2 fsmount."""
+    return _call(_FSMOUNT, context, _FSMOUNT_CLOEXEC, int(attributes))
+
+
+def open_below(root: int, path: str) -> int:
+    """An O_PATH descriptor of what `path` means to a process whose root is `root`; man 2 openat2.
+
+    Symlinks, `..` and absolute targets stay below `root`; magic links (/proc/PID/fd/…) are refused.
+    """
+    how = _OpenHow(os.O_PATH | os.O_CLOEXEC, 0, _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS)
+    for _ in range(_RACED_ATTEMPTS):  # EAGAIN: something was renamed meanwhile, openat2(2) says to try again
+        try:
+            return _call(_OPENAT2, root, os.fsencode(path), ctypes.byref(how), ctypes.sizeof(how))
+        except BlockingIOError:
+            continue
+    raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))

@@ -1,0 +1,83 @@
+"""Small reads and atomic writes of text files, as every driver needs them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+from controller.errors import NotPermitted, StepFailed
+
+
+def read_text(path: str) -> str | None:
+    """The file's text, or None when it, or what it describes, is not there (any more)."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        parts = []
+        while part := os.read(descriptor, 65536):
+            parts.append(part)
+        return b"".join(parts).decode("utf-8", "surrogateescape")
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
+
+
+def failed(error: OSError, doing: str, path: str) -> StepFailed:
+    """The one translation of an OSError: what was being done, where, and the errno's own words."""
+    message = f"{doing} {path}: {os.strerror(error.errno or 0)} (errno {error.errno})"
+    return StepFailed(message, path=path, errno=error.errno or 0)
+
+
+def write_atomic(path: str, text: str, *, durable: bool, mode: int = 0o600) -> None:
+    """Replace a file so that readers see the old or the new text, never half; `durable` also syncs to disk."""
+    temporary = f"{path}.{os.getpid()}.tmp"
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+        try:
+            _write_all(descriptor, text.encode("utf-8", "surrogateescape"))
+            if durable:
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        os.replace(temporary, path)
+        if durable:
+            _sync_directory(os.path.dirname(path))
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise failed(error, "writing", path) from error
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(descriptor, data) :]
+
+
+def _sync_directory(path: str) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def make_directories(path: str, mode: int = 0o700) -> None:
+    """Like `mkdir -p`; raises NotPermitted on a read-only or forbidden place."""
+    try:
+        os.makedirs(path, mode=mode, exist_ok=True)
+    except PermissionError as error:
+        raise NotPermitted(f"cannot create {path}: not permitted; masu must run as root") from error
+    except OSError as error:
+        raise NotPermitted(f"cannot create {path}: {os.strerror(error.errno or 0)}") from error
+
+
+def remove_file(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise failed(error, "removing", path) from error

@@ -1,0 +1,142 @@
+"""Nudges from the kernel: inotify on cgroup directories, and pidfds of container inits. One thread, one epoll.
+
+An event carries no truth, only the name of whom to look at.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import select
+import struct
+import threading
+from collections.abc import Callable
+
+IN_MODIFY = 0x002
+IN_DELETE_SELF = 0x400
+IN_Q_OVERFLOW = 0x4000
+IN_IGNORED = 0x8000
+MASK = IN_MODIFY | IN_DELETE_SELF
+EVENT = struct.Struct("iIII")
+QUIET_FILES = frozenset({b"memory.events", b"memory.events.local", b"memory.swap.events", b"pids.events"})
+"""Counters that the kernel bumps while a limit is being hit; nothing that masu owns changes with them."""
+
+Nudge = Callable[[str], None]
+
+
+class KernelWatch:
+    """`track` and `untrack` from any thread; `nudge` is called from the watching thread and must be quick."""
+
+    def __init__(self, nudge: Nudge, overflow: Callable[[], None]) -> None:
+        libc = ctypes.CDLL(None, use_errno=True)
+        self._add_watch, self._remove_watch = libc.inotify_add_watch, libc.inotify_rm_watch
+        self._inotify = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+        if self._inotify < 0:
+            raise OSError(ctypes.get_errno(), "inotify_init1")
+        self._nudge, self._overflow = nudge, overflow
+        self._lock = threading.Lock()
+        self._names: dict[int, str] = {}
+        self._watches: dict[str, list[int]] = {}
+        self._pids: dict[str, tuple[int, int]] = {}
+        self._owners: dict[int, str] = {}
+        self._epoll = select.epoll()
+        self._epoll.register(self._inotify, select.EPOLLIN)
+        self._waker_read, self._waker_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._epoll.register(self._waker_read, select.EPOLLIN)
+        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+        self._thread.start()
+
+    def track(self, name: str, pid: int, directories: tuple[str, ...]) -> None:
+        """Watch a container's init and its cgroup directories; what is watched already costs nothing."""
+        with self._lock:
+            if name not in self._watches and directories:
+                self._watch_directories(name, directories)
+            known = self._pids.get(name)
+            if known and known[0] != pid:
+                self._drop_pid(name)
+            if pid and name not in self._pids:
+                self._watch_pid(name, pid)
+
+    def untrack(self, name: str) -> None:
+        with self._lock:
+            for watch in self._watches.pop(name, ()):
+                self._remove_watch(self._inotify, watch)
+                self._names.pop(watch, None)
+            self._drop_pid(name)
+
+    def close(self) -> None:
+        os.write(self._waker_write, b"x")
+        self._thread.join(2)
+        with self._lock:
+            for name in list(self._pids):
+                self._drop_pid(name)
+        self._epoll.close()
+        for descriptor in (self._inotify, self._waker_read, self._waker_write):
+            os.close(descriptor)
+
+    def _watch_directories(self, name: str, directories: tuple[str, ...]) -> None:
+        watches = []
+        for directory in directories:
+            watch = self._add_watch(self._inotify, os.fsencode(directory), MASK)
+            if watch >= 0:
+                watches.append(watch)
+                self._names[watch] = name
+        self._watches[name] = watches
+
+    def _watch_pid(self, name: str, pid: int) -> None:
+        try:
+            descriptor = os.pidfd_open(pid)
+        except OSError:
+            self._nudge(name)
+            return
+        self._pids[name] = (pid, descriptor)
+        self._owners[descriptor] = name
+        self._epoll.register(descriptor, select.EPOLLIN | select.EPOLLONESHOT)
+
+    def _drop_pid(self, name: str) -> None:
+        known = self._pids.pop(name, None)
+        if known:
+            self._owners.pop(known[1], None)
+            with contextlib.suppress(OSError):
+                self._epoll.unregister(known[1])
+            os.close(known[1])
+
+    def _run(self) -> None:
+        while True:
+            for descriptor, _ in self._epoll.poll():
+                if descriptor == self._waker_read:
+                    return
+                if descriptor == self._inotify:
+                    self._drain()
+                else:
+                    name = self._owners.get(descriptor)
+                    if name:
+                        self._nudge(name)
+
+    def _drain(self) -> None:
+        try:
+            data = os.read(self._inotify, 65536)
+        except BlockingIOError:
+            return
+        names: set[str] = set()
+        offset = 0
+        while offset < len(data):
+            watch, mask, _, length = EVENT.unpack_from(data, offset)
+            file = data[offset + EVENT.size : offset + EVENT.size + length].rstrip(b"\0")
+            offset += EVENT.size + length
+            if mask & IN_Q_OVERFLOW:
+                self._overflow()
+            elif (name := self._names.get(watch)) and file not in QUIET_FILES:
+                names.add(name)
+                if mask & (IN_IGNORED | IN_DELETE_SELF):
+                    self._forget_watches(name)
+        for name in names:
+            self._nudge(name)
+
+    def _forget_watches(self, name: str) -> None:
+        """A directory vanished: all are watched anew the next time the container is tracked."""
+        with self._lock:
+            for watch in self._watches.pop(name, ()):
+                self._remove_watch(self._inotify, watch)
+                self._names.pop(watch, None)

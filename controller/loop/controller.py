@@ -1,0 +1,244 @@
+"""The world as this process knows it: what is desired, who has to be looked at, and what came of it.
+
+`reload` reads the source; `look` reconciles one name. The daemon and the one-shot `apply` both drive this.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from controller.errors import GuardRefused, MasuError, Problem, SourceUnreadable
+from controller.host.ports import Conditions, EventLog, Host, SourcePort, Store, Tracker
+from controller.loop.backoff import Fight, after_repairs, retry_delay
+from controller.loop.queue import WorkQueue
+from controller.model.container import Container
+from controller.model.event import Event
+from controller.model.status import Condition
+from controller.reconcile import guard
+from controller.reconcile.desired import Desired, desire
+from controller.reconcile.plan import existing
+from controller.reconcile.reconciler import Reconciler, Result
+from controller.report import narrate
+from controller.spec.accept import DesiredSet, Parse, accept, freeze
+
+
+@dataclass(slots=True)
+class Memory:
+    """What is remembered of one name between looks; none of it is truth, all of it may be lost."""
+
+    failures: int = 0
+    fight: Fight = field(default_factory=Fight)
+    digest: str = ""
+    converged: bool = False
+    conditions: tuple[Condition, ...] = ()
+
+
+class Controller:
+    """Thread-safe: `look` may run for different names at once; the queue never hands one name out twice."""
+
+    def __init__(
+        self,
+        host: Host,
+        reconciler: Reconciler,
+        source: SourcePort,
+        store: Store,
+        conditions: Conditions,
+        log: EventLog,
+        tracker: Tracker,
+        parse: Parse,
+        *,
+        allow_removals: bool,
+    ) -> None:
+        self._host, self._reconciler = host, reconciler
+        self._source, self._store, self._parse = source, store, parse
+        self._conditions, self._log, self._tracker = conditions, log, tracker
+        self._allow_removals = allow_removals
+        self._lock = threading.Lock()
+        self._set = store.load()
+        self._desired: dict[str, Desired] = {}
+        self._digests: dict[str, str] = {}
+        self._doomed: set[str] = set()
+        self._memory: dict[str, Memory] = {}
+        self.queue = WorkQueue()
+        self.refused: GuardRefused | None = None
+
+    def reload(self) -> None:
+        """Read the source, keep what is good, and queue every name whose desired state changed."""
+        before = self._set
+        after = self._accepted(before)
+        if after != before:
+            self._tell_source(before, after)
+            self._store.save(after)
+        self._take(after)
+
+    def resync(self) -> None:
+        """Look at everything, whether or not anybody nudged."""
+        with self._lock:
+            names = [*self._desired, *self._doomed]
+        for name in names:
+            self.queue.add(name)
+
+    def look(self, name: str) -> Result | None:
+        """Reconcile one name; None while repairs are held back because somebody fights them."""
+        with self._lock:
+            desired, memory = self._desired.get(name), self._memory.setdefault(name, Memory())
+            digest, doomed = self._digests.get(name, ""), name in self._doomed
+        if desired is None and not doomed:
+            return None
+        now = time.monotonic()
+        edited = digest != memory.digest
+        if not edited and now < memory.fight.until:
+            self.queue.add_at(name, memory.fight.until)
+            return None
+        result = self._reconcile(name, desired)
+        self._after(name, result, memory, edited=edited)
+        memory.digest = digest
+        return result
+
+    def settled(self) -> bool:
+        """Everything desired has converged and everything doomed is gone."""
+        with self._lock:
+            waiting = [name for name in self._desired if not self._memory.get(name, Memory()).converged]
+            return not waiting and not self._doomed
+
+    def failures(self) -> Mapping[str, tuple[Condition, ...]]:
+        """Name → conditions of whatever has not converged."""
+        with self._lock:
+            names = [*self._desired, *self._doomed]
+            return {
+                name: memory.conditions
+                for name in names
+                if not (memory := self._memory.get(name, Memory())).converged
+            }
+
+    @property
+    def rejected(self) -> tuple[Problem, ...]:
+        return self._set.rejected
+
+    @property
+    def frozen(self) -> str:
+        return self._set.frozen
+
+    def _accepted(self, before: DesiredSet) -> DesiredSet:
+        try:
+            found = self._source.snapshot()
+        except SourceUnreadable as error:
+            return freeze(before, str(error))
+        files = ((each.path, each.digest, each.text) for each in found.files)
+        after = accept(before, found.revision, files, found.unreadable, self._parse)
+        return self._guarded(before, after)
+
+    def _guarded(self, before: DesiredSet, after: DesiredSet) -> DesiredSet:
+        """A mass removal freezes the source as a whole: half of an accident is an accident, too."""
+        present = existing(self._reconciler.root, self._host) | set(before.containers)
+        removed = set() if after.frozen else present - set(after.containers)
+        try:
+            guard.check_removals(present, removed, allowed=self._allow_removals)
+        except GuardRefused as error:
+            self.refused = error
+            return freeze(before, str(error))
+        self.refused = None
+        return after
+
+    def _take(self, after: DesiredSet) -> None:
+        containers = after.containers
+        changed = {name for name, each in containers.items() if self._digests.get(name) != each.digest}
+        desired = {name: desire(containers[name], self._host.facts) for name in changed}
+        gone = set() if after.frozen else existing(self._reconciler.root, self._host) - set(containers)
+        with self._lock:
+            self._set = after
+            for name in [*self._desired]:
+                if name not in containers:
+                    del self._desired[name], self._digests[name]
+            self._desired.update(desired)
+            self._digests.update({name: containers[name].digest for name in changed})
+            self._doomed = gone
+        for name in (*sorted(gone), *_in_order(changed, containers)):
+            self.queue.add(name)
+
+    def _reconcile(self, name: str, desired: Desired | None) -> Result:
+        return self._reconciler.converge(desired) if desired else self._reconciler.remove(name)
+
+    def _after(self, name: str, result: Result, memory: Memory, *, edited: bool) -> None:
+        """Report, remember, and say when to look again."""
+        self._report(result, memory, edited=edited)
+        if result.gone and name in self._doomed:
+            self._bury(name)
+            return
+        pid = result.last.subject.pid
+        self._tracker.track(name, pid, result.last.subject.group)
+        now = time.monotonic()
+        if result.error and result.error.retry:
+            memory.failures += 1
+            self.queue.add_at(name, now + retry_delay(memory.failures))
+        elif not result.error:
+            memory.failures = 0
+        if result.again_at:
+            self.queue.add_at(name, now + max(0, result.again_at - self._host.clock.now_ms()) / 1000)
+
+    def _report(self, result: Result, memory: Memory, *, edited: bool) -> None:
+        at = self._host.clock.now_ms()
+        for event in narrate.events(result, edited=edited, at=at):
+            self._log.event(event)
+        conditions = result.conditions
+        if not edited and result.last.subject.pid:
+            repaired = [each.step.change[0] for each in result.outcomes if each.step.change and not each.error]
+            conditions = (*conditions, *self._judge_fight(result.container, memory, repaired))
+        if conditions != memory.conditions or result.converged != memory.converged:
+            self._conditions.save(result.container, conditions)
+        memory.conditions, memory.converged = conditions, result.converged
+
+    def _judge_fight(self, name: str, memory: Memory, repaired: list[str]) -> tuple[Condition, ...]:
+        now = time.monotonic()
+        before, memory.fight = memory.fight, after_repairs(memory.fight, repaired, now)
+        contested = memory.fight.contested(now) if memory.fight.level else ()
+        if not contested:
+            return ()
+        message = f"something else keeps changing {', '.join(contested)}; repairs are slowed down"
+        if memory.fight.level > before.level:
+            at = self._host.clock.now_ms()
+            self._log.event(Event(at, name, "Contested", message, key=contested[0], level="warning"))
+            self.queue.add_at(name, memory.fight.until)
+        return (Condition("Contested", status=True, reason="RepairFight", message=message),)
+
+    def _bury(self, name: str) -> None:
+        self._tracker.untrack(name)
+        self._conditions.remove(name)
+        with self._lock:
+            self._doomed.discard(name)
+            self._memory.pop(name, None)
+
+    def _tell_source(self, before: DesiredSet, after: DesiredSet) -> None:
+        at = self._host.clock.now_ms()
+        for problem in after.rejected:
+            if problem not in before.rejected:
+                self._log.event(Event(at, "", "Rejected", str(problem), level="error"))
+        if after.frozen and after.frozen != before.frozen:
+            self._log.event(Event(at, "", "SourceFrozen", after.frozen, level="warning"))
+        if before.frozen and not after.frozen:
+            self._log.event(Event(at, "", "SourceBack", "the source is followed again"))
+
+
+def _in_order(changed: set[str], containers: Mapping[str, Container]) -> list[str]:
+    """Whoever is shared with comes before the sharers, so that they need not wait and look again."""
+    sharers = {name for name in changed if "container:" in str(containers[name].section("namespaces"))}
+    return [*sorted(changed - sharers), *sorted(sharers)]
+
+
+def work(controller: Controller, unexpected: EventLog, host: Host) -> None:
+    """One worker: look at names until the queue is closed. A defect in one look must not end the worker."""
+    while (name := controller.queue.get()) is not None:
+        try:
+            controller.look(name)
+        except MasuError as error:
+            unexpected.event(Event(host.clock.now_ms(), name, error.reason, str(error), level="warning"))
+            controller.queue.add_at(name, time.monotonic() + 1)
+        except Exception as error:  # noqa: BLE001
+            message = f"defect in masu: {type(error).__name__}: {error}"
+            unexpected.event(Event(host.clock.now_ms(), name, "Defect", message, level="error"))
+            controller.queue.add_at(name, time.monotonic() + 5)
+        finally:
+            controller.queue.done(name)

@@ -1,0 +1,80 @@
+"""The work queue: a key that is being worked on is never handed out twice, and never lost.
+
+Level-triggered: a key carries nothing but itself, and ten nudges before a look are one look.
+"""
+
+from __future__ import annotations
+
+import heapq
+import threading
+import time
+
+
+class WorkQueue:
+    """Thread-safe. `add` nudges now, `add_at` later; every `get` must be followed by `done`."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._ready: dict[str, None] = {}
+        self._working: set[str] = set()
+        self._again: set[str] = set()
+        self._later: list[tuple[float, str]] = []
+        self._closed = False
+
+    def add(self, key: str) -> None:
+        with self._changed:
+            self._enqueue(key)
+
+    def add_at(self, key: str, when_s: float) -> None:
+        """`when_s` on the monotonic clock."""
+        with self._changed:
+            heapq.heappush(self._later, (when_s, key))
+            self._changed.notify()
+
+    def get(self) -> str | None:
+        """The next key, waiting for one; None when the queue is closed."""
+        with self._changed:
+            while True:
+                if self._closed:
+                    return None
+                self._ripen()
+                if self._ready:
+                    key = next(iter(self._ready))
+                    del self._ready[key]
+                    self._working.add(key)
+                    return key
+                self._changed.wait(self._until_next())
+
+    def done(self, key: str) -> None:
+        with self._changed:
+            self._working.discard(key)
+            if key in self._again:
+                self._again.discard(key)
+                self._enqueue(key)
+            self._changed.notify_all()
+
+    def idle(self) -> bool:
+        """Nothing is ready or being worked on; later keys may still be waiting."""
+        with self._changed:
+            self._ripen()
+            return not (self._ready or self._working)
+
+    def close(self) -> None:
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def _enqueue(self, key: str) -> None:
+        if key in self._working:
+            self._again.add(key)
+        else:
+            self._ready.setdefault(key)
+            self._changed.notify()
+
+    def _ripen(self) -> None:
+        now = time.monotonic()
+        while self._later and self._later[0][0] <= now:
+            self._enqueue(heapq.heappop(self._later)[1])
+
+    def _until_next(self) -> float | None:
+        return max(0.0, self._later[0][0] - time.monotonic()) if self._later else None

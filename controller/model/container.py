@@ -1,0 +1,52 @@
+"""The desired container, as written: sections of plain JSON values, and where they stand. Pure values."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+State = Literal["running", "frozen", "stopped"]
+
+
+def digest(value: Any) -> str:
+    """Sixteen hex digits that change when and only when the JSON value changes."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """One `kind: Container` document; `spec` is the validated JSON under that key."""
+
+    name: str
+    file: str
+    labels: Mapping[str, str]
+    spec: Mapping[str, Any]
+
+    def section(self, path: str) -> Any:
+        """The part of the spec at a dotted path, or None: what is not written is not owned."""
+        value: Any = self.spec
+        for key in path.split("."):
+            if not isinstance(value, Mapping) or key not in value:
+                return None
+            value = value[key]
+        return value
+
+    @property
+    def state(self) -> State:
+        state: State = self.spec.get("state", "running")
+        return state
+
+    @property
+    def digest(self) -> str:
+        return digest(self.spec)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"name": self.name, "file": self.file, "labels": dict(self.labels), "spec": self.spec}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Container:
+        return cls(value["name"], value["file"], value["labels"], value["spec"])

@@ -1,0 +1,72 @@
+"""What this host can do, as plain values. Filled by `controller.host`, read by pure code; decides nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+CORE = "core"
+"""Pseudo-subsystem: the interface files every cgroup2 mount has (cgroup.freeze, cgroup.kill, PSI)."""
+
+USED_SUBSYSTEMS = ("cpu", "cpuacct", "cpuset", "memory", "pids", "freezer", "devices", "blkio", "io", "hugetlb")
+"""Subsystems masu places containers in, where the host has them."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Hierarchy:
+    """One mounted cgroup file system; `subsystems` are those usable through this mount."""
+
+    mount: str
+    version: Literal[1, 2]
+    subsystems: tuple[str, ...]
+
+    def path(self, group: str) -> str:
+        return self.mount + group
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """An OCI runtime that runs here; `joins_itself`: it moves the container into its cgroups by itself."""
+
+    name: Literal["crun", "runc"]
+    path: str
+    version: str
+    joins_itself: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """One look at the host. `swap_limits`: the memory subsystem can limit swap."""
+
+    hierarchies: tuple[Hierarchy, ...]
+    page_size: int
+    cpus: frozenset[int]
+    mems: frozenset[int]
+    kernel: str
+    boot_id: str
+    swap_limits: bool
+    runtime: Runtime | None = None
+    missing: Mapping[str, str] = field(default_factory=dict)
+
+    def hierarchy(self, subsystem: str) -> Hierarchy | None:
+        """The mount that serves `subsystem`, or None where the kernel or the layout lacks it."""
+        for each in self.hierarchies:
+            if subsystem in each.subsystems or (subsystem == CORE and each.version == 2):
+                return each
+        return None
+
+    def version(self, subsystem: str) -> Literal[1, 2] | None:
+        found = self.hierarchy(subsystem)
+        return found.version if found else None
+
+    @property
+    def layout(self) -> Literal["v1", "v2", "hybrid", "none"]:
+        versions = {each.version for each in self.hierarchies}
+        if versions == {1, 2}:
+            return "hybrid"
+        return "v1" if versions == {1} else "v2" if versions == {2} else "none"
+
+    def join_files(self, group: str) -> tuple[str, ...]:
+        """The `cgroup.procs` files through which a process enters `group` everywhere."""
+        return tuple(each.path(group) + "/cgroup.procs" for each in self.hierarchies)

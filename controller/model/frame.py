@@ -1,0 +1,72 @@
+"""A container's birth as one value: the bundle config with holes, its root, and the digests that identify it.
+
+The holes are what only the host knows: leased ids (`"auto"`) and partners' processes (`"container:NAME"`).
+Pure values; the bundle config's shape is the OCI runtime specification's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from controller.model.process import Extent
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """`digest` changes with anything that needs a restart, `frame_digest` with what needs a new container."""
+
+    digest: str
+    frame_digest: str
+    config: Mapping[str, Any]
+    root: Mapping[str, Any]
+
+    @property
+    def args(self) -> tuple[str, ...]:
+        return tuple(self.config.get("process", {}).get("args", ()))
+
+    @property
+    def partners(self) -> tuple[str, ...]:
+        """Names of the containers whose namespaces this one joins."""
+        spaces = self.config.get("linux", {}).get("namespaces", ())
+        return tuple(sorted({each["partner"] for each in spaces if "partner" in each}))
+
+    @property
+    def layered(self) -> bool:
+        return bool(self.root.get("writable") == "overlay")
+
+
+@dataclass(frozen=True, slots=True)
+class IdMapping:
+    """User and group extents as (inside, outside, size)."""
+
+    uids: tuple[Extent, ...]
+    gids: tuple[Extent, ...]
+
+    @property
+    def root_user(self) -> int:
+        """The host id of the container's user 0."""
+        return next((outside for inside, outside, _ in self.uids if inside == 0), 0)
+
+
+def resolve(config: Mapping[str, Any], ids: IdMapping | None, partners: Mapping[str, int]) -> dict[str, Any]:
+    """The bundle config with every hole filled: `partners` maps container name → live pid."""
+    linux = dict(config.get("linux", {}))
+    linux["namespaces"] = [_namespace(each, partners) for each in linux.get("namespaces", ())]
+    if ids:
+        linux["uidMappings"] = [_extent(each) for each in ids.uids]
+        linux["gidMappings"] = [_extent(each) for each in ids.gids]
+    return {**config, "linux": linux}
+
+
+def _namespace(each: Mapping[str, Any], partners: Mapping[str, int]) -> dict[str, Any]:
+    if "partner" not in each:
+        return dict(each)
+    kind = {"network": "net", "mount": "mnt"}.get(each["type"], each["type"])
+    return {"type": each["type"], "path": f"/proc/{partners[each['partner']]}/ns/{kind}"}
+
+
+def _extent(extent: Extent) -> dict[str, int]:
+    inside, outside, size = extent
+    return {"containerID": inside, "hostID": outside, "size": size}

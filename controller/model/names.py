@@ -1,0 +1,62 @@
+"""What may be a name or a host path, and which known word an unknown one was meant to be. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+LONGEST_NAME = 63
+LONGEST_PATH = 4095
+"""PATH_MAX without the closing NUL (limits.h)."""
+
+_NAME = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_SEPARATORS = re.compile(r"[-_. ]")
+
+
+def quote(text: str, longest: int = 60) -> str:
+    """Text between double quotes on one line, shortened in the middle, whatever is in it."""
+    if len(text) > longest:
+        text = f"{text[: longest - 20]}…{text[-19:]}"
+    shown = "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+    return f'"{shown}"'
+
+
+def check_name(text: str) -> str:
+    """The name of a container, network or group, unchanged. Raises ValueError with what is wrong."""
+    if len(text) > LONGEST_NAME:
+        raise ValueError(f"{quote(text)} has {len(text)} characters: a name has at most {LONGEST_NAME}")
+    if not _NAME.fullmatch(text):
+        raise ValueError(
+            f"{quote(text)} is not a name: use small letters, digits and -, "
+            "beginning and ending with a letter or digit"
+        )
+    return text
+
+
+def check_host_path(text: str) -> str:
+    """An absolute path without `..` or control characters, unchanged. Raises ValueError with what is wrong."""
+    if not text.startswith("/"):
+        raise ValueError(f"{quote(text)} is not an absolute path: begin with /")
+    if ".." in text.split("/"):
+        raise ValueError(f"{quote(text)} contains ..: write the path that is meant")
+    if _CONTROL.search(text):
+        raise ValueError(f"{quote(text)} contains a control character")
+    if len(text.encode(errors="surrogatepass")) > LONGEST_PATH:
+        raise ValueError(f"{quote(text)} is longer than {LONGEST_PATH} bytes")
+    return text
+
+
+def suggest(word: str, choices: Iterable[str]) -> str | None:
+    """The choice that `word` was most likely meant to be; letter case and `-_. ` do not count."""
+    from difflib import get_close_matches  # noqa: PLC0415 - only a mistake needs it, `status` never does
+
+    plain: dict[str, str] = {}
+    for choice in choices:
+        plain.setdefault(_plain(choice), choice)
+    close = get_close_matches(_plain(word[:LONGEST_NAME]), plain, n=1, cutoff=0.6)
+    return plain[close[0]] if close else None
+
+
+def _plain(word: str) -> str:
+    return _SEPARATORS.sub("", word).lower()

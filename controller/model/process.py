@@ -1,0 +1,62 @@
+"""What /proc says of one process, as plain values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+Extent = tuple[int, int, int]
+"""(first id inside, first id outside, how many), as in /proc/PID/uid_map."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessStat:
+    """`start_time` in clock ticks since boot, field 22 of /proc/PID/stat; `state` is field 3."""
+
+    pid: int
+    state: str
+    parent: int
+    start_time: int
+
+    @property
+    def ended(self) -> bool:
+        """A zombie has ended, although its pid is not free yet."""
+        return self.state in "ZX"
+
+
+@dataclass(frozen=True, slots=True)
+class IdMap:
+    """/proc/PID/uid_map, gid_map and timens_offsets (clock → nanoseconds)."""
+
+    uids: tuple[Extent, ...]
+    gids: tuple[Extent, ...]
+    offsets: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class IdRange:
+    """A leased range of host user and group ids."""
+
+    first: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class MountEntry:
+    """One line of /proc/PID/mountinfo; `options` are per mount, `super_options` per file system."""
+
+    target: str
+    root: str
+    kind: str
+    source: str
+    device: str
+    options: frozenset[str]
+    super_options: frozenset[str]
+    propagation: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeState:
+    """What the OCI runtime left on disk: whether it remembers the name, and a live init in the right cgroup."""
+
+    remembered: bool
+    pid: int

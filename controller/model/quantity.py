@@ -1,0 +1,162 @@
+"""Amounts as people write them: bytes, cpus, durations and lists of cpus, to whole numbers and back. Pure.
+
+Nothing is guessed: text with two possible meanings ("256Mb") is a ValueError that names both.
+Source for bytes and cpus: Kubernetes, apimachinery/pkg/api/resource/quantity.go.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from fractions import Fraction
+from math import ceil
+
+from controller.model.names import quote
+
+BYTES = {
+    "Ei": 1 << 60,
+    "E": 10**18,
+    "Pi": 1 << 50,
+    "P": 10**15,
+    "Ti": 1 << 40,
+    "T": 10**12,
+    "Gi": 1 << 30,
+    "G": 10**9,
+    "Mi": 1 << 20,
+    "M": 10**6,
+    "Ki": 1 << 10,
+    "k": 1000,
+}
+"""Suffix → bytes, largest first."""
+MILLISECONDS = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1000, "ms": 1}
+"""Unit → milliseconds, largest first."""
+
+LONGEST_TEXT = 40
+MOST_BYTES = (1 << 63) - 1
+MOST_CPUS = 100_000
+MOST_MS = 36_500 * MILLISECONDS["d"]
+MOST_CPU_NUMBER = 65_535
+
+_NUMBER = r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)"
+_BYTES = re.compile(rf"({_NUMBER})(?:({'|'.join(BYTES)})|[eE]([-+]?[0-9]{{1,2}}))?")
+_BYTES_MEANT = re.compile(rf"({_NUMBER}) *(k|m|g|t|p|e)(i?)(?:b|bytes?)?", re.IGNORECASE)
+_CPU = re.compile(rf"({_NUMBER})(m?)")
+_DURATION = re.compile("".join(rf"(?:({_NUMBER}){unit})?" for unit in MILLISECONDS))
+_CPU_RANGE = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
+
+
+def parse_bytes(value: str | float) -> int:
+    """"256Mi", "0.5Gi", "1e3", 4096 → bytes, a fraction of a byte rounded up as Kubernetes does.
+
+    "max" is the caller's. Raises ValueError for anything else, negative or above 2^63-1.
+    """
+    text = str(value)
+    found = _fits(_BYTES, text)
+    if not found:
+        raise ValueError(f"{quote(text)} is not a quantity: {_bytes_meant(text)}")
+    number, suffix, exponent = found.groups()
+    amount = Fraction(number) * (BYTES[suffix] if suffix else Fraction(10) ** int(exponent or 0))
+    if not suffix and amount.denominator != 1:
+        raise ValueError(f"{quote(text)} is not a whole number of bytes")
+    if amount > MOST_BYTES:
+        raise ValueError(f"{quote(text)} is too much: at most 7.99Ei")
+    return ceil(amount)
+
+
+def format_bytes(amount: int) -> str:
+    """The shortest exact form without a fraction: 268435456 → "256Mi", 256000000 → "256M", 1001 → "1001"."""
+    forms = [f"{amount // size}{suffix}" for suffix, size in BYTES.items() if amount and amount % size == 0]
+    return min([*forms, str(amount)], key=len)
+
+
+def parse_cpu(value: str | float) -> int:
+    """"1.5", "500m", 2 → thousandths of a cpu. Raises ValueError."""
+    text = str(value)
+    found = _fits(_CPU, text)
+    if not found:
+        raise ValueError(f'{quote(text)} is not a number of cpus: use for example "1.5" or "1500m"')
+    number, milli = found.groups()
+    amount = Fraction(number) * (1 if milli else 1000)
+    if amount.denominator != 1:
+        raise ValueError(f"{quote(text)} is finer than a thousandth of a cpu")
+    if amount > MOST_CPUS * 1000:
+        raise ValueError(f"{quote(text)} is too much: at most {MOST_CPUS} cpus")
+    return int(amount)
+
+
+def parse_duration(value: str | float) -> int:
+    """"200ms", "10s", "1h30m", "10d", "0" → milliseconds. Raises ValueError; a number alone has no unit."""
+    text = str(value)
+    if text in {"0", "0.0"}:
+        return 0
+    found = _fits(_DURATION, text)
+    if not text or not found:
+        raise ValueError(f"{quote(text)} is not a duration: {_duration_meant(text)}")
+    parts = zip(found.groups(), MILLISECONDS.values(), strict=True)
+    amount = sum(Fraction(number) * size for number, size in parts if number)
+    if amount > MOST_MS:
+        raise ValueError(f"{quote(text)} is too long: at most {MOST_MS // MILLISECONDS['d']}d")
+    if Fraction(amount).denominator != 1:
+        raise ValueError(f"{quote(text)} is finer than a millisecond")
+    return int(amount)
+
+
+def format_duration(milliseconds: int) -> str:
+    """5400000 → "1h30m", 200 → "200ms", 0 → "0s"."""
+    if milliseconds < 0:
+        return "-" + format_duration(-milliseconds)
+    parts, rest = [], milliseconds
+    for unit, size in MILLISECONDS.items():
+        count, rest = divmod(rest, size)
+        if count:
+            parts.append(f"{count}{unit}")
+    return "".join(parts) or "0s"
+
+
+def parse_cpu_list(text: str) -> frozenset[int]:
+    """"0-1,3" → {0, 1, 3}, as in cpuset(7), "Formats". Raises ValueError, also for an empty list."""
+    numbers: set[int] = set()
+    for part in text.split(","):
+        found = _CPU_RANGE.fullmatch(part)
+        if not found:
+            raise ValueError(f'{quote(text)} is not a list of numbers: use for example "0-1,3"')
+        first, last = int(found[1]), int(found[2] or found[1])
+        if first > last or last > MOST_CPU_NUMBER:
+            why = "ends before it begins" if first > last else f"goes beyond {MOST_CPU_NUMBER}"
+            raise ValueError(f"{quote(text)}: {part} {why}")
+        numbers.update(range(first, last + 1))
+    return frozenset(numbers)
+
+
+def format_cpu_list(numbers: Iterable[int]) -> str:
+    """{0, 1, 3} → "0-1,3", as the kernel prints it; "" for none."""
+    runs: list[list[int]] = []
+    for number in sorted(set(numbers)):
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
+
+
+def _fits(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
+    """Short first: a number of a million digits is nobody's limit, and slow to read."""
+    return pattern.fullmatch(text) if len(text) <= LONGEST_TEXT else None
+
+
+def _bytes_meant(text: str) -> str:
+    if text.startswith("-"):
+        return "it is below zero"
+    found = _fits(_BYTES_MEANT, text.strip())
+    if not found:
+        return "use for example 256Mi (1024) or 256M (1000)"
+    number, letter, binary = found.groups()
+    two = f"{number}{letter.upper()}i"
+    one = f"{number}{'k' if letter in 'kK' else letter.upper()}"
+    return f"use {two}" if binary else f"use {one} or {two}"
+
+
+def _duration_meant(text: str) -> str:
+    if _fits(re.compile(_NUMBER), text):
+        return f"it has no unit: use {text}s or {text}ms"
+    return "use for example 200ms, 10s, 1h30m or 10d, the largest unit first"

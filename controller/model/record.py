@@ -1,0 +1,74 @@
+"""What masu remembers of a container it started: enough to find it again after any crash. Pure values."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+Phase = Literal["launching", "running", "stopping", "exited"]
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How a container's init ended; `at` in milliseconds since the epoch; -1: nobody could know the code."""
+
+    code: int
+    signal: int
+    reason: str
+    at: int
+
+    @property
+    def failed(self) -> bool:
+        return self.code != 0 or self.signal != 0
+
+
+@dataclass(frozen=True, slots=True)
+class StopRule:
+    """Signal number sent first, and milliseconds until SIGKILL."""
+
+    signal: int = 15
+    grace_ms: int = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One container's volatile memory, kept in `/run`; times in milliseconds since the epoch.
+
+    `exit` is how the run of `pid` ended, `last_exit` how the run before it did; `missing_at` is when the process
+    was first seen to be gone, `kill_at` when a stop turns into SIGKILL, `start_at` when it may start again.
+    A live process is this container's only if pid, start time (field 22 of /proc/PID/stat) and boot id match.
+    """
+
+    name: str
+    digest: str
+    frame: str
+    phase: Phase
+    boot_id: str
+    pid: int = 0
+    start_time: int = 0
+    launched_at: int = 0
+    missing_at: int = 0
+    kill_at: int = 0
+    intent: str = ""
+    restarts: int = 0
+    backoff: int = 0
+    start_at: int = 0
+    oom_kills: int = 0
+    stop: StopRule = StopRule()
+    exit: Exit | None = None
+    last_exit: Exit | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Record:
+        """Raises KeyError or TypeError for anything `to_json` did not write."""
+        known = {key: value[key] for key in cls.__dataclass_fields__ if key in value}
+        record = cls(**known)
+        stop = StopRule(**value["stop"]) if isinstance(value.get("stop"), dict) else StopRule()
+        return replace(record, exit=_exit(value, "exit"), last_exit=_exit(value, "last_exit"), stop=stop)
+
+
+def _exit(value: dict[str, Any], key: str) -> Exit | None:
+    return Exit(**value[key]) if value.get(key) else None

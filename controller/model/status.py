@@ -1,0 +1,64 @@
+"""What is said about a container: drift, conditions, status. Pure values; the JSON shapes are stable."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """Kubernetes' habit: a type that is True or False, a reason in CamelCase, a message for people."""
+
+    type: str
+    status: bool
+    reason: str
+    message: str
+
+    def to_json(self) -> dict[str, Any]:
+        status = "True" if self.status else "False"
+        return {"type": self.type, "status": status, "reason": self.reason, "message": self.message}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Condition:
+        return cls(value["type"], value["status"] == "True", value["reason"], value["message"])
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Drift:
+    """An owned key whose live value differs; both sides as the kernel would print them."""
+
+    aspect: str
+    key: str
+    desired: str
+    live: str
+
+    def to_json(self) -> dict[str, str]:
+        return {"aspect": self.aspect, "key": self.key, "desired": self.desired, "live": self.live}
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerStatus:
+    """One line of `masu status`."""
+
+    name: str
+    state: str
+    pid: int
+    converged: bool
+    restarts: int
+    exit_code: int | None
+    conditions: tuple[Condition, ...]
+    drift: tuple[Drift, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "state": self.state,
+            "pid": self.pid or None,
+            "converged": self.converged,
+            "restarts": self.restarts,
+            "exitCode": self.exit_code,
+            "conditions": [each.to_json() for each in self.conditions],
+            "drift": [each.to_json() for each in self.drift],
+            "checkpoint": {"last": None, "next": None, "verdict": None},
+        }

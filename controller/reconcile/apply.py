@@ -1,0 +1,50 @@
+"""Apply steps one after the other, saying what came of each. The only caller of `Step.apply`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from controller.errors import MasuError
+from controller.host.ports import Host
+from controller.steps._base import Stage, Step, Wait
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of one step: done, or failed, or done with a wait for what follows."""
+
+    step: Step
+    error: MasuError | None = None
+    wait: Wait | None = None
+
+
+Failpoint = Callable[[Step], None]
+"""Called before each step; the interruption tests end the process here."""
+
+
+def apply(steps: Iterable[Step], host: Host, failpoint: Failpoint) -> list[Outcome]:
+    """Apply in order. After a wait or an error nothing that depends on it is tried.
+
+    Limits do not depend on each other: a knob that is refused is reported and the other limits are still set.
+    But nothing is born without a limit that was asked for.
+    """
+    outcomes: list[Outcome] = []
+    failed = False
+    for step in steps:
+        if failed and step.stage >= Stage.BIRTH:
+            break
+        failpoint(step)
+        outcome = _apply_one(step, host)
+        outcomes.append(outcome)
+        failed = failed or outcome.error is not None
+        if outcome.wait or (failed and step.kind != "SetKnob"):
+            break
+    return outcomes
+
+
+def _apply_one(step: Step, host: Host) -> Outcome:
+    try:
+        return Outcome(step, wait=step.apply(host))
+    except MasuError as error:
+        return Outcome(step, error=error)

@@ -1,0 +1,106 @@
+"""Observe one container and say which steps would make it what is desired. Looks, never touches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from controller.aspects import ASPECTS
+from controller.aspects._base import Subject
+from controller.host.ports import Host
+from controller.model.record import Record
+from controller.model.status import Drift
+from controller.reconcile.desired import Desired
+from controller.steps._base import Effect, Step
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What one look at one container came to: ordered steps; empty means converged.
+
+    `drift`: differences in owned keys of a container that runs, for people to read. `broken`: what the
+    kernel shows differently although no step can mend it.
+    """
+
+    container: str
+    subject: Subject
+    steps: tuple[Step, ...]
+    drift: tuple[Drift, ...] = ()
+    broken: tuple[Drift, ...] = ()
+
+    @property
+    def effect(self) -> Effect:
+        return max((step.effect for step in self.steps), key=lambda effect: effect.weight, default=Effect.NONE)
+
+    @property
+    def changes(self) -> bool:
+        """Whether anything would be done: waiting is not doing."""
+        return any(step.kind != "Await" for step in self.steps)
+
+
+def subject_of(name: str, group: str, host: Host) -> Subject:
+    """Read-only. The recorded init counts only with the same start time, in the same boot, and not ended."""
+    record = host.records.read(name)
+    return Subject(name, group, _live_pid(record, host), record, host.clock.now_ms())
+
+
+def _live_pid(record: Record | None, host: Host) -> int:
+    if record is None or not record.pid or record.boot_id != host.facts.boot_id:
+        return 0
+    stat = host.processes.stat(record.pid)
+    if stat is None or stat.ended or stat.start_time != record.start_time:
+        return 0
+    return record.pid
+
+
+def plan(desired: Desired, group: str, host: Host) -> Plan:
+    """Read-only. Observe every owned aspect, diff, and put the steps in order."""
+    subject = subject_of(desired.name, group, host)
+    steps: list[Step] = []
+    drift: list[Drift] = []
+    broken: list[Drift] = []
+    for aspect in ASPECTS:
+        part = desired.parts.get(aspect.name)
+        if part is None:
+            continue
+        observed = aspect.observe(subject, host, part)
+        found = list(aspect.diff(subject, part, observed))
+        steps.extend(found)
+        if subject.pid:
+            drift.extend(_drift(aspect.name, found))
+        broken.extend(_verify(aspect, part, observed))
+    return Plan(desired.name, subject, order(steps), tuple(drift), tuple(broken))
+
+
+def removal(name: str, group: str, host: Host) -> Plan:
+    """Read-only. What takes every trace of a container away."""
+    subject = subject_of(name, group, host)
+    steps: list[Step] = []
+    for aspect in ASPECTS:
+        steps.extend(aspect.remove(subject, aspect.observe(subject, host, None)))
+    return Plan(name, subject, order(steps))
+
+
+def order(steps: Iterable[Step]) -> tuple[Step, ...]:
+    """Pure. By stage, decreases before increases; inside a stage as the aspects gave them."""
+    return tuple(sorted(steps, key=lambda step: step.stage))
+
+
+def _drift(aspect: str, steps: Iterable[Step]) -> list[Drift]:
+    changes = ((step.change, step) for step in steps)
+    return [Drift(aspect, change[0], change[2], change[1]) for change, _ in changes if change]
+
+
+def _verify(aspect: Any, part: Any, observed: Any) -> list[Drift]:
+    verify = getattr(aspect, "verify", None)
+    return list(verify(part, observed)) if verify else []
+
+
+def existing(root: str, host: Host) -> frozenset[str]:
+    """Read-only. Names of all containers of this instance of which anything is left on the host."""
+    return host.cgroups.children(root) | host.records.names() | host.layers.names()
+
+
+def by_name(plans: Iterable[Plan]) -> Mapping[str, Plan]:
+    return {each.container: each for each in plans}

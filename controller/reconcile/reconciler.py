@@ -1,0 +1,119 @@
+"""Make one container what is desired: observe, diff, plan, guard, apply, verify, report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from controller.errors import GuardRefused, MasuError
+from controller.host.ports import Host
+from controller.model.status import Condition
+from controller.reconcile import guard
+from controller.reconcile.apply import Failpoint, Outcome, apply
+from controller.reconcile.desired import Desired
+from controller.reconcile.plan import Plan, plan, removal
+from controller.steps._base import Wait
+
+MAX_PASSES = 12
+"""One change needs a few looks (stop, exit, start, verify); more than this is a circle."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What came of one container: `outcomes` in order, and when to look again (0: when something happens)."""
+
+    container: str
+    outcomes: tuple[Outcome, ...]
+    converged: bool
+    again_at: int
+    error: MasuError | None
+    conditions: tuple[Condition, ...]
+    last: Plan
+
+    @property
+    def gone(self) -> bool:
+        return self.converged and not self.last.steps and self.last.subject.record is None
+
+
+Look = Callable[[], Plan]
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciler:
+    """Holds no state of its own: the truth is always observed again."""
+
+    host: Host
+    root: str
+    failpoint: Failpoint
+
+    def converge(self, desired: Desired) -> Result:
+        """Look and act until nothing differs, something must be waited for, or something failed."""
+        return self._settle(lambda: plan(desired, self._group(desired.name), self.host), desired.lacks)
+
+    def remove(self, name: str) -> Result:
+        """Take every trace of a container away."""
+        return self._settle(lambda: removal(name, self._group(name), self.host), ())
+
+    def _group(self, name: str) -> str:
+        return f"{self.root}/{name}"
+
+    def _settle(self, look: Look, lacks: tuple[Condition, ...]) -> Result:
+        outcomes: list[Outcome] = []
+        for _ in range(MAX_PASSES):
+            found = look()
+            steps, refused = guard.split(found)
+            done = apply(steps, self.host, self.failpoint)
+            outcomes.extend(done)
+            error = next((each.error for each in done if each.error), None)
+            wait = next((each.wait for each in done if each.wait), None)
+            if error or not steps or (wait and wait.until > self.host.clock.now_ms()):
+                break
+        else:
+            wait = Wait("Unsettled", "still differs after many looks", self.host.clock.now_ms() + 1000)
+        return _result(found, outcomes, error, wait, refused, lacks)
+
+
+def _result(
+    found: Plan,
+    outcomes: list[Outcome],
+    error: MasuError | None,
+    wait: Wait | None,
+    refused: tuple[GuardRefused, ...],
+    lacks: tuple[Condition, ...],
+) -> Result:
+    conditions = (
+        *lacks,
+        *(Condition("Refused", status=True, reason=each.reason, message=str(each)) for each in refused),
+        *_broken(found),
+        *_waiting(wait),
+        *_failed(error),
+    )
+    return Result(
+        container=found.container,
+        outcomes=tuple(outcomes),
+        converged=not (found.steps or error or wait or found.broken or lacks),
+        again_at=wait.until if wait else 0,
+        error=error or (refused[0] if refused else None),
+        conditions=conditions,
+        last=found,
+    )
+
+
+def _broken(found: Plan) -> tuple[Condition, ...]:
+    return tuple(
+        Condition(
+            "NotAsDesired",
+            status=True,
+            reason="NotReadBack",
+            message=f"{each.key}: desired {each.desired}, live {each.live}",
+        )
+        for each in found.broken
+    )
+
+
+def _waiting(wait: Wait | None) -> tuple[Condition, ...]:
+    return (Condition("Waiting", status=True, reason=wait.reason, message=wait.message),) if wait else ()
+
+
+def _failed(error: MasuError | None) -> tuple[Condition, ...]:
+    return (Condition("Failed", status=True, reason=error.reason, message=str(error)),) if error else ()

@@ -1,0 +1,54 @@
+"""From outcomes to what people are told: events and console lines. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from controller.model.event import Event
+from controller.reconcile.apply import Outcome
+from controller.reconcile.reconciler import Result
+from controller.steps._base import Step
+from controller.steps.runtime import LaunchContainer, RecordExit, RemoveRecord, StopContainer
+
+SILENT = frozenset({"Await", "WriteBundle", "PrepareLayer", "ClearRuntime", "ForgetContainer", "UpdateRecord"})
+
+
+def events(result: Result, *, edited: bool, at: int) -> Iterator[Event]:
+    """Pure. One event per step that people care about; `edited`: the spec has changed since the last look."""
+    for outcome in result.outcomes:
+        if outcome.error:
+            yield Event(
+                at, result.container, outcome.error.reason, str(outcome.error), key=_key(outcome), level="warning"
+            )
+        elif outcome.step.kind not in SILENT:
+            yield _event(outcome.step, result, edited=edited, at=at)
+
+
+def _key(outcome: Outcome) -> str:
+    return outcome.step.change[0] if outcome.step.change else ""
+
+
+def _event(step: Step, result: Result, *, edited: bool, at: int) -> Event:
+    name = result.container
+    if isinstance(step, LaunchContainer):
+        return Event(at, name, "Started", f"pid {result.last.subject.pid}: {step.text.removeprefix('start ')}")
+    if isinstance(step, StopContainer):
+        return Event(at, name, "Stopping", step.why)
+    if isinstance(step, RecordExit):
+        return _exited(step, at)
+    if isinstance(step, RemoveRecord):
+        return Event(at, name, "Removed", "every trace of it is gone")
+    if step.change and result.last.subject.pid and step.change[1] != "absent":
+        key, old, new = step.change
+        kind = "Changed" if edited else "Repaired"
+        return Event(at, name, kind, step.text, key=key, old=old, new=new)
+    return Event(at, name, step.kind, step.text, level="debug")
+
+
+def _exited(step: RecordExit, at: int) -> Event:
+    ended = step.record.exit
+    if ended is None:
+        return Event(at, step.container, "Exiting", "its process is gone", level="debug")
+    unexpected = ended.failed and ended.reason != "Stopped"
+    message = f"{ended.reason}: code {ended.code}, signal {ended.signal}"
+    return Event(at, step.container, "Exited", message, level="warning" if unexpected else "info")

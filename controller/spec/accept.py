@@ -1,0 +1,146 @@
+"""From a snapshot of the source to the desired set: one bad file keeps its last good version. Pure.
+
+Silence is not deletion: a source without a single spec file changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from controller.errors import Problem, SpecInvalid
+from controller.model.container import Container
+
+Parse = Callable[[bytes, str], tuple[Container, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class FileState:
+    """One spec file: `containers` are of its last good version, `digest` is of the version last looked at."""
+
+    digest: str
+    containers: tuple[Container, ...]
+    rejected: tuple[Problem, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DesiredSet:
+    """What is desired, file by file. `frozen` says why the source is not followed at the moment."""
+
+    revision: str = ""
+    files: Mapping[str, FileState] = field(default_factory=dict)
+    unreadable: tuple[Problem, ...] = ()
+    frozen: str = ""
+
+    @property
+    def containers(self) -> dict[str, Container]:
+        return {each.name: each for state in self.files.values() for each in state.containers}
+
+    @property
+    def rejected(self) -> tuple[Problem, ...]:
+        bad = [problem for state in self.files.values() for problem in state.rejected]
+        return tuple(sorted({*bad, *self.unreadable}))
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "revision": self.revision,
+            "frozen": self.frozen,
+            "unreadable": [_problem_json(each) for each in self.unreadable],
+            "files": {path: _file_json(state) for path, state in self.files.items()},
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> DesiredSet:
+        """Raises KeyError or TypeError for anything `to_json` did not write."""
+        files = {path: _file_state(state) for path, state in value["files"].items()}
+        unreadable = tuple(Problem(**each) for each in value["unreadable"])
+        return cls(value["revision"], files, unreadable, value["frozen"])
+
+
+def accept(
+    before: DesiredSet,
+    revision: str,
+    files: Iterable[tuple[str, str, bytes]],
+    unreadable: tuple[Problem, ...],
+    parse: Parse,
+) -> DesiredSet:
+    """Pure. `files`: (path, digest, text). A file whose digest is known is not parsed again."""
+    found = {path: _read(before.files.get(path), path, digest, text, parse) for path, digest, text in files}
+    held = {problem.file for problem in unreadable} - set(found)
+    found.update({path: before.files[path] for path in held if path in before.files})
+    if not found:
+        reason = "the source holds no spec file; nothing is removed without `masu down`"
+        return replace(before, unreadable=unreadable, frozen=reason)
+    return DesiredSet(revision, _settle_duplicates(before, found), unreadable)
+
+
+def freeze(before: DesiredSet, reason: str) -> DesiredSet:
+    """Pure. The source cannot be read: what was desired stays desired."""
+    return replace(before, frozen=reason)
+
+
+def _read(known: FileState | None, path: str, digest: str, text: bytes, parse: Parse) -> FileState:
+    if known and known.digest == digest:
+        return known
+    try:
+        return FileState(digest, parse(text, path))
+    except SpecInvalid as error:
+        return FileState(digest, known.containers if known else (), error.problems)
+
+
+def _settle_duplicates(before: DesiredSet, found: Mapping[str, FileState]) -> dict[str, FileState]:
+    """Whoever had the name keeps it; the other file is rejected with both named, and keeps its last version."""
+    owners = _owners(before, found)
+    settled: dict[str, FileState] = {}
+    for path, state in found.items():
+        taken = [each for each in state.containers if owners[each.name] != path]
+        settled[path] = _reject(before, path, state, taken, owners) if taken else state
+    return settled
+
+
+def _owners(before: DesiredSet, found: Mapping[str, FileState]) -> dict[str, str]:
+    """Name → the file that may define it: the one that did before, else the first by path."""
+    definers: dict[str, list[str]] = {}
+    for path in sorted(found):
+        for each in found[path].containers:
+            definers.setdefault(each.name, []).append(path)
+    earlier = {each.name: path for path, state in before.files.items() for each in state.containers}
+    return {name: earlier[name] if earlier.get(name) in paths else paths[0] for name, paths in definers.items()}
+
+
+def _reject(
+    before: DesiredSet, path: str, state: FileState, taken: list[Container], owners: Mapping[str, str]
+) -> FileState:
+    problems = tuple(
+        Problem(path, 1, 1, "metadata.name", f'"{each.name}" is already defined in {owners[each.name]}')
+        for each in taken
+    )
+    known = before.files.get(path)
+    names = {each.name for each in taken}
+    kept = tuple(each for each in known.containers if each.name not in names) if known else ()
+    # The digest is spoiled so that the file is looked at again when the other one gives the name up.
+    return FileState("", kept, (*state.rejected, *problems))
+
+
+def _problem_json(problem: Problem) -> dict[str, Any]:
+    return {
+        "file": problem.file,
+        "line": problem.line,
+        "column": problem.column,
+        "path": problem.path,
+        "message": problem.message,
+    }
+
+
+def _file_json(state: FileState) -> dict[str, Any]:
+    return {
+        "digest": state.digest,
+        "containers": [each.to_json() for each in state.containers],
+        "rejected": [_problem_json(each) for each in state.rejected],
+    }
+
+
+def _file_state(value: Mapping[str, Any]) -> FileState:
+    containers = tuple(Container.from_json(each) for each in value["containers"])
+    return FileState(value["digest"], containers, tuple(Problem(**each) for each in value["rejected"]))

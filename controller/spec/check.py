@@ -1,0 +1,123 @@
+"""Rules that a schema cannot say: between the sections of one document, and between documents. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from controller.errors import Problem
+from controller.model.container import Container
+from controller.model.quantity import parse_bytes
+from controller.spec.document import Document
+
+IPC_SYSCTLS = frozenset(
+    {
+        "kernel.msgmax",
+        "kernel.msgmnb",
+        "kernel.msgmni",
+        "kernel.sem",
+        "kernel.shmall",
+        "kernel.shmmax",
+        "kernel.shmmni",
+        "kernel.shm_rmid_forced",
+    }
+)
+PARTNER = "container:"
+
+
+def container(document: Document, wanted: Container) -> tuple[Problem, ...]:
+    """Pure. Problems inside one document that already fits its schema."""
+    spaces = wanted.section("namespaces") or {}
+    return tuple(
+        (
+            *_sysctls(document, wanted.section("sysctls") or {}, spaces),
+            *_hostname(document, wanted, spaces),
+            *_memory(document, wanted.section("limits.memory") or {}),
+            *_partners(document, wanted.name, spaces),
+            *_targets(document, wanted.section("mounts") or ()),
+        )
+    )
+
+
+def unique_in_file(documents: Iterable[Document]) -> list[Problem]:
+    """Pure. The same name twice in one file."""
+    seen: dict[tuple[Any, Any], Document] = {}
+    problems = []
+    for each in documents:
+        metadata = each.value.get("metadata")
+        name = metadata.get("name") if isinstance(metadata, Mapping) else None
+        before = seen.setdefault((each.value.get("kind"), name), each)
+        if before is not each and name is not None:
+            line = before.problem(("metadata", "name"), "").line
+            message = f'"{name}" is already defined in this file at line {line}'
+            problems.append(each.problem(("metadata", "name"), message))
+    return problems
+
+
+def _sysctls(document: Document, values: Mapping[str, Any], spaces: Mapping[str, Any]) -> Iterator[Problem]:
+    for key in values:
+        space = _space_of(key)
+        path = ("spec", "sysctls", key)
+        if space is None:
+            yield document.problem(path, f"{key} is not namespaced: it would change the whole host")
+        elif spaces.get(space, "private") != "private":
+            yield document.problem(path, f"{key} needs a private {space} namespace, or it changes somebody else's")
+
+
+def _space_of(key: str) -> str | None:
+    """Pure. Which namespace a sysctl belongs to; None: to the host (Documentation/admin-guide/sysctl)."""
+    if key.startswith("net."):
+        return "net"
+    if key in IPC_SYSCTLS or key.startswith("fs.mqueue."):
+        return "ipc"
+    return "uts" if key == "kernel.domainname" else None
+
+
+def _hostname(document: Document, wanted: Container, spaces: Mapping[str, Any]) -> Iterator[Problem]:
+    if wanted.section("hostname") is not None and spaces.get("uts", "private") != "private":
+        yield document.problem(("spec", "hostname"), "a hostname needs a private uts namespace")
+
+
+def _memory(document: Document, memory: Mapping[str, Any]) -> Iterator[Problem]:
+    amounts = {key: _bytes(memory[key]) for key in ("min", "low", "high", "max") if key in memory}
+    for lower, upper in (("high", "max"), ("low", "max"), ("min", "max")):
+        if lower in amounts and upper in amounts and amounts[lower] > amounts[upper]:
+            path = ("spec", "limits", "memory", lower)
+            yield document.problem(path, f"{lower} is above {upper}: {memory[lower]} > {memory[upper]}")
+
+
+def _bytes(value: Any) -> float:
+    return float("inf") if value == "max" else parse_bytes(str(value))
+
+
+def _partners(document: Document, name: str, spaces: Mapping[str, Any]) -> Iterator[Problem]:
+    for kind, value in spaces.items():
+        if isinstance(value, str) and value == PARTNER + name:
+            yield document.problem(("spec", "namespaces", kind), "a container cannot share with itself")
+
+
+def _targets(document: Document, mounts: Iterable[Mapping[str, Any]]) -> Iterator[Problem]:
+    seen: set[str] = set()
+    for index, each in enumerate(mounts):
+        target = str(each.get("tmpfs") or each.get("target"))
+        if target in seen:
+            yield document.problem(("spec", "mounts", index), f"{target} is already a mount of this container")
+        seen.add(target)
+
+
+def missing_partners(containers: Mapping[str, Container]) -> dict[str, str]:
+    """Pure. Container → why it cannot be: it shares with one that is not there, or in a circle."""
+    found: dict[str, str] = {}
+    for name, wanted in containers.items():
+        for partner in _partner_names(wanted):
+            if partner not in containers:
+                found[name] = f'shares a namespace with "{partner}", which no file defines'
+            elif name in _partner_names(containers[partner]):
+                found[name] = f'shares a namespace with "{partner}", which shares with it in turn'
+    return found
+
+
+def _partner_names(wanted: Container) -> set[str]:
+    spaces = wanted.section("namespaces") or {}
+    values = (value for value in spaces.values() if isinstance(value, str))
+    return {value.removeprefix(PARTNER) for value in values if value.startswith(PARTNER)}

@@ -1,0 +1,138 @@
+"""Side effects on cgroupfs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from controller.errors import NotReadBack
+from controller.host.ports import Host
+from controller.steps._base import Effect, Stage, Step, Wait
+
+DIRECTION_STAGE = {"down": Stage.DECREASE, "same": Stage.CHANGE, "up": Stage.INCREASE}
+
+
+@dataclass(frozen=True, slots=True)
+class CreateCgroup(Step):
+    """Make the container's group in every hierarchy that lacks it."""
+
+    group: str
+    missing: tuple[str, ...]
+
+    @property
+    def stage(self) -> Stage:
+        return Stage.PLACE
+
+    @property
+    def effect(self) -> Effect:
+        return Effect.LIVE
+
+    @property
+    def text(self) -> str:
+        return f"create cgroup {self.group} in {len(self.missing)} hierarchies"
+
+    @property
+    def change(self) -> tuple[str, str, str] | None:
+        return ("cgroup", "incomplete", self.group)
+
+    def apply(self, host: Host) -> Wait | None:
+        host.cgroups.create(self.group)
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class MoveProcesses(Step):
+    """Bring the container's processes back into its own group."""
+
+    group: str
+    pids: tuple[int, ...]
+    found: str
+
+    @property
+    def stage(self) -> Stage:
+        return Stage.CHANGE
+
+    @property
+    def effect(self) -> Effect:
+        return Effect.LIVE
+
+    @property
+    def text(self) -> str:
+        return f"move {len(self.pids)} processes from {self.found} to {self.group}"
+
+    @property
+    def change(self) -> tuple[str, str, str] | None:
+        return ("cgroup.procs", self.found, self.group)
+
+    def apply(self, host: Host) -> Wait | None:
+        for pid in self.pids:
+            host.cgroups.enter(self.group, pid)
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class SetKnob(Step):
+    """Write one cgroup file and read it back; `live` is None where the file was not there when looked at.
+
+    `accepted` is the text that the kernel is expected to read back, rounding included.
+    """
+
+    group: str
+    key: str
+    subsystem: str
+    file: str
+    value: str
+    accepted: str
+    live: str | None
+    direction: str = "same"
+    danger: str = ""
+
+    @property
+    def stage(self) -> Stage:
+        return DIRECTION_STAGE[self.direction]
+
+    @property
+    def effect(self) -> Effect:
+        return Effect.LIVE
+
+    @property
+    def text(self) -> str:
+        return f"set {self.key} ({self.file}): {self.live or 'absent'} → {self.accepted}"
+
+    @property
+    def risk(self) -> str:
+        return self.danger
+
+    @property
+    def change(self) -> tuple[str, str, str] | None:
+        return (self.key, self.live or "absent", self.accepted)
+
+    def apply(self, host: Host) -> Wait | None:
+        host.cgroups.write(self.group, self.subsystem, self.file, self.value)
+        live = host.cgroups.read(self.group, self.subsystem, self.file)
+        if live is None or live.split() != self.accepted.split():
+            raise NotReadBack(f"{self.group} {self.file}: wrote {self.value!r}, reads back {live!r}")
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveCgroup(Step):
+    """Remove the container's group from every hierarchy."""
+
+    group: str
+
+    @property
+    def stage(self) -> Stage:
+        return Stage.UNPLACE
+
+    @property
+    def effect(self) -> Effect:
+        return Effect.DELETE
+
+    @property
+    def text(self) -> str:
+        return f"remove cgroup {self.group}"
+
+    def apply(self, host: Host) -> Wait | None:
+        host.processes.kill_group(self.group)
+        host.cgroups.remove(self.group)
+        return None

@@ -1,0 +1,35 @@
+"""Side effects on a container's network namespace."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from controller.host.ports import Host
+from controller.steps._base import Effect, Stage, Step, Wait
+
+
+@dataclass(frozen=True, slots=True)
+class RaiseLoopback(Step):
+    """Set the loopback link of the container's own network namespace up."""
+
+    pid: int
+
+    @property
+    def stage(self) -> Stage:
+        return Stage.INSIDE
+
+    @property
+    def effect(self) -> Effect:
+        return Effect.LIVE
+
+    @property
+    def text(self) -> str:
+        return "set loopback up"
+
+    @property
+    def change(self) -> tuple[str, str, str] | None:
+        return ("namespaces.loopback", "down", "up")
+
+    def apply(self, host: Host) -> Wait | None:
+        host.inside.raise_loopback(self.pid)
+        return None

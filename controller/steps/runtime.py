@@ -1,0 +1,397 @@
+"""Side effects on a container's life: its layer, its bundle, its birth and its end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from controller.errors import StepFailed
+from controller.host.ports import Host
+from controller.model.frame import Frame, IdMapping, resolve
+from controller.model.record import Exit, Record, StopRule
+from controller.steps._base import Effect, Stage, Step, Wait
+from controller.steps.freezer import thaw
+
+
+@dataclass(frozen=True, slots=True)
+class Await(Step):
+    """Not yet: nothing is touched, and what follows waits."""
+
+    reason: str
+    message: str
+    until: int
+
+    @property
+    def stage(self) -> Stage:
+        return Stage.BIRTH
+
+    @property
+    def effect(self) -> Effect:
+        return Effect.NONE
+
+    @property
+    def text(self) -> str:
+        return f"wait: {self.message}"
+
+    def apply(self, host: Host) -> Wait | None:
+        del host
+        return Wait(self.reason, self.message, self.until)
+
+
+@dataclass(frozen=True, slots=True)
+class StopContainer(Step):
+    """Ask init to end; whoever looks after `grace` kills it. The record says so before the signal goes."""
+
+    record: Record
+    group: str
+    why: str
+    means: Effect
+
+    @property
+    def stage(self) -> Stage:
+        return Stage.STOP
+
+    @property
+    def effect(self) -> Effect:
+        return self.means
+
+    @property
+    def text(self) -> str:
+        return f"stop (signal {self.record.stop.signal}, grace {self.record.stop.grace_ms} ms): {self.why}"
+
+    def apply(self, host: Host) -> Wait | None:
+        until = host.clock.now_ms() + self.record.stop.grace_ms
+        host.records.write(replace(self.record, phase="stopping", kill_at=until, intent=self.why))
+        if self.record.stop.grace_ms == 0:
+            host.processes.kill_group(self.group)
+            return Wait("Stopping", f"waiting for pid {self.record.pid} to end", host.clock.now_ms())
+        thaw(host, self.group)
+        host.processes.signal(self.record.pid, self.record.start_time, self.record.stop.signal)
+        return Wait("Stopping", f"waiting for pid {self.record.pid} to end", until)
+
+
+@dataclass(frozen=True, slots=True)
+class KillContainer(Step):
+    """SIGKILL everything in the container's cgroup: grace is over, or nobody owns what is left."""
+
+    group: str
+    why: str
+    means: Effect
+
+    @property
+    def stage(self) -> Stage:
+        return Stage.STOP
+
+    @property
+    def effect(self) -> Effect:
+        return self.means
+
+    @property
+    def text(self) -> str:
+        return f"kill: {self.why}"
+
+    def apply(self, host: Host) -> Wait | None:
+        host.processes.kill_group(self.group)
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class RecordExit(Step):
+    """Write down how init ended and when it may start again."""
+
+    record: Record
+
+    @property
+    def stage(self) -> Stage:
+        return Stage.STOP
+
+    @property
+    def effect(self) -> Effect:
+        return Effect.NONE
+
+    @property
+    def text(self) -> str:
+        ended = self.record.exit or Exit(-1, 0, "Unknown", 0)
+        return f"record exit: {ended.reason} (code {ended.code}, signal {ended.signal})"
+
+    def apply(self, host: Host) -> Wait | None:
+        host.records.write(self.record)
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class ClearRuntime(Step):
+    """Remove what the runtime remembers of a container that has ended, after killing what is left of it."""
+
+    group: str
+    means: Effect
+
+    @property
+    def stage(self) -> Stage:
+        return Stage.STOP
+
+    @property
+    def effect(self) -> Effect:
+        return self.means
+
+    @property
+    def text(self) -> str:
+        return "clear what is left of the last run"
+
+    def apply(self, host: Host) -> Wait | None:
+        host.processes.kill_group(self.group)
+        host.runtime.clear(self.container)
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveLayer(Step):
+    """Throw the writable layer away."""
+
+    means: Effect
+
+    @property
+    def stage(self) -> Stage:
+        return Stage.BIRTH if self.means is not Effect.DELETE else Stage.CLEAR
+
+    @property
+    def effect(self) -> Effect:
+        return self.means
+
+    @property
+    def text(self) -> str:
+        return "remove the writable layer"
+
+    def apply(self, host: Host) -> Wait | None:
+        host.layers.remove(self.container)
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class PrepareLayer(Step):
+    """Make an empty writable layer that belongs to the container's root user."""
+
+    frame: Frame
+
+    @property
+    def stage(self) -> Stage:
+        return Stage.BIRTH
+
+    @property
+    def effect(self) -> Effect:
+        return Effect.CREATE
+
+    @property
+    def text(self) -> str:
+        return "prepare an empty writable layer"
+
+    def apply(self, host: Host) -> Wait | None:
+        ids = id_mapping(host, self.container, self.frame)
+        host.layers.prepare(self.container, self.frame.frame_digest, ids.root_user if ids else 0)
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class WriteBundle(Step):
+    """Write the bundle config for the runtime, with leased ids and partners' processes filled in."""
+
+    frame: Frame
+    means: Effect
+
+    @property
+    def stage(self) -> Stage:
+        return Stage.BIRTH
+
+    @property
+    def effect(self) -> Effect:
+        return self.means
+
+    @property
+    def text(self) -> str:
+        return f"write bundle {self.frame.digest}"
+
+    def apply(self, host: Host) -> Wait | None:
+        ids = id_mapping(host, self.container, self.frame)
+        partners = {other: _live_pid(host, other) for other in self.frame.partners}
+        config = resolve(self.frame.config, ids, partners)
+        host.runtime.write_bundle(self.container, config)
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchContainer(Step):
+    """Start the container. The record says `launching` before and `running` after, so that a crash in
+    between is seen as what it is."""
+
+    frame: Frame
+    group: str
+    stop: StopRule
+    means: Effect
+
+    @property
+    def stage(self) -> Stage:
+        return Stage.BIRTH
+
+    @property
+    def effect(self) -> Effect:
+        return self.means
+
+    @property
+    def text(self) -> str:
+        return f"start {' '.join(self.frame.args)}"
+
+    def apply(self, host: Host) -> Wait | None:
+        root = dict(self.frame.root)
+        ids = id_mapping(host, self.container, self.frame)
+        if ids:
+            root["ids"] = {"uids": list(ids.uids), "gids": list(ids.gids)}
+        recipe = host.runtime.recipe(self.container, self.group, root)
+        record = newborn(host, self)
+        host.records.write(record)
+        pid = host.runtime.launch(recipe)
+        host.records.write(born(host, record, pid))
+        return None
+
+
+def newborn(host: Host, launch: LaunchContainer) -> Record:
+    """What is remembered of earlier runs goes on: how often it was restarted, and how the last one ended."""
+    before = host.records.read(launch.container)
+    again = before is not None and before.exit is not None and not before.intent
+    return Record(
+        name=launch.container,
+        digest=launch.frame.digest,
+        frame=launch.frame.frame_digest,
+        phase="launching",
+        boot_id=host.facts.boot_id,
+        stop=launch.stop,
+        restarts=before.restarts + again if before else 0,
+        backoff=before.backoff if before else 0,
+        oom_kills=before.oom_kills if before else 0,
+        last_exit=(before.exit or before.last_exit) if before else None,
+    )
+
+
+def born(host: Host, record: Record, pid: int) -> Record:
+    """The record of a container whose init has just been started as `pid`."""
+    stat = host.processes.stat(pid)
+    return replace(
+        record,
+        phase="running",
+        pid=pid,
+        start_time=stat.start_time if stat else 0,
+        launched_at=host.clock.now_ms(),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class AdoptContainer(Step):
+    """Take over a container that was started, although nobody lived to write it down."""
+
+    record: Record
+    pid: int
+
+    @property
+    def stage(self) -> Stage:
+        return Stage.STOP
+
+    @property
+    def effect(self) -> Effect:
+        return Effect.NONE
+
+    @property
+    def text(self) -> str:
+        return f"adopt pid {self.pid}"
+
+    def apply(self, host: Host) -> Wait | None:
+        host.records.write(born(host, self.record, self.pid))
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateRecord(Step):
+    """Write a changed rule (stop signal, grace) into the record of a running container."""
+
+    record: Record
+    what: str
+
+    @property
+    def stage(self) -> Stage:
+        return Stage.CHANGE
+
+    @property
+    def effect(self) -> Effect:
+        return Effect.LIVE
+
+    @property
+    def text(self) -> str:
+        return f"note {self.what}"
+
+    def apply(self, host: Host) -> Wait | None:
+        host.records.write(self.record)
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetContainer(Step):
+    """Remove bundle, runtime state, logs and leased ids."""
+
+    @property
+    def stage(self) -> Stage:
+        return Stage.CLEAR
+
+    @property
+    def effect(self) -> Effect:
+        return Effect.DELETE
+
+    @property
+    def text(self) -> str:
+        return "remove bundle, runtime state, logs and leases"
+
+    def apply(self, host: Host) -> Wait | None:
+        host.runtime.forget(self.container)
+        host.layers.release_range(self.container)
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveRecord(Step):
+    """The very last trace: as long as it is there, an interrupted removal is found and goes on."""
+
+    @property
+    def stage(self) -> Stage:
+        return Stage.UNPLACE
+
+    @property
+    def effect(self) -> Effect:
+        return Effect.DELETE
+
+    @property
+    def text(self) -> str:
+        return "remove record"
+
+    def apply(self, host: Host) -> Wait | None:
+        host.records.remove(self.container)
+        return None
+
+
+def id_mapping(host: Host, name: str, frame: Frame) -> IdMapping | None:
+    """The container's id mapping, leasing a range when the spec says `auto`."""
+    user: Mapping[str, Any] | None = frame.root.get("user")
+    if user is None:
+        return None
+    if "auto" in user:
+        leased = host.layers.lease_range(name)
+        extent = (0, leased.first, leased.size)
+        return IdMapping((extent,), (extent,))
+    return IdMapping(tuple(map(tuple, user["uids"])), tuple(map(tuple, user["gids"])))
+
+
+def _live_pid(host: Host, name: str) -> int:
+    record = host.records.read(name)
+    stat = host.processes.stat(record.pid) if record else None
+    if record is None or stat is None or stat.start_time != record.start_time:
+        raise StepFailed(f"container {name}, whose namespaces are to be shared, is not running")
+    return record.pid
+
+
