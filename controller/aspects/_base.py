@@ -12,7 +12,7 @@ from controller.model.record import Record
 from controller.steps._base import Effect, Step
 
 D = TypeVar("D")
-O = TypeVar("O")
+S = TypeVar("S")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Birth:
     root: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Aspect(Protocol[D, O]):
+class Aspect(Protocol[D, S]):
     """Pure `parse`, `birth`, `diff` and `remove`; read-only `observe`. Aspects never import aspects."""
 
     @property
@@ -65,14 +65,14 @@ class Aspect(Protocol[D, O]):
         """Pure. What must be so from the first instruction on."""
         ...
 
-    def observe(self, subject: Subject, host: Host, desired: D | None) -> O:
+    def observe(self, subject: Subject, host: Host, desired: D | None) -> S:
         """Read-only. Looks only at what `desired` owns; absent is an observation."""
         ...
 
-    def diff(self, subject: Subject, desired: D, observed: O) -> Iterable[Step]:
+    def diff(self, subject: Subject, desired: D, observed: S) -> Iterable[Step]:
         """Pure. Empty means converged."""
         ...
 
-    def remove(self, subject: Subject, observed: O) -> Iterable[Step]:
+    def remove(self, subject: Subject, observed: S) -> Iterable[Step]:
         """Pure. What takes this aspect's traces away."""
         ...

@@ -45,7 +45,7 @@ SKELETON: Mapping[str, Any] = {
             "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"],
         },
         {
-            "destination": "/dev/shm",
+            "destination": "/dev/shm",  # noqa: S108
             "type": "tmpfs",
             "source": "shm",
             "options": ["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"],

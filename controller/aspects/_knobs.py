@@ -85,7 +85,7 @@ def _same(live: str | None, accepted: str) -> bool:
 
 def _amount(text: str) -> float | None:
     """The first word as a number; `max` and v1's -1 are unlimited; None for lists such as cpusets."""
-    word = text.split()[0] if text.split() else ""
+    word = text.split(maxsplit=1)[0] if text.split() else ""
     if word in {"max", "-1"}:
         return UNLIMITED
     return float(word) if word.isdigit() else None

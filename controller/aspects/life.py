@@ -90,7 +90,9 @@ class Life:
         return Wanted(
             section["state"] or "running",
             section["frame"],
-            StopRule(signal_number(stop.get("signal", "TERM")), parse_duration(str(stop.get("grace", "10s")))),
+            StopRule(
+                signal_number(stop.get("signal", "TERM")), parse_duration(str(stop.get("grace", "10s")))
+            ),
             Restart(
                 restart.get("policy", "always"),
                 parse_duration(str(backoff.get("initial", "200ms"))),
@@ -221,7 +223,9 @@ def _settled(restart: Restart, record: Record, seen: Seen, now_ms: int) -> tuple
     if ended is None and now_ms < missing_at + EXIT_PATIENCE_MS:
         return replace(record, missing_at=missing_at), True
     exit_ = _exit(record, ended, seen.oom_kills, missing_at)
-    return _with_backoff(restart, replace(record, exit=exit_, phase="exited", oom_kills=seen.oom_kills)), False
+    return _with_backoff(
+        restart, replace(record, exit=exit_, phase="exited", oom_kills=seen.oom_kills)
+    ), False
 
 
 def _exit(record: Record, ended: ExitRecord | None, oom_kills: int, missing_at: int) -> Exit:
@@ -259,7 +263,9 @@ def _start(subject: Subject, desired: Wanted, record: Record | None, seen: Seen)
             yield ClearRuntime(subject.name, subject.group, Effect.NONE)
     else:
         if record.start_at > subject.now_ms and not record.intent:
-            yield Await(subject.name, "BackOff", f"{ended.reason}: waits before it is started again", record.start_at)
+            yield Await(
+                subject.name, "BackOff", f"{ended.reason}: waits before it is started again", record.start_at
+            )
         yield from _birth(subject, desired, seen, Effect.RESTART)
 
 

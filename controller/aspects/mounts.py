@@ -59,7 +59,9 @@ class Mounts:
         if observed is None:
             return []
         return [
-            MountInside(subject.name, subject.pid, wanted.target, wanted.entry, _live(observed.get(wanted.target)))
+            MountInside(
+                subject.name, subject.pid, wanted.target, wanted.entry, _live(observed.get(wanted.target))
+            )
             for wanted in desired
             if not _is(wanted, observed.get(wanted.target))
         ]
@@ -87,7 +89,7 @@ def _tmpfs(each: Mapping[str, Any]) -> Wanted:
 
 
 def _is(wanted: Wanted, live: MountEntry | None) -> bool:
-    if live is None or (wanted.kind == "tmpfs") != (live.kind == "tmpfs") and wanted.kind == "tmpfs":
+    if live is None or ((wanted.kind == "tmpfs") != (live.kind == "tmpfs") and wanted.kind == "tmpfs"):
         return False
     return ("ro" in live.options) == wanted.read_only
 

@@ -127,7 +127,9 @@ class Namespaces:
         if observed is None or not observed.container:
             return []
         wrong = [_space_drift(kind, value, observed) for kind, value in desired.kinds.items()]
-        return [each for each in (*wrong, _ids_drift(desired, observed), *_time_drift(desired, observed)) if each]
+        return [
+            each for each in (*wrong, _ids_drift(desired, observed), *_time_drift(desired, observed)) if each
+        ]
 
 
 def _user(value: Any) -> Mapping[str, Any] | None:
@@ -135,7 +137,10 @@ def _user(value: Any) -> Mapping[str, Any] | None:
         return None
     if value in {"auto", "private"}:
         return {"auto": RANGE}
-    return {side: [[each["container"], each["host"], each["size"]] for each in value[side]] for side in ("uids", "gids")}
+    return {
+        side: [[each["container"], each["host"], each["size"]] for each in value[side]]
+        for side in ("uids", "gids")
+    }
 
 
 RANGE = 65_536

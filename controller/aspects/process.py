@@ -77,9 +77,7 @@ class Process:
             "user": {"uid": desired["user"][0], "gid": desired["user"][1]},
             "noNewPrivileges": desired["noNewPrivileges"],
             "rlimits": desired["rlimits"],
-            "capabilities": {
-                kind: capabilities for kind in ("bounding", "effective", "permitted")
-            },
+            "capabilities": dict.fromkeys(("bounding", "effective", "permitted"), capabilities),
         }
         return Birth(Effect.RESTART, dict(desired), {"process": process, "linux": _confinement(desired)})
 

@@ -30,7 +30,9 @@ class State:
         freezer = freezer_of(facts)
         if freezer is None:
             if section == "frozen":
-                raise HostLacks("state: frozen needs cgroup v2 or the freezer subsystem; this host has neither")
+                raise HostLacks(
+                    "state: frozen needs cgroup v2 or the freezer subsystem; this host has neither"
+                )
             return None
         return Wanted(section == "frozen", freezer)
 

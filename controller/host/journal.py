@@ -39,7 +39,10 @@ class Journal:
     def read(self) -> Iterator[Event]:
         """Oldest first; torn lines are passed over."""
         for path in (self._path + ".1", self._path):
-            with contextlib.suppress(FileNotFoundError), open(path, encoding="utf-8", errors="replace") as lines:
+            with (
+                contextlib.suppress(FileNotFoundError),
+                open(path, encoding="utf-8", errors="replace") as lines,
+            ):
                 yield from _events(lines)
 
     def follow(self) -> Iterator[Event]:

@@ -74,7 +74,9 @@ class LayerDirectories:
             free = (first for first in range(FIRST_RANGE, LAST_RANGE, RANGE_SIZE) if first not in taken)
             chosen = next(free, None)
             if chosen is None:
-                raise StepFailed(f"no free id range left, see {self._places.ranges}", path=self._places.ranges)
+                raise StepFailed(
+                    f"no free id range left, see {self._places.ranges}", path=self._places.ranges
+                )
             leases.setdefault(self._key(name), chosen)
 
         leases = self._change_leases(lease)

@@ -136,7 +136,7 @@ def _tmpfs_settings(pid: int, rest: Sequence[str]) -> Iterator[tuple[str, str | 
         else:
             yield key, value if equals else None
     for key, value in owners.items():
-        yield key, str(_outside(pid, key, int(value)))
+        yield key, str(_outside(pid, key, int(value))) if value.isdecimal() else value
 
 
 def _outside(pid: int, kind: str, inside: int) -> int:

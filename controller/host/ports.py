@@ -6,14 +6,18 @@ Reading something absent returns None or an empty value. Failures while changing
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from controller.errors import Problem
+from controller.model.desired import DesiredSet
+from controller.model.event import Event
 from controller.model.facts import Facts
 from controller.model.launch import ExitRecord, LaunchRecipe
 from controller.model.process import IdMap, IdRange, MountEntry, ProcessStat, RuntimeState
 from controller.model.record import Record
+from controller.model.status import Condition
 
 
 class Cgroups(Protocol):
@@ -163,3 +167,67 @@ class Host:
     runtime: Runtimes
     layers: Layers
     clock: Clock
+
+
+class SourceText(Protocol):
+    """One spec file as read: `path` as shown to people, `digest` of its text."""
+
+    @property
+    def path(self) -> str: ...
+
+    @property
+    def text(self) -> bytes: ...
+
+    @property
+    def digest(self) -> str: ...
+
+
+class SourceSnapshot(Protocol):
+    """The whole source at one moment."""
+
+    @property
+    def revision(self) -> str: ...
+
+    @property
+    def files(self) -> Sequence[SourceText]: ...
+
+    @property
+    def unreadable(self) -> tuple[Problem, ...]: ...
+
+
+class SourcePort(Protocol):
+    """Where the desired state comes from. `snapshot` raises SourceUnreadable."""
+
+    def snapshot(self) -> SourceSnapshot: ...
+
+
+class Store(Protocol):
+    """The last good desired set, kept across restarts."""
+
+    def load(self) -> DesiredSet: ...
+
+    def save(self, desired: DesiredSet) -> None: ...
+
+
+class Conditions(Protocol):
+    """What is to be said of each container, where `masu status` finds it."""
+
+    def read(self, name: str) -> tuple[Condition, ...]: ...
+
+    def save(self, name: str, conditions: tuple[Condition, ...]) -> None: ...
+
+    def remove(self, name: str) -> None: ...
+
+
+class EventLog(Protocol):
+    """Tells people: the event file and the console."""
+
+    def event(self, event: Event) -> None: ...
+
+
+class Tracker(Protocol):
+    """Nudges from the kernel about one container."""
+
+    def track(self, name: str, pid: int, group: str) -> None: ...
+
+    def untrack(self, name: str) -> None: ...

@@ -20,6 +20,10 @@ CLONE_NEWUTS: Final = 0x04000000
 CLONE_NEWIPC: Final = 0x08000000
 CLONE_NEWNET: Final = 0x40000000
 
+MS_BIND: Final = 0x1000
+MS_REC: Final = 0x4000
+MS_SLAVE: Final = 0x80000
+
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 
 # Calls newer than 2018 have one number on every architecture that masu runs on (x86_64, aarch64, riscv64 …):
@@ -102,6 +106,11 @@ def setns(descriptor: int, kinds: int) -> None:
 def unshare(kinds: int) -> None:
     """For this thread alone; man 2 unshare."""
     _checked(_LIBC.unshare(kinds))
+
+
+def mount(source: str, target: str, flags: int) -> None:
+    """Bind, or change propagation: no file system type and no data; man 2 mount."""
+    _checked(_LIBC.mount(os.fsencode(source), os.fsencode(target), None, ctypes.c_ulong(flags), None))
 
 
 def sethostname(name: str) -> None:

@@ -13,6 +13,8 @@ import struct
 import threading
 from collections.abc import Callable
 
+from controller.model.facts import Facts
+
 IN_MODIFY = 0x002
 IN_DELETE_SELF = 0x400
 IN_Q_OVERFLOW = 0x4000
@@ -28,7 +30,8 @@ Nudge = Callable[[str], None]
 class KernelWatch:
     """`track` and `untrack` from any thread; `nudge` is called from the watching thread and must be quick."""
 
-    def __init__(self, nudge: Nudge, overflow: Callable[[], None]) -> None:
+    def __init__(self, facts: Facts, nudge: Nudge, overflow: Callable[[], None]) -> None:
+        self._facts = facts
         libc = ctypes.CDLL(None, use_errno=True)
         self._add_watch, self._remove_watch = libc.inotify_add_watch, libc.inotify_rm_watch
         self._inotify = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -47,11 +50,11 @@ class KernelWatch:
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
         self._thread.start()
 
-    def track(self, name: str, pid: int, directories: tuple[str, ...]) -> None:
+    def track(self, name: str, pid: int, group: str) -> None:
         """Watch a container's init and its cgroup directories; what is watched already costs nothing."""
         with self._lock:
-            if name not in self._watches and directories:
-                self._watch_directories(name, directories)
+            if name not in self._watches:
+                self._watch_directories(name, tuple(each.path(group) for each in self._facts.hierarchies))
             known = self._pids.get(name)
             if known and known[0] != pid:
                 self._drop_pid(name)

@@ -47,7 +47,11 @@ def after_repairs(fight: Fight, keys: Iterable[str], now: float) -> Fight:
     """Pure. What is known after these keys were repaired now (none: nothing had to be)."""
     repaired = set(keys)
     recent = {key: (*fight.recent.get(key, ())[-FIGHT_REPAIRS:], now) for key in repaired}
-    kept = {key: at for key, at in fight.recent.items() if key not in repaired and at[-1] > now - 2 * FIGHT_MAXIMUM_S}
+    kept = {
+        key: at
+        for key, at in fight.recent.items()
+        if key not in repaired and at[-1] > now - 2 * FIGHT_MAXIMUM_S
+    }
     updated = replace(fight, recent={**kept, **recent})
     if not updated.contested(now):
         return replace(updated, level=0, until=0.0)

@@ -15,6 +15,7 @@ from controller.host.ports import Conditions, EventLog, Host, SourcePort, Store,
 from controller.loop.backoff import Fight, after_repairs, retry_delay
 from controller.loop.queue import WorkQueue
 from controller.model.container import Container
+from controller.model.desired import DesiredSet
 from controller.model.event import Event
 from controller.model.status import Condition
 from controller.reconcile import guard
@@ -22,7 +23,7 @@ from controller.reconcile.desired import Desired, desire
 from controller.reconcile.plan import existing
 from controller.reconcile.reconciler import Reconciler, Result
 from controller.report import narrate
-from controller.spec.accept import DesiredSet, Parse, accept, freeze
+from controller.spec.accept import Parse, accept, freeze
 
 
 @dataclass(slots=True)
@@ -33,6 +34,8 @@ class Memory:
     fight: Fight = field(default_factory=Fight)
     digest: str = ""
     converged: bool = False
+    hopeless: bool = False
+    exit_code: int = 1
     conditions: tuple[Condition, ...] = ()
 
 
@@ -49,6 +52,7 @@ class Controller:
         log: EventLog,
         tracker: Tracker,
         parse: Parse,
+        queue: WorkQueue,
         *,
         allow_removals: bool,
     ) -> None:
@@ -62,7 +66,7 @@ class Controller:
         self._digests: dict[str, str] = {}
         self._doomed: set[str] = set()
         self._memory: dict[str, Memory] = {}
-        self.queue = WorkQueue()
+        self.queue = queue
         self.refused: GuardRefused | None = None
 
     def reload(self) -> None:
@@ -104,6 +108,21 @@ class Controller:
             waiting = [name for name in self._desired if not self._memory.get(name, Memory()).converged]
             return not waiting and not self._doomed
 
+    def stuck(self) -> bool:
+        """Nothing is left to try: everything that has not converged needs somebody's help, not time."""
+        with self._lock:
+            names = {*self._desired, *self._doomed}
+            return self.queue.idle() and all(
+                (memory := self._memory.get(name)) and (memory.converged or memory.hopeless) for name in names
+            )
+
+    def exit_code(self) -> int:
+        """The exit code of the gravest thing that keeps a container from converging."""
+        with self._lock:
+            return max(
+                (memory.exit_code for memory in self._memory.values() if not memory.converged), default=1
+            )
+
     def failures(self) -> Mapping[str, tuple[Condition, ...]]:
         """Name → conditions of whatever has not converged."""
         with self._lock:
@@ -134,7 +153,7 @@ class Controller:
     def _guarded(self, before: DesiredSet, after: DesiredSet) -> DesiredSet:
         """A mass removal freezes the source as a whole: half of an accident is an accident, too."""
         present = existing(self._reconciler.root, self._host) | set(before.containers)
-        removed = set() if after.frozen else present - set(after.containers)
+        removed = frozenset[str]() if after.frozen else present - set(after.containers)
         try:
             guard.check_removals(present, removed, allowed=self._allow_removals)
         except GuardRefused as error:
@@ -147,7 +166,9 @@ class Controller:
         containers = after.containers
         changed = {name for name, each in containers.items() if self._digests.get(name) != each.digest}
         desired = {name: desire(containers[name], self._host.facts) for name in changed}
-        gone = set() if after.frozen else existing(self._reconciler.root, self._host) - set(containers)
+        gone = (
+            set[str]() if after.frozen else {*existing(self._reconciler.root, self._host)} - set(containers)
+        )
         with self._lock:
             self._set = after
             for name in [*self._desired]:
@@ -185,11 +206,17 @@ class Controller:
             self._log.event(event)
         conditions = result.conditions
         if not edited and result.last.subject.pid:
-            repaired = [each.step.change[0] for each in result.outcomes if each.step.change and not each.error]
+            repaired = [
+                each.step.change[0] for each in result.outcomes if each.step.change and not each.error
+            ]
             conditions = (*conditions, *self._judge_fight(result.container, memory, repaired))
         if conditions != memory.conditions or result.converged != memory.converged:
             self._conditions.save(result.container, conditions)
         memory.conditions, memory.converged = conditions, result.converged
+        memory.exit_code = result.exit_code
+        memory.hopeless = (
+            not result.converged and not result.again_at and not (result.error and result.error.retry)
+        )
 
     def _judge_fight(self, name: str, memory: Memory, repaired: list[str]) -> tuple[Condition, ...]:
         now = time.monotonic()

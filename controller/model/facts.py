@@ -9,7 +9,18 @@ from typing import Literal
 CORE = "core"
 """Pseudo-subsystem: the interface files every cgroup2 mount has (cgroup.freeze, cgroup.kill, PSI)."""
 
-USED_SUBSYSTEMS = ("cpu", "cpuacct", "cpuset", "memory", "pids", "freezer", "devices", "blkio", "io", "hugetlb")
+USED_SUBSYSTEMS = (
+    "cpu",
+    "cpuacct",
+    "cpuset",
+    "memory",
+    "pids",
+    "freezer",
+    "devices",
+    "blkio",
+    "io",
+    "hugetlb",
+)
 """Subsystems masu places containers in, where the host has them."""
 
 

@@ -35,7 +35,7 @@ def check_name(text: str) -> str:
 
 
 def check_host_path(text: str) -> str:
-    """An absolute path without `..` or control characters, unchanged. Raises ValueError with what is wrong."""
+    """An absolute path without `..` or control characters, unchanged. Raises ValueError with the reason."""
     if not text.startswith("/"):
         raise ValueError(f"{quote(text)} is not an absolute path: begin with /")
     if ".." in text.split("/"):

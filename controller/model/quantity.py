@@ -35,18 +35,20 @@ LONGEST_TEXT = 40
 MOST_BYTES = (1 << 63) - 1
 MOST_CPUS = 100_000
 MOST_MS = 36_500 * MILLISECONDS["d"]
-MOST_CPU_NUMBER = 65_535
+MOST_CPU_NUMBER = 8191
+"""CONFIG_NR_CPUS is at most 8192."""
+LONGEST_LIST = 4096
 
 _NUMBER = r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)"
 _BYTES = re.compile(rf"({_NUMBER})(?:({'|'.join(BYTES)})|[eE]([-+]?[0-9]{{1,2}}))?")
 _BYTES_MEANT = re.compile(rf"({_NUMBER}) *(k|m|g|t|p|e)(i?)(?:b|bytes?)?", re.IGNORECASE)
 _CPU = re.compile(rf"({_NUMBER})(m?)")
 _DURATION = re.compile("".join(rf"(?:({_NUMBER}){unit})?" for unit in MILLISECONDS))
-_CPU_RANGE = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
+_CPU_RANGE = re.compile(r"([0-9]{1,4})(?:-([0-9]{1,4}))?")
 
 
 def parse_bytes(value: str | float) -> int:
-    """"256Mi", "0.5Gi", "1e3", 4096 → bytes, a fraction of a byte rounded up as Kubernetes does.
+    """Bytes of "256Mi", "0.5Gi", "1e3" or 4096, a fraction of a byte rounded up as Kubernetes does.
 
     "max" is the caller's. Raises ValueError for anything else, negative or above 2^63-1.
     """
@@ -70,7 +72,7 @@ def format_bytes(amount: int) -> str:
 
 
 def parse_cpu(value: str | float) -> int:
-    """"1.5", "500m", 2 → thousandths of a cpu. Raises ValueError."""
+    """Thousandths of a cpu: "1.5" → 1500, "500m" → 500, 2 → 2000. Raises ValueError."""
     text = str(value)
     found = _fits(_CPU, text)
     if not found:
@@ -85,7 +87,7 @@ def parse_cpu(value: str | float) -> int:
 
 
 def parse_duration(value: str | float) -> int:
-    """"200ms", "10s", "1h30m", "10d", "0" → milliseconds. Raises ValueError; a number alone has no unit."""
+    """Milliseconds of "200ms", "10s", "1h30m", "10d" or "0". Raises ValueError, also for a missing unit."""
     text = str(value)
     if text in {"0", "0.0"}:
         return 0
@@ -114,9 +116,9 @@ def format_duration(milliseconds: int) -> str:
 
 
 def parse_cpu_list(text: str) -> frozenset[int]:
-    """"0-1,3" → {0, 1, 3}, as in cpuset(7), "Formats". Raises ValueError, also for an empty list."""
+    """Numbers of "0-1,3", a list as in cpuset(7), "Formats". Raises ValueError, also for an empty list."""
     numbers: set[int] = set()
-    for part in text.split(","):
+    for part in text.split(",") if len(text) <= LONGEST_LIST else [""]:
         found = _CPU_RANGE.fullmatch(part)
         if not found:
             raise ValueError(f'{quote(text)} is not a list of numbers: use for example "0-1,3"')

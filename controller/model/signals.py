@@ -3,14 +3,44 @@
 from __future__ import annotations
 
 _NAMES = (
-    "HUP INT QUIT ILL TRAP ABRT BUS FPE KILL USR1 SEGV USR2 PIPE ALRM TERM STKFLT CHLD CONT STOP TSTP TTIN "
-    "TTOU URG XCPU XFSZ VTALRM PROF WINCH IO PWR SYS"
-).split()
+    *(
+        "HUP",
+        "INT",
+        "QUIT",
+        "ILL",
+        "TRAP",
+        "ABRT",
+        "BUS",
+        "FPE",
+        "KILL",
+        "USR1",
+        "SEGV",
+        "USR2",
+        "PIPE",
+        "ALRM",
+    ),
+    *(
+        "TERM",
+        "STKFLT",
+        "CHLD",
+        "CONT",
+        "STOP",
+        "TSTP",
+        "TTIN",
+        "TTOU",
+        "URG",
+        "XCPU",
+        "XFSZ",
+        "VTALRM",
+        "PROF",
+    ),
+    *("WINCH", "IO", "PWR", "SYS"),
+)
 NUMBERS = {name: number for number, name in enumerate(_NAMES, start=1)}
 
 
 def signal_number(text: str | int) -> int:
-    """"TERM", "SIGTERM", "RTMIN+3" or 15 → 15. Raises ValueError."""
+    """Names and numbers alike: "TERM", "SIGTERM", "RTMIN+3" or 15 → 15. Raises ValueError."""
     word = str(text).upper().removeprefix("SIG")
     if word.isdigit() and 1 <= int(word) <= 64:
         return int(word)

@@ -19,8 +19,8 @@ class Outcome:
     wait: Wait | None = None
 
 
-Failpoint = Callable[[Step], None]
-"""Called before each step; the interruption tests end the process here."""
+Failpoint = Callable[[str], None]
+"""Called with the step's kind before each step, and with `kind+` after it; interruption tests end here."""
 
 
 def apply(steps: Iterable[Step], host: Host, failpoint: Failpoint) -> list[Outcome]:
@@ -34,8 +34,9 @@ def apply(steps: Iterable[Step], host: Host, failpoint: Failpoint) -> list[Outco
     for step in steps:
         if failed and step.stage >= Stage.BIRTH:
             break
-        failpoint(step)
+        failpoint(step.kind)
         outcome = _apply_one(step, host)
+        failpoint(step.kind + "+")
         outcomes.append(outcome)
         failed = failed or outcome.error is not None
         if outcome.wait or (failed and step.kind != "SetKnob"):

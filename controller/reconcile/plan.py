@@ -31,7 +31,9 @@ class Plan:
 
     @property
     def effect(self) -> Effect:
-        return max((step.effect for step in self.steps), key=lambda effect: effect.weight, default=Effect.NONE)
+        return max(
+            (step.effect for step in self.steps), key=lambda effect: effect.weight, default=Effect.NONE
+        )
 
     @property
     def changes(self) -> bool:

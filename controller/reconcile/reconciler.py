@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from controller.errors import GuardRefused, MasuError
+from controller.errors import GuardRefused, HostLacks, MasuError
 from controller.host.ports import Host
 from controller.model.status import Condition
 from controller.reconcile import guard
@@ -29,6 +29,15 @@ class Result:
     error: MasuError | None
     conditions: tuple[Condition, ...]
     last: Plan
+
+    @property
+    def exit_code(self) -> int:
+        """0 converged, 5 the host lacks something, else what the error says."""
+        if self.converged:
+            return 0
+        if self.error:
+            return self.error.exit_code
+        return HostLacks.exit_code if any(each.type == "HostLacks" for each in self.conditions) else 1
 
     @property
     def gone(self) -> bool:

@@ -10,7 +10,9 @@ from controller.reconcile.reconciler import Result
 from controller.steps._base import Step
 from controller.steps.runtime import LaunchContainer, RecordExit, RemoveRecord, StopContainer
 
-SILENT = frozenset({"Await", "WriteBundle", "PrepareLayer", "ClearRuntime", "ForgetContainer", "UpdateRecord"})
+SILENT = frozenset(
+    {"Await", "WriteBundle", "PrepareLayer", "ClearRuntime", "ForgetContainer", "UpdateRecord"}
+)
 
 
 def events(result: Result, *, edited: bool, at: int) -> Iterator[Event]:
@@ -18,7 +20,12 @@ def events(result: Result, *, edited: bool, at: int) -> Iterator[Event]:
     for outcome in result.outcomes:
         if outcome.error:
             yield Event(
-                at, result.container, outcome.error.reason, str(outcome.error), key=_key(outcome), level="warning"
+                at,
+                result.container,
+                outcome.error.reason,
+                str(outcome.error),
+                key=_key(outcome),
+                level="warning",
             )
         elif outcome.step.kind not in SILENT:
             yield _event(outcome.step, result, edited=edited, at=at)
@@ -31,7 +38,9 @@ def _key(outcome: Outcome) -> str:
 def _event(step: Step, result: Result, *, edited: bool, at: int) -> Event:
     name = result.container
     if isinstance(step, LaunchContainer):
-        return Event(at, name, "Started", f"pid {result.last.subject.pid}: {step.text.removeprefix('start ')}")
+        return Event(
+            at, name, "Started", f"pid {result.last.subject.pid}: {step.text.removeprefix('start ')}"
+        )
     if isinstance(step, StopContainer):
         return Event(at, name, "Stopping", step.why)
     if isinstance(step, RecordExit):

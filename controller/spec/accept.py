@@ -6,56 +6,14 @@ Silence is not deletion: a source without a single spec file changes nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import replace
 
 from controller.errors import Problem, SpecInvalid
 from controller.model.container import Container
+from controller.model.desired import DesiredSet, FileState
+from controller.spec.check import missing_partners
 
 Parse = Callable[[bytes, str], tuple[Container, ...]]
-
-
-@dataclass(frozen=True, slots=True)
-class FileState:
-    """One spec file: `containers` are of its last good version, `digest` is of the version last looked at."""
-
-    digest: str
-    containers: tuple[Container, ...]
-    rejected: tuple[Problem, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class DesiredSet:
-    """What is desired, file by file. `frozen` says why the source is not followed at the moment."""
-
-    revision: str = ""
-    files: Mapping[str, FileState] = field(default_factory=dict)
-    unreadable: tuple[Problem, ...] = ()
-    frozen: str = ""
-
-    @property
-    def containers(self) -> dict[str, Container]:
-        return {each.name: each for state in self.files.values() for each in state.containers}
-
-    @property
-    def rejected(self) -> tuple[Problem, ...]:
-        bad = [problem for state in self.files.values() for problem in state.rejected]
-        return tuple(sorted({*bad, *self.unreadable}))
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "revision": self.revision,
-            "frozen": self.frozen,
-            "unreadable": [_problem_json(each) for each in self.unreadable],
-            "files": {path: _file_json(state) for path, state in self.files.items()},
-        }
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> DesiredSet:
-        """Raises KeyError or TypeError for anything `to_json` did not write."""
-        files = {path: _file_state(state) for path, state in value["files"].items()}
-        unreadable = tuple(Problem(**each) for each in value["unreadable"])
-        return cls(value["revision"], files, unreadable, value["frozen"])
 
 
 def accept(
@@ -73,6 +31,13 @@ def accept(
         reason = "the source holds no spec file; nothing is removed without `masu down`"
         return replace(before, unreadable=unreadable, frozen=reason)
     return DesiredSet(revision, _settle_duplicates(before, found), unreadable)
+
+
+def across(desired: DesiredSet) -> list[Problem]:
+    """Pure. Problems that only show when all files are seen together."""
+    homes = {each.name: path for path, state in desired.files.items() for each in state.containers}
+    missing = missing_partners(desired.containers)
+    return [Problem(homes[name], 1, 1, "spec.namespaces", f'"{name}" {why}') for name, why in missing.items()]
 
 
 def freeze(before: DesiredSet, reason: str) -> DesiredSet:
@@ -106,7 +71,9 @@ def _owners(before: DesiredSet, found: Mapping[str, FileState]) -> dict[str, str
         for each in found[path].containers:
             definers.setdefault(each.name, []).append(path)
     earlier = {each.name: path for path, state in before.files.items() for each in state.containers}
-    return {name: earlier[name] if earlier.get(name) in paths else paths[0] for name, paths in definers.items()}
+    return {
+        name: earlier[name] if earlier.get(name) in paths else paths[0] for name, paths in definers.items()
+    }
 
 
 def _reject(
@@ -121,26 +88,3 @@ def _reject(
     kept = tuple(each for each in known.containers if each.name not in names) if known else ()
     # The digest is spoiled so that the file is looked at again when the other one gives the name up.
     return FileState("", kept, (*state.rejected, *problems))
-
-
-def _problem_json(problem: Problem) -> dict[str, Any]:
-    return {
-        "file": problem.file,
-        "line": problem.line,
-        "column": problem.column,
-        "path": problem.path,
-        "message": problem.message,
-    }
-
-
-def _file_json(state: FileState) -> dict[str, Any]:
-    return {
-        "digest": state.digest,
-        "containers": [each.to_json() for each in state.containers],
-        "rejected": [_problem_json(each) for each in state.rejected],
-    }
-
-
-def _file_state(value: Mapping[str, Any]) -> FileState:
-    containers = tuple(Container.from_json(each) for each in value["containers"])
-    return FileState(value["digest"], containers, tuple(Problem(**each) for each in value["rejected"]))

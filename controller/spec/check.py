@@ -28,14 +28,12 @@ PARTNER = "container:"
 def container(document: Document, wanted: Container) -> tuple[Problem, ...]:
     """Pure. Problems inside one document that already fits its schema."""
     spaces = wanted.section("namespaces") or {}
-    return tuple(
-        (
-            *_sysctls(document, wanted.section("sysctls") or {}, spaces),
-            *_hostname(document, wanted, spaces),
-            *_memory(document, wanted.section("limits.memory") or {}),
-            *_partners(document, wanted.name, spaces),
-            *_targets(document, wanted.section("mounts") or ()),
-        )
+    return (
+        *_sysctls(document, wanted.section("sysctls") or {}, spaces),
+        *_hostname(document, wanted, spaces),
+        *_memory(document, wanted.section("limits.memory") or {}),
+        *_partners(document, wanted.name, spaces),
+        *_targets(document, wanted.section("mounts") or ()),
     )
 
 
@@ -61,7 +59,9 @@ def _sysctls(document: Document, values: Mapping[str, Any], spaces: Mapping[str,
         if space is None:
             yield document.problem(path, f"{key} is not namespaced: it would change the whole host")
         elif spaces.get(space, "private") != "private":
-            yield document.problem(path, f"{key} needs a private {space} namespace, or it changes somebody else's")
+            yield document.problem(
+                path, f"{key} needs a private {space} namespace, or it changes somebody else's"
+            )
 
 
 def _space_of(key: str) -> str | None:
@@ -101,7 +101,9 @@ def _targets(document: Document, mounts: Iterable[Mapping[str, Any]]) -> Iterato
     for index, each in enumerate(mounts):
         target = str(each.get("tmpfs") or each.get("target"))
         if target in seen:
-            yield document.problem(("spec", "mounts", index), f"{target} is already a mount of this container")
+            yield document.problem(
+                ("spec", "mounts", index), f"{target} is already a mount of this container"
+            )
         seen.add(target)
 
 

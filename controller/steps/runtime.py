@@ -393,5 +393,3 @@ def _live_pid(host: Host, name: str) -> int:
     if record is None or stat is None or stat.start_time != record.start_time:
         raise StepFailed(f"container {name}, whose namespaces are to be shared, is not running")
     return record.pid
-
-

@@ -34,9 +34,7 @@ class CgroupTree:
 
     def present(self, group: str) -> frozenset[str]:
         """Mounts on which the group exists."""
-        return frozenset(
-            each.mount for each in self._facts.hierarchies if os.path.isdir(each.mount + group)
-        )
+        return frozenset(each.mount for each in self._facts.hierarchies if os.path.isdir(each.mount + group))
 
     def create(self, group: str) -> None:
         for each in self._facts.hierarchies:
@@ -118,7 +116,9 @@ def _remove_one(path: str) -> None:
             if error.errno != errno.EBUSY:
                 raise failed(error, "removing cgroup", path) from error
             if time.monotonic() > deadline:
-                raise StepFailed(f"removing cgroup {path}: still busy", path=path, errno=errno.EBUSY) from error
+                raise StepFailed(
+                    f"removing cgroup {path}: still busy", path=path, errno=errno.EBUSY
+                ) from error
             time.sleep(0.001)
         else:
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 from controller.host.text import read_text
@@ -15,10 +16,8 @@ def prepare(mount: str, group: str, subsystems: tuple[str, ...]) -> None:
     path = mount
     for part in group.strip("/").split("/"):
         parent, path = path, f"{path}/{part}"
-        try:
+        with contextlib.suppress(FileExistsError):
             os.mkdir(path, 0o755)
-        except FileExistsError:
-            pass
         if "cpuset" in subsystems:
             _inherit_cpuset(parent, path)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 from controller.host.text import read_text
@@ -17,10 +18,8 @@ def prepare(mount: str, group: str, subsystems: tuple[str, ...]) -> None:
     for part in group.strip("/").split("/"):
         _hand_down(path, subsystems)
         path = f"{path}/{part}"
-        try:
+        with contextlib.suppress(FileExistsError):
             os.mkdir(path, 0o755)
-        except FileExistsError:
-            pass
 
 
 def _hand_down(path: str, subsystems: tuple[str, ...]) -> None:

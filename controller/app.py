@@ -1,0 +1,261 @@
+"""The composition root: the only place that knows which driver serves which port."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from controller.errors import GuardRefused, Problem, StepFailed
+from controller.host import facts as host_facts
+from controller.host import service
+from controller.host.alone import InstanceLock
+from controller.host.cgroups.tree import CgroupTree
+from controller.host.clock import SystemClock
+from controller.host.inside import NamespaceInside
+from controller.host.journal import Journal
+from controller.host.keeping import KeeperClient
+from controller.host.layers import LayerDirectories
+from controller.host.oci import OciRuntime
+from controller.host.oci_exec import exec_inside
+from controller.host.places import Places
+from controller.host.ports import EventLog, Host
+from controller.host.processes import ProcDirectory
+from controller.host.records import RecordFiles
+from controller.host.store import ConditionFiles, DesiredFile
+from controller.host.watch import KernelWatch
+from controller.loop.controller import Controller, work
+from controller.loop.daemon import Daemon
+from controller.loop.queue import WorkQueue
+from controller.model.desired import DesiredSet
+from controller.model.event import Event
+from controller.model.status import Condition, ContainerStatus
+from controller.reconcile import guard
+from controller.reconcile.desired import desire
+from controller.reconcile.plan import existing, plan, removal, subject_of
+from controller.reconcile.reconciler import Reconciler
+from controller.report import summary
+from controller.report.preview import Preview
+from controller.settings import Settings
+from controller.spec.accept import accept, across
+from controller.version import VERSION
+
+POLL_S = 0.005
+
+
+class Tellers:
+    """Every event to several listeners."""
+
+    def __init__(self, *listeners: Callable[[Event], object]) -> None:
+        self._listeners = listeners
+
+    def event(self, event: Event) -> None:
+        for listener in self._listeners:
+            listener(event)
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """Everything wired for one instance on this host."""
+
+    settings: Settings
+    places: Places
+    host: Host
+    journal: Journal
+    keeper: KeeperClient
+    store: DesiredFile
+    conditions: ConditionFiles
+
+    @classmethod
+    def build(cls, settings: Settings, *, runtime: bool) -> App:
+        """Read-only. `runtime`: also ask which OCI runtime works here, which costs a process."""
+        places = Places(settings.instance, settings.run_root, settings.state_root)
+        found = host_facts.look(host_facts.runtime(settings.runtime) if runtime else None)
+        keeper = KeeperClient(places.keeper, places.logs)
+        processes = ProcDirectory(found)
+        host = Host(
+            instance=settings.instance,
+            facts=found,
+            cgroups=CgroupTree(found),
+            processes=processes,
+            inside=NamespaceInside(),
+            records=RecordFiles(places.records),
+            runtime=OciRuntime(places, found, keeper, processes),
+            layers=LayerDirectories(places),
+            clock=SystemClock(),
+        )
+        store, conditions = DesiredFile(places, VERSION), ConditionFiles(places.conditions)
+        return cls(settings, places, host, Journal(places.events), keeper, store, conditions)
+
+    def run(self, source: str) -> None:
+        """The daemon: converge and keep converged until SIGTERM; containers go on running."""
+        with self._alone(), self._controller(source) as (controller, told):
+            daemon = Daemon(
+                controller, self.host, told, workers=self.settings.workers, resync_s=self.settings.resync_s
+            )
+            service.on_signals(daemon.stop, daemon.reload)
+            files = self._source(source).watch(daemon.reload)
+            try:
+                daemon.run(
+                    lambda: self._ready(source, told),
+                    lambda: service.notify("WATCHDOG=1"),
+                    service.watchdog_interval_s(),
+                )
+            finally:
+                service.notify("STOPPING=1")
+                files.close()
+
+    def apply(self, source: str, wait_s: float) -> tuple[bool, Controller]:
+        """Converge once, for at most `wait_s` seconds. → whether everything converged."""
+        with self._alone(), self._controller(source) as (controller, told):
+            threads = [
+                threading.Thread(target=work, args=(controller, told, self.host), daemon=True)
+                for _ in range(self.settings.workers)
+            ]
+            for thread in threads:
+                thread.start()
+            controller.reload()
+            deadline = time.monotonic() + wait_s
+            while not controller.settled() and time.monotonic() < deadline and not controller.stuck():
+                time.sleep(POLL_S)
+            controller.queue.close()
+            for thread in threads:
+                thread.join(timeout=5)
+            return controller.settled(), controller
+
+    def plan(self, source: str) -> Preview:
+        """Read-only. What `apply` would do."""
+        before = self.store.load()
+        found = self._source(source).snapshot()
+        files = ((each.path, each.digest, each.text) for each in found.files)
+        after = accept(before, found.revision, files, found.unreadable, _parse)
+        present = existing(self.places.group, self.host)
+        removed = set() if after.frozen else present - set(after.containers)
+        wanted = [desire(each, self.host.facts) for _, each in sorted(after.containers.items())]
+        plans = [plan(each, self.places.group_of(each.name), self.host) for each in wanted]
+        removals = [removal(name, self.places.group_of(name), self.host) for name in sorted(removed)]
+        return Preview(
+            plans=tuple(each for each in (*plans, *removals) if each.changes),
+            removed=tuple(sorted(removed)),
+            rejected=after.rejected,
+            frozen=after.frozen,
+            refused=_refusal(present | set(before.containers), removed, allowed=self.settings.allow_removals),
+            lacks=tuple((each.name, lack) for each in wanted for lack in each.lacks),
+        )
+
+    def status(self, name: str = "") -> tuple[ContainerStatus, ...]:
+        """Read-only. Observed now, with or without a daemon."""
+        containers = self.store.load().containers
+        names = {*containers, *existing(self.places.group, self.host)}
+        chosen = sorted(names if not name else names & {name})
+        return tuple(self._status_of(each, containers.get(each)) for each in chosen)
+
+    def down(self, names: tuple[str, ...], wait_s: float) -> dict[str, tuple[Condition, ...]]:
+        """Remove containers of this instance, or all of them, now. → what could not be removed, and why."""
+        with self._alone():
+            reconciler = Reconciler(self.host, self.places.group, service.failpoint(self.settings.fail_at))
+            chosen = set(names) or set(existing(self.places.group, self.host))
+            told = Tellers(self.journal.append)
+            left = summary.take_down(chosen, reconciler, self.host, told, deadline_ms=int(wait_s * 1000))
+            for each in chosen - set(left):
+                self.conditions.remove(each)
+            if not existing(self.places.group, self.host):
+                self.keeper.stop()
+            return left
+
+    def execute(self, name: str, command: tuple[str, ...]) -> int:
+        """Run a command inside a running container; returns its exit code."""
+        service.require_root()
+        group = self.places.group_of(name)
+        subject = subject_of(name, group, self.host)
+        if not subject.pid:
+            raise StepFailed(f"container {name} is not running")
+        return exec_inside(self.host.facts, self.places, name, group, command)
+
+    def _status_of(self, name: str, container: object) -> ContainerStatus:
+        return summary.status_of(name, container, self.places.group_of(name), self.host, self.conditions)  # type: ignore[arg-type]
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        service.require_root()
+        lock = InstanceLock(self.places.lock, self.settings.instance)
+        try:
+            yield
+        finally:
+            lock.release()
+
+    @contextmanager
+    def _controller(self, source: str) -> Iterator[tuple[Controller, EventLog]]:
+        told = self._teller()
+        work_queue = WorkQueue()
+        watch = KernelWatch(self.host.facts, work_queue.add, work_queue.add_all)
+        controller = Controller(
+            self.host,
+            Reconciler(self.host, self.places.group, service.failpoint(self.settings.fail_at)),
+            self._source(source),
+            self.store,
+            self.conditions,
+            told,
+            watch,
+            _parse,
+            work_queue,
+            allow_removals=self.settings.allow_removals,
+        )
+        try:
+            yield controller, told
+        finally:
+            watch.close()
+            self.keeper.close()
+
+    def _source(self, source: str):  # type: ignore[no-untyped-def]  # noqa: ANN202
+        from controller.sources.directory import DirectorySource  # noqa: PLC0415
+
+        return DirectorySource(source)
+
+    def _teller(self) -> EventLog:
+        from controller import log  # noqa: PLC0415
+
+        log.configure(
+            verbose=self.settings.verbose, log_format=self.settings.log_format, colours=sys.stderr.isatty()
+        )
+        return Tellers(self.journal.append, log.Console().event)
+
+    def _ready(self, source: str, told: EventLog) -> None:
+        service.notify(f"READY=1\nMAINPID={os.getpid()}")
+        message = f"watching {source} as instance {self.settings.instance}"
+        told.event(Event(self.host.clock.now_ms(), "", "Ready", message))
+
+
+def _parse(text: bytes, file: str):  # type: ignore[no-untyped-def]  # noqa: ANN202
+    """The YAML and schema libraries are loaded with the first file that has to be parsed, not before."""
+    from controller.spec.parse import parse  # noqa: PLC0415
+
+    return parse(text, file)
+
+
+def validate(paths: tuple[str, ...]) -> tuple[Problem, ...]:
+    """Read-only, and of the files alone: every problem in every spec file below `paths`."""
+    from controller.sources.directory import DirectorySource  # noqa: PLC0415
+
+    problems: list[Problem] = []
+    known = DesiredSet()
+    for path in paths:
+        found = DirectorySource(path).snapshot()
+        files = ((each.path, each.digest, each.text) for each in found.files)
+        accepted = accept(DesiredSet(), found.revision, files, found.unreadable, _parse)
+        problems.extend(accepted.rejected)
+        known = replace(known, files={**known.files, **accepted.files})
+    problems.extend(across(known))
+    return tuple(sorted(set(problems)))
+
+
+def _refusal(present: Collection[str], removed: Collection[str], *, allowed: bool) -> GuardRefused | None:
+    try:
+        guard.check_removals(present, removed, allowed=allowed)
+    except GuardRefused as error:
+        return error
+    return None

@@ -1,0 +1,321 @@
+"""The command line: parses words, calls the app, prints, and turns errors into exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from controller.errors import MasuError, Problem, SpecInvalid
+from controller.settings import Settings, failpoint
+from controller.version import VERSION
+
+if TYPE_CHECKING:
+    from controller.app import App
+    from controller.report.preview import Preview
+
+DONE, FAILED, CHANGES, INVALID, REFUSED = 0, 1, 2, 3, 4
+
+EPILOG = """\
+exit codes: 0 done or in sync · 1 failed · 2 changes pending (plan) · 3 a spec is invalid · 4 refused by a guard
+            5 the host lacks something
+
+first steps: masu doctor              what this host can do
+             masu schema Container    every field, with its meaning
+             masu plan specs/         what would change, without changing anything
+             masu run specs/          converge, and keep converged
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The console script's entry. Returns the exit code."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return int(arguments.call(arguments) or DONE)
+    except MasuError as error:
+        print(f"masu: {error}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="masu",
+        description="Turns YAML files into running Linux containers and keeps them exactly as written.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"masu {VERSION}")
+    parser.add_argument(
+        "--instance",
+        default=os.environ.get("MASU_INSTANCE", "default"),
+        metavar="N",
+        help="a world of its own on this host (default: default)",
+    )
+    parser.add_argument("-v", "--verbose", action="store_true", help="also log what was only looked at")
+    parser.add_argument("--log-format", choices=("console", "json"), default="console")
+    parser.add_argument(
+        "--runtime",
+        choices=("auto", "crun", "runc"),
+        default=os.environ.get("MASU_RUNTIME", "auto"),
+        help="the OCI runtime (default: the fastest that works here)",
+    )
+    verbs = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add_converging(verbs)
+    _add_looking(verbs)
+    _add_describing(verbs)
+    return parser
+
+
+def _add_converging(verbs: Any) -> None:
+    run = _verb(
+        verbs, "run", _run, "converge and keep converged; SIGTERM stops it and leaves containers running"
+    )
+    run.add_argument("source", metavar="SOURCE", help="a directory of spec files, or one file")
+    run.add_argument(
+        "--resync", type=float, default=30.0, metavar="SECONDS", help="look at everything this often"
+    )
+    plan = _verb(verbs, "plan", _plan, "say what would change, and change nothing (exit 2: changes pending)")
+    plan.add_argument("source", metavar="SOURCE")
+    plan.add_argument("-o", "--output", choices=("text", "json"), default="text")
+    apply = _verb(verbs, "apply", _apply, "converge once")
+    apply.add_argument("source", metavar="SOURCE")
+    apply.add_argument("--wait", default="30s", metavar="DURATION", help="how long to try (default 30s)")
+    for verb in (run, plan, apply):
+        verb.add_argument(
+            "--allow-removals",
+            action="store_true",
+            help="remove even more than half of all containers at once",
+        )
+    down = _verb(verbs, "down", _down, "remove containers of this instance with every trace")
+    down.add_argument("names", nargs="*", metavar="NAME")
+    down.add_argument("--all", action="store_true", help="all of them")
+    down.add_argument("--wait", default="60s", metavar="DURATION")
+
+
+def _add_looking(verbs: Any) -> None:
+    status = _verb(verbs, "status", _status, "desired and live state of every container, read now")
+    status.add_argument("name", nargs="?", default="", metavar="NAME")
+    status.add_argument("-o", "--output", choices=("text", "wide", "json"), default="text")
+    events = _verb(verbs, "events", _events, "what masu did and saw")
+    events.add_argument("name", nargs="?", default="", metavar="NAME")
+    events.add_argument("-f", "--follow", action="store_true")
+    events.add_argument("-o", "--output", choices=("text", "json"), default="text")
+    logs = _verb(verbs, "logs", _logs, "what a container wrote to its standard output and error")
+    logs.add_argument("name", metavar="NAME")
+    logs.add_argument("-f", "--follow", action="store_true")
+    logs.add_argument("-t", "--timestamps", action="store_true")
+    logs.add_argument("-n", "--tail", type=int, default=-1, metavar="LINES")
+    execute = _verb(verbs, "exec", _exec, "run a command inside: all namespaces, the cgroup, the same rights")
+    execute.add_argument("name", metavar="NAME")
+    execute.add_argument("command", nargs=argparse.REMAINDER, metavar="-- COMMAND …")
+
+
+def _add_describing(verbs: Any) -> None:
+    validate = _verb(verbs, "validate", _validate, "check spec files: file:line:col: path: what is wrong")
+    validate.add_argument("paths", nargs="+", metavar="PATH")
+    validate.add_argument("-o", "--output", choices=("text", "json"), default="text")
+    doctor = _verb(verbs, "doctor", _doctor, "what this host can do, and how to fix what it cannot")
+    doctor.add_argument("-o", "--output", choices=("text", "json"), default="text")
+    schema = _verb(verbs, "schema", _schema, "print the JSON schema of a kind")
+    schema.add_argument("kind", nargs="?", default="Container", metavar="KIND")
+    _verb(verbs, "aspects", _aspects, "list what masu converges, key by key: live, restart or recreate")
+
+
+def _verb(verbs: Any, name: str, call: Any, text: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = verbs.add_parser(
+        name, help=text, description=text[:1].upper() + text[1:] + "."
+    )
+    parser.set_defaults(call=call)
+    return parser
+
+
+def _settings(arguments: argparse.Namespace) -> Settings:
+    from controller.model.names import check_name  # noqa: PLC0415
+
+    try:
+        check_name(arguments.instance)
+    except ValueError as error:
+        raise SpecInvalid((Problem("--instance", 0, 0, "", str(error)),)) from error
+    return Settings(
+        instance=arguments.instance,
+        verbose=arguments.verbose,
+        log_format=arguments.log_format,
+        runtime=arguments.runtime,
+        allow_removals=getattr(arguments, "allow_removals", False),
+        resync_s=getattr(arguments, "resync", 30.0),
+        fail_at=failpoint(os.environ),
+    )
+
+
+def _app(arguments: argparse.Namespace, *, runtime: bool) -> App:
+    from controller.app import App  # noqa: PLC0415
+
+    return App.build(_settings(arguments), runtime=runtime)
+
+
+def _duration_s(text: str) -> float:
+    from controller.model.quantity import parse_duration  # noqa: PLC0415
+
+    try:
+        return parse_duration(text) / 1000
+    except ValueError as error:
+        raise SpecInvalid((Problem("--wait", 0, 0, "", str(error)),)) from error
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    _app(arguments, runtime=True).run(arguments.source)
+    return DONE
+
+
+def _plan(arguments: argparse.Namespace) -> int:
+    from controller.report import text  # noqa: PLC0415
+
+    found = _app(arguments, runtime=False).plan(arguments.source)
+    if arguments.output == "json":
+        print(json.dumps(text.plan_json(found), indent=2, ensure_ascii=False))
+    else:
+        print(text.plan_text(found, colours=sys.stdout.isatty()), end="")
+    return _plan_code(found)
+
+
+def _plan_code(found: Preview) -> int:
+    if found.rejected:
+        return INVALID
+    if found.refused or any(step.risk for each in found.plans for step in each.steps):
+        return REFUSED
+    return CHANGES if found.plans else DONE
+
+
+def _apply(arguments: argparse.Namespace) -> int:
+    app = _app(arguments, runtime=True)
+    converged, controller = app.apply(arguments.source, _duration_s(arguments.wait))
+    for problem in controller.rejected:
+        print(problem, file=sys.stderr)
+    if controller.refused:
+        raise controller.refused
+    for name, conditions in sorted(controller.failures().items()):
+        said = "; ".join(f"{each.reason}: {each.message}" for each in conditions) or "not converged in time"
+        print(f"masu: {name}: {said}", file=sys.stderr)
+    if controller.rejected:
+        return INVALID
+    return DONE if converged else controller.exit_code()
+
+
+def _down(arguments: argparse.Namespace) -> int:
+    if not arguments.all and not arguments.names:
+        print("masu down: name the containers to remove, or say --all", file=sys.stderr)
+        return REFUSED
+    names = () if arguments.all else tuple(arguments.names)
+    left = _app(arguments, runtime=False).down(names, _duration_s(arguments.wait))
+    for name, conditions in sorted(left.items()):
+        print(f"masu: {name}: " + "; ".join(each.message for each in conditions), file=sys.stderr)
+    return FAILED if left else DONE
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    from controller.report import text  # noqa: PLC0415
+
+    app = _app(arguments, runtime=False)
+    found, desired = app.status(arguments.name), app.store.load()
+    if arguments.name and not found:
+        print(
+            f"masu: there is no container {arguments.name} in instance {arguments.instance}", file=sys.stderr
+        )
+        return FAILED
+    if arguments.output == "json":
+        print(json.dumps(text.status_json(arguments.instance, desired, found), indent=2, ensure_ascii=False))
+    else:
+        wide = arguments.output == "wide" or bool(arguments.name)
+        print(text.status_text(desired, found, wide=wide, colours=sys.stdout.isatty()), end="")
+    return DONE
+
+
+def _events(arguments: argparse.Namespace) -> int:
+    from controller.host.journal import Journal  # noqa: PLC0415
+    from controller.host.places import Places  # noqa: PLC0415
+    from controller.report import text  # noqa: PLC0415
+
+    journal = Journal(Places(_settings(arguments).instance).events)
+    streams = (journal.read(), journal.follow()) if arguments.follow else (journal.read(),)
+    for stream in streams:
+        for event in stream:
+            if arguments.name in {"", event.container}:
+                line = event.to_line().rstrip() if arguments.output == "json" else text.event_text(event)
+                print(line, flush=arguments.follow)
+    return DONE
+
+
+def _logs(arguments: argparse.Namespace) -> int:
+    from controller.host.logs import lines  # noqa: PLC0415
+    from controller.host.places import Places  # noqa: PLC0415
+
+    places = Places(_settings(arguments).instance)
+    found = lines(places.logs, arguments.name, tail=arguments.tail, follow=arguments.follow)
+    for line in found:
+        stream = sys.stderr if line.stream == "stderr" else sys.stdout
+        stream.write(f"{line.at} {line.text}" if arguments.timestamps else line.text)
+        if arguments.follow:
+            stream.flush()
+    return DONE
+
+
+def _exec(arguments: argparse.Namespace) -> int:
+    command = arguments.command[1:] if arguments.command[:1] == ["--"] else arguments.command
+    if not command:
+        print("masu exec: say what to run: masu exec NAME -- COMMAND …", file=sys.stderr)
+        return FAILED
+    return _app(arguments, runtime=True).execute(arguments.name, tuple(command))
+
+
+def _validate(arguments: argparse.Namespace) -> int:
+    from controller.app import validate  # noqa: PLC0415
+
+    problems = validate(tuple(arguments.paths))
+    if arguments.output == "json":
+        fields = ("file", "line", "column", "path", "message")
+        print(json.dumps([{key: getattr(each, key) for key in fields} for each in problems], indent=2))
+    else:
+        for problem in problems:
+            print(problem)
+    return INVALID if problems else DONE
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from controller.host.doctor import examine  # noqa: PLC0415
+    from controller.report import text  # noqa: PLC0415
+
+    findings = examine(arguments.runtime)
+    if arguments.output == "json":
+        print(json.dumps([each.to_json() for each in findings], indent=2, ensure_ascii=False))
+    else:
+        print(text.doctor_text(findings, colours=sys.stdout.isatty()), end="")
+    return 5 if any(each.level == "missing" for each in findings) else DONE
+
+
+def _schema(arguments: argparse.Namespace) -> int:
+    from controller.spec.schema import schema  # noqa: PLC0415
+
+    print(json.dumps(schema(arguments.kind), indent=2, ensure_ascii=False))
+    return DONE
+
+
+def _aspects(arguments: argparse.Namespace) -> int:
+    from controller.aspects import ASPECTS  # noqa: PLC0415
+
+    del arguments
+    for aspect in ASPECTS:
+        for key, effect in aspect.keys.items():
+            print(f"{aspect.name:<12}{key:<32}{effect}")
+    return DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,34 @@
+"""One reconciler per instance: an flock with the holder's pid in it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+
+from controller.errors import InstanceBusy, NotPermitted
+from controller.host.text import make_directories, read_text
+
+
+class InstanceLock:
+    """Held until `release` or the end of the process; nothing is left to clean after a crash."""
+
+    def __init__(self, path: str, instance: str) -> None:
+        make_directories(os.path.dirname(path))
+        try:
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise NotPermitted(f"cannot open {path}: {os.strerror(error.errno or 0)}") from error
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(self._descriptor)
+            holder = (read_text(path) or "").strip() or "unknown"
+            raise InstanceBusy(
+                f"instance {instance} is already reconciled by pid {holder}: stop that one, "
+                "or use another --instance"
+            ) from error
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, str(os.getpid()).encode(), 0)
+
+    def release(self) -> None:
+        os.close(self._descriptor)

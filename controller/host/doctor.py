@@ -1,0 +1,142 @@
+"""What this host can do, part by part, and how to fix what it cannot. Read-only."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Iterator
+
+from controller.host import facts as host_facts
+from controller.host.command import output
+from controller.host.text import read_text
+from controller.model.facts import CORE, USED_SUBSYSTEMS, Facts
+from controller.model.finding import Finding, Level
+
+SETUP = "run `make run` once as root, which installs it into /opt/masu"
+NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts")
+MINIMUM_KERNEL = (5, 10)
+SERVED_ELSEWHERE = {
+    "cpuacct": "part of cpu on cgroup v2",
+    "devices": "a BPF program on cgroup v2",
+    "freezer": "cgroup.freeze on cgroup v2",
+    "blkio": "io on cgroup v2",
+    "io": "blkio on cgroup v1",
+}
+
+
+def examine(wanted_runtime: str) -> list[Finding]:
+    """Every finding, gravest matters first."""
+    facts = host_facts.look(host_facts.runtime(wanted_runtime))
+    return [
+        *_basics(facts),
+        *_cgroups(facts),
+        *_namespaces(),
+        *_runtimes(facts),
+        _criu(),
+        *_tools(),
+        *_file_systems(),
+    ]
+
+
+def _basics(facts: Facts) -> Iterator[Finding]:
+    if sys.platform != "linux":
+        yield Finding("system", "missing", platform.system(), "masu runs on Linux only")
+    root = os.geteuid() == 0
+    fix = "" if root else "run masu as root"
+    yield Finding("user", "ok" if root else "missing", f"uid {os.geteuid()}", fix)
+    release = tuple(int(word) for word in facts.kernel.split("-")[0].split(".")[:2])
+    recent = release >= MINIMUM_KERNEL
+    yield Finding(
+        "kernel", "ok" if recent else "limited", facts.kernel, "" if recent else "5.10 or later is tested"
+    )
+    yield Finding("python", "ok", platform.python_version())
+
+
+def _cgroups(facts: Facts) -> Iterator[Finding]:
+    fix = "mount cgroup2 on /sys/fs/cgroup, or boot with systemd" if facts.layout == "none" else ""
+    yield Finding("cgroup layout", "missing" if fix else "ok", facts.layout, fix)
+    for subsystem in (CORE, *USED_SUBSYSTEMS):
+        yield _subsystem(subsystem, facts)
+    fix = "" if facts.swap_limits else "boot with swapaccount=1 (kernels before 6.1), or CONFIG_MEMCG_SWAP=y"
+    yield Finding(
+        "swap limits", "ok" if facts.swap_limits else "limited", str(facts.swap_limits).lower(), fix
+    )
+
+
+def _subsystem(subsystem: str, facts: Facts) -> Finding:
+    found = facts.hierarchy(subsystem)
+    name = "cgroup2 core" if subsystem == CORE else f"cgroup {subsystem}"
+    if found:
+        return Finding(name, "ok", f"v{found.version} at {found.mount}")
+    if subsystem in SERVED_ELSEWHERE and facts.layout != "none":
+        return Finding(name, "ok", f"not there: {SERVED_ELSEWHERE[subsystem]}")
+    return Finding(name, "limited", "not there", "enable it in the kernel, or mount its hierarchy")
+
+
+def _namespaces() -> Iterator[Finding]:
+    absent = [kind for kind in NAMESPACES if not os.path.exists(f"/proc/self/ns/{kind}")]
+    found = "all eight kinds" if not absent else f"without {', '.join(absent)}"
+    yield Finding(
+        "namespaces",
+        "limited" if absent else "ok",
+        found,
+        "a kernel with CONFIG_NAMESPACES" if absent else "",
+    )
+    limit = (read_text("/proc/sys/user/max_user_namespaces") or "0").strip()
+    fix = "" if limit != "0" else "sysctl user.max_user_namespaces=10000"
+    yield Finding("user namespaces", "limited" if fix else "ok", f"at most {limit}", fix)
+
+
+def _runtimes(facts: Facts) -> Iterator[Finding]:
+    for name in ("crun", "runc"):
+        path = host_facts.find(name)
+        found = host_facts.runtime(name) if path else None
+        chosen = facts.runtime is not None and facts.runtime.name == name
+        if found:
+            yield Finding(name, "ok", f"{found.version} at {found.path}" + (", used" if chosen else ""))
+        else:
+            level: Level = "limited" if facts.runtime else "missing"
+            yield Finding(name, level, f"{path} does not run here" if path else "not installed", SETUP)
+
+
+def _criu() -> Finding:
+    path = host_facts.find("criu")
+    if path is None:
+        return Finding("criu", "limited", "not installed", f"checkpoints need it: {SETUP}")
+    code, said = output([path, "check"], timeout_s=20)
+    if code == 0:
+        return Finding("criu", "ok", f"{path}: looks good")
+    last = (said.strip().splitlines() or ["no answer"])[-1]
+    return Finding("criu", "limited", f"{path}: {last}", f"a newer criu: {SETUP}")
+
+
+def _tools() -> Iterator[Finding]:
+    for name, package in (
+        ("nft", "nftables"),
+        ("ip", "iproute2"),
+        ("busybox", "busybox-static"),
+        ("git", "git"),
+    ):
+        path = host_facts.find(name)
+        yield Finding(
+            name,
+            "ok" if path else "limited",
+            path or "not installed",
+            "" if path else f"apt install {package}",
+        )
+
+
+def _file_systems() -> Iterator[Finding]:
+    known = {line.split()[-1] for line in (read_text("/proc/filesystems") or "").splitlines()}
+    present = "overlay" in known
+    fix = "" if present else "modprobe overlay; without it only `writable: direct` and `readOnly` work"
+    yield Finding("overlayfs", "ok" if present else "limited", "yes" if present else "not there", fix)
+    for path in ("/run", "/var/lib"):
+        writable = os.access(path, os.W_OK)
+        yield Finding(
+            path,
+            "ok" if writable else "missing",
+            "writable" if writable else "read-only",
+            "" if writable else f"remount {path} read-write",
+        )

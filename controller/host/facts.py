@@ -1,0 +1,66 @@
+"""Looks at the host once and says what it can do. Read-only."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+
+from controller.host.cgroups import detect
+from controller.host.text import read_text
+from controller.model.facts import Facts, Runtime
+from controller.model.quantity import parse_cpu_list
+
+PREFIX_BIN = "/opt/masu/bin"
+"""Where `make run` puts runtimes that work where the distribution's do not."""
+VERSION_TIMEOUT_S = 5
+
+
+def look(runtime: Runtime | None) -> Facts:
+    """Every fact but the runtime, which costs a process to ask and is passed in."""
+    found = detect.hierarchies()
+    return Facts(
+        hierarchies=found,
+        page_size=os.sysconf("SC_PAGE_SIZE"),
+        cpus=_listed("/sys/devices/system/cpu/online"),
+        mems=_listed("/sys/devices/system/node/online"),
+        kernel=os.uname().release,
+        boot_id=(read_text("/proc/sys/kernel/random/boot_id") or "").strip(),
+        swap_limits=detect.swap_limits(found),
+        runtime=runtime,
+    )
+
+
+def _listed(path: str) -> frozenset[int]:
+    text = (read_text(path) or "0").strip()
+    return frozenset(parse_cpu_list(text))
+
+
+def search_path() -> str:
+    return f"{PREFIX_BIN}:{os.environ.get('PATH', '/usr/sbin:/usr/bin:/sbin:/bin')}"
+
+
+def find(program: str) -> str | None:
+    """The program's path: masu's own prefix first."""
+    return shutil.which(program, path=search_path())
+
+
+def runtime(wanted: str) -> Runtime | None:
+    """`auto`, crun or runc → the first that is installed and answers; crun starts twice as fast as runc."""
+    for name in ("crun", "runc") if wanted == "auto" else (wanted,):
+        path = find(name)
+        version = _version(path) if path else ""
+        if path and version:
+            return Runtime("crun" if name == "crun" else "runc", path, version, joins_itself=name == "runc")
+    return None
+
+
+def _version(path: str) -> str:
+    """The first line's last word of `--version`, empty when the program does not run here."""
+    try:
+        done = subprocess.run(
+            [path, "--version"], capture_output=True, text=True, timeout=VERSION_TIMEOUT_S, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.split("\n")[0].split()[-1] if done.returncode == 0 and done.stdout else ""

@@ -1,0 +1,170 @@
+"""The Runtimes port: crun or runc, started through the keeper. Writes bundles, reads what runtimes leave.
+
+A container that has ended is cleared by removing the runtime's own state directory, not by calling its
+`delete`: nothing is left to be done there, and runc's sleeps 0.1 s (cgroup, mounts and network are masu's).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from controller.errors import HostLacks, LaunchFailed
+from controller.host.keeping import KeeperClient
+from controller.host.places import Places
+from controller.host.processes import ProcDirectory
+from controller.host.text import failed, make_directories, read_text, remove_file, write_atomic
+from controller.model.facts import CORE, Facts, Runtime
+from controller.model.launch import (
+    BindMount,
+    ExitRecord,
+    IdmapMount,
+    LaunchRecipe,
+    LogLimits,
+    MountOp,
+    OverlayMount,
+)
+from controller.model.process import RuntimeState
+
+LAUNCH_TIMEOUT_MS = 30_000
+UNIFIED_ROOT = "/sys/fs/cgroup"
+
+
+@dataclass(frozen=True, slots=True)
+class OciRuntime:
+    """Stateless apart from where things are; every method may be called from any thread."""
+
+    places: Places
+    facts: Facts
+    keeper: KeeperClient
+    processes: ProcDirectory
+
+    def write_bundle(self, name: str, config: Mapping[str, Any]) -> None:
+        bundle = self._bundle(name)
+        make_directories(f"{bundle}/rootfs", 0o711)
+        make_directories(f"{bundle}/lower", 0o711)
+        text = json.dumps(self._completed(name, config), indent=1)
+        write_atomic(f"{bundle}/config.json", text, durable=False)
+
+    def recipe(self, name: str, group: str, root: Mapping[str, Any]) -> LaunchRecipe:
+        """How the runtime is called here for this container. Raises HostLacks, LaunchFailed."""
+        runtime = self._runtime()
+        if not os.path.isdir(root["path"]):
+            raise LaunchFailed(f"rootfs {root['path']} is not a directory on this host", path=root["path"])
+        bundle = self._bundle(name)
+        return LaunchRecipe(
+            container=name,
+            argv=tuple(_argv(runtime, self.places, bundle, name)),
+            env={"PATH": os.defpath},
+            cwd=bundle,
+            join=() if runtime.joins_itself else self.facts.join_files(group),
+            mounts=(*self._root_mounts(name, root), *self._cgroup_mounts(runtime)),
+            pid_file=f"{bundle}/pid",
+            log=LogLimits(),
+            timeout_ms=LAUNCH_TIMEOUT_MS,
+        )
+
+    def launch(self, recipe: LaunchRecipe) -> int:
+        """Raises LaunchFailed with the runtime's own message, KeeperGone."""
+        make_directories(self.places.runtime)
+        remove_file(recipe.pid_file)
+        remove_file(f"{recipe.cwd}/runtime.log")
+        self.keeper.ensure()
+        try:
+            return self.keeper.launch(recipe)
+        except LaunchFailed as error:
+            said = _last_message(f"{recipe.cwd}/runtime.log")
+            raise LaunchFailed(said or str(error), path=error.path, errno=error.errno) from error
+
+    def state(self, name: str, group: str) -> RuntimeState:
+        """What a launch that nobody lived to record has left: its pid counts only inside the right cgroup."""
+        remembered = os.path.isdir(f"{self.places.runtime}/{name}")
+        text = (read_text(f"{self._bundle(name)}/pid") or "").strip() if remembered else ""
+        pid = int(text) if text.isdigit() else 0
+        stat = self.processes.stat(pid) if pid else None
+        ours = stat is not None and not stat.ended and group in self.processes.groups(pid).values()
+        return RuntimeState(remembered, pid if ours else 0)
+
+    def clear(self, name: str) -> None:
+        _remove_tree(f"{self.places.runtime}/{name}")
+        remove_file(f"{self._bundle(name)}/pid")
+
+    def forget(self, name: str) -> None:
+        self.clear(name)
+        self.keeper.forget(name)
+        _remove_tree(self._bundle(name))
+
+    def exit_of(self, name: str) -> ExitRecord | None:
+        return self.keeper.exit_of(name)
+
+    def _bundle(self, name: str) -> str:
+        return f"{self.places.bundles}/{name}"
+
+    def _runtime(self) -> Runtime:
+        if self.facts.runtime is None:
+            raise HostLacks("no OCI runtime runs here: install crun or runc, or run `masu doctor`")
+        return self.facts.runtime
+
+    def _completed(self, name: str, config: Mapping[str, Any]) -> dict[str, Any]:
+        root = {**config["root"], "path": f"{self._bundle(name)}/rootfs"}
+        linux = {**config["linux"], "rootfsPropagation": "private"}
+        if self._runtime().joins_itself:
+            linux["cgroupsPath"] = self.places.group_of(name)
+        return {**config, "root": root, "linux": linux}
+
+    def _root_mounts(self, name: str, root: Mapping[str, Any]) -> list[MountOp]:
+        """The root file system appears only in the launch's own mount namespace, so nothing of it can leak."""
+        bundle, layer, source = self._bundle(name), f"{self.places.layers}/{name}", root["path"]
+        ids = root.get("ids")
+        target = f"{bundle}/rootfs"
+        if root["writable"] != "overlay":
+            return [_lower(source, target, ids)]
+        before = [_lower(source, f"{bundle}/lower", ids)] if ids else []
+        lower = f"{bundle}/lower" if ids else source
+        return [*before, OverlayMount(lower, f"{layer}/upper", f"{layer}/work", target)]
+
+    def _cgroup_mounts(self, runtime: Runtime) -> list[MountOp]:
+        """crun refuses a hybrid layout: it is shown the cgroup2 mount alone, in the launch's own namespace."""
+        core = self.facts.hierarchy(CORE)
+        if runtime.name == "crun" and core and core.mount != UNIFIED_ROOT:
+            return [BindMount(core.mount, UNIFIED_ROOT)]
+        return []
+
+
+def _lower(source: str, target: str, ids: Mapping[str, Any] | None) -> MountOp:
+    if ids is None:
+        return BindMount(source, target)
+    return IdmapMount(source, target, tuple(ids["uids"]), tuple(ids["gids"]))
+
+
+def _argv(runtime: Runtime, places: Places, bundle: str, name: str) -> list[str]:
+    log = ["--log", f"{bundle}/runtime.log", "--log-format", "json"]
+    own = ["--cgroup-manager=disabled"] if runtime.name == "crun" else []
+    run = ["run", "--detach", "--bundle", bundle, "--pid-file", f"{bundle}/pid", name]
+    return [runtime.path, "--root", places.runtime, *own, *log, *run]
+
+
+def _last_message(path: str) -> str:
+    """The last error in the runtime's JSON log."""
+    message = ""
+    for line in (read_text(path) or "").splitlines():
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        if entry.get("level") in {"error", "fatal"}:
+            message = str(entry.get("msg", ""))
+    return message
+
+
+def _remove_tree(path: str) -> None:
+    try:
+        shutil.rmtree(path)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise failed(error, "removing", path) from error

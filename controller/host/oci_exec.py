@@ -1,0 +1,50 @@
+"""`masu exec`: the runtime's own exec, so that the command has the container's namespaces, rights and filters.
+
+crun is shown the cgroup2 mount alone on hybrid layouts, as at launch; the cgroup is joined first.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+
+from controller.errors import HostLacks
+from controller.host import syscalls
+from controller.host.oci import UNIFIED_ROOT
+from controller.host.places import Places
+from controller.model.facts import CORE, Facts
+
+
+def exec_inside(facts: Facts, places: Places, name: str, group: str, command: tuple[str, ...]) -> int:
+    """Run it in the foreground with this process's own standard streams; returns its exit code."""
+    runtime = facts.runtime
+    if runtime is None:
+        raise HostLacks("no OCI runtime runs here: install crun or runc, or run `masu doctor`")
+    own = ["--cgroup-manager=disabled"] if runtime.name == "crun" else []
+    terminal = ["--tty"] if sys.stdin.isatty() and sys.stdout.isatty() else []
+    argv = [runtime.path, "--root", places.runtime, *own, "exec", *terminal, name, *command]
+    _become_member(facts, group, joins_itself=runtime.joins_itself)
+    core = facts.hierarchy(CORE)
+    if runtime.name == "crun" and core and core.mount != UNIFIED_ROOT:
+        syscalls.unshare(syscalls.CLONE_NEWNS)
+        syscalls.mount("none", "/", syscalls.MS_REC | syscalls.MS_SLAVE)
+        syscalls.mount(core.mount, UNIFIED_ROOT, syscalls.MS_BIND)
+    for number in (signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_IGN)
+    code = subprocess.run(argv, check=False, preexec_fn=_default_signals).returncode
+    return 128 - code if code < 0 else code
+
+
+def _become_member(facts: Facts, group: str, *, joins_itself: bool) -> None:
+    """This very process enters the container's cgroups: what it starts is limited and counted with the rest."""
+    if joins_itself:
+        return
+    for path in facts.join_files(group):
+        with open(path, "w") as knob:
+            knob.write("0")
+
+
+def _default_signals() -> None:
+    for number in (signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)

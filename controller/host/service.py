@@ -1,0 +1,56 @@
+"""Being a good service: readiness and watchdog for systemd, signals turned into calls, the test failpoint."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Callable
+
+from controller.errors import NotPermitted
+
+
+def notify(state: str) -> None:
+    """sd_notify(3) without a library: one datagram; nothing happens outside systemd."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address:
+        return
+    name = "\0" + address[1:] if address.startswith("@") else address
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+        try:
+            sock.sendto(state.encode(), name)
+        except OSError:
+            return
+
+
+def watchdog_interval_s() -> float:
+    """Half of what systemd allows, 0 when it does not watch (sd_watchdog_enabled(3))."""
+    text = os.environ.get("WATCHDOG_USEC", "")
+    return int(text) / 2_000_000 if text.isdigit() else 0.0
+
+
+def on_signals(stop: Callable[[], None], reload: Callable[[], None]) -> None:
+    """SIGTERM and SIGINT stop, SIGHUP reads the source again."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop())
+    signal.signal(signal.SIGHUP, lambda *_: reload())
+
+
+def require_root() -> None:
+    if os.geteuid() != 0:
+        raise NotPermitted("masu changes cgroups and namespaces: run it as root")
+
+
+def failpoint(text: str) -> Callable[[str], None]:
+    """`<step kind>:<n>` → SIGKILL to this very process before the n-th step of that kind (`<kind>+`: after it)."""
+    kind, _, count = text.partition(":")
+    left = [int(count or 1)]
+
+    def check(reached: str) -> None:
+        if reached != kind:
+            return
+        left[0] -= 1
+        if left[0] == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return check

@@ -1,0 +1,70 @@
+"""Files in which masu keeps what it was told and what it has to say."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+from controller.errors import StepFailed
+from controller.host.places import Places
+from controller.host.text import make_directories, read_text, remove_file, write_atomic
+from controller.model.desired import DesiredSet
+from controller.model.status import Condition
+
+
+class DesiredFile:
+    """The last good desired set, in /var/lib; another version of masu parses every file anew, and until then
+    keeps what was good."""
+
+    def __init__(self, places: Places, version: str) -> None:
+        self._places, self._version = places, version
+
+    def load(self) -> DesiredSet:
+        """A missing or damaged file is an empty set: the source says it all again."""
+        try:
+            value = json.loads(read_text(self._places.desired) or "{}")
+            desired = DesiredSet.from_json(value["desired"])
+        except (ValueError, KeyError, TypeError):
+            return DesiredSet()
+        return desired if value.get("version") == self._version else _unparsed(desired)
+
+    def save(self, desired: DesiredSet) -> None:
+        make_directories(self._places.state)
+        text = json.dumps({"version": self._version, "desired": desired.to_json()})
+        write_atomic(self._places.desired, text, durable=True)
+
+
+def _unparsed(desired: DesiredSet) -> DesiredSet:
+    files = {path: replace(state, digest="") for path, state in desired.files.items()}
+    return replace(desired, files=files, revision="")
+
+
+class ConditionFiles:
+    """One small file per container that has something to say; none for the others."""
+
+    def __init__(self, directory: str) -> None:
+        self._directory = directory
+
+    def read(self, name: str) -> tuple[Condition, ...]:
+        try:
+            values = json.loads(read_text(self._path(name)) or "[]")
+            return tuple(Condition.from_json(each) for each in values)
+        except (ValueError, KeyError, TypeError):
+            return ()
+
+    def save(self, name: str, conditions: tuple[Condition, ...]) -> None:
+        """What cannot be written must not stop a repair: status then shows what it observes by itself."""
+        try:
+            if not conditions:
+                remove_file(self._path(name))
+                return
+            make_directories(self._directory)
+            write_atomic(self._path(name), json.dumps([each.to_json() for each in conditions]), durable=False)
+        except StepFailed:
+            return
+
+    def remove(self, name: str) -> None:
+        remove_file(self._path(name))
+
+    def _path(self, name: str) -> str:
+        return f"{self._directory}/{name}.json"

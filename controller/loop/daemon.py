@@ -1,0 +1,92 @@
+"""`masu run`: threads and timers around the controller. Decides nothing about containers."""
+
+from __future__ import annotations
+
+import queue
+import random
+import threading
+import time
+from collections.abc import Callable
+
+from controller.errors import MasuError
+from controller.host.ports import EventLog, Host
+from controller.loop.controller import Controller, work
+from controller.model.event import Event
+
+STOP, RELOAD = "stop", "reload"
+SETTLE_S = 0.002
+"""Several files renamed together are read together."""
+
+
+class Daemon:
+    """Runs in the thread that calls `run`; `stop` and `reload` may be called from anywhere, signals included."""
+
+    def __init__(
+        self, controller: Controller, host: Host, log: EventLog, *, workers: int, resync_s: float
+    ) -> None:
+        self._controller, self._host, self._log = controller, host, log
+        self._workers, self._resync_s = workers, resync_s
+        self._inbox: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def stop(self) -> None:
+        self._inbox.put(STOP)
+
+    def reload(self) -> None:
+        self._inbox.put(RELOAD)
+
+    def run(self, ready: Callable[[], None], alive: Callable[[], None], alive_s: float) -> None:
+        """Until `stop`. `alive` is called at least every `alive_s` seconds, if that is not 0."""
+        threads = [self._start(index) for index in range(self._workers)]
+        self._reload()
+        ready()
+        self._loop(alive, alive_s)
+        self._controller.queue.close()
+        for thread in threads:
+            thread.join(timeout=5)
+
+    def _start(self, index: int) -> threading.Thread:
+        arguments = (self._controller, self._log, self._host)
+        thread = threading.Thread(target=work, args=arguments, name=f"worker-{index}", daemon=True)
+        thread.start()
+        return thread
+
+    def _loop(self, alive: Callable[[], None], alive_s: float) -> None:
+        resync_at = time.monotonic() + self._jittered()
+        while True:
+            pause = max(0.0, resync_at - time.monotonic())
+            message = self._receive(min(pause, alive_s) if alive_s else pause)
+            if message == STOP:
+                return
+            if message == RELOAD:
+                time.sleep(SETTLE_S)
+                if self._drain():
+                    return
+                self._reload()
+            if time.monotonic() >= resync_at:
+                self._reload()
+                self._controller.resync()
+                resync_at = time.monotonic() + self._jittered()
+            alive()
+
+    def _receive(self, timeout: float) -> str:
+        try:
+            return self._inbox.get(timeout=timeout)
+        except queue.Empty:
+            return ""
+
+    def _drain(self) -> bool:
+        """Swallow what has come in the meantime; True when it was time to stop."""
+        while not self._inbox.empty():
+            if self._inbox.get() == STOP:
+                return True
+        return False
+
+    def _reload(self) -> None:
+        try:
+            self._controller.reload()
+        except MasuError as error:
+            self._log.event(Event(self._host.clock.now_ms(), "", error.reason, str(error), level="error"))
+
+    def _jittered(self) -> float:
+        """A fleet that was started together must not look together for ever."""
+        return self._resync_s * random.uniform(0.8, 1.2)  # noqa: S311

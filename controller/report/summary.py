@@ -1,0 +1,88 @@
+"""Status of one container, put together from what is recorded and what is observed now; and taking down."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from controller.host.ports import Conditions, EventLog, Host
+from controller.model.container import Container
+from controller.model.record import Record
+from controller.model.status import Condition, ContainerStatus
+from controller.reconcile.desired import desire
+from controller.reconcile.plan import Plan, plan, subject_of
+from controller.reconcile.reconciler import Reconciler
+from controller.report import narrate
+
+POLL_MS = 5
+
+
+def status_of(
+    name: str, container: Container | None, group: str, host: Host, conditions: Conditions
+) -> ContainerStatus:
+    """Read-only."""
+    if container is None:
+        return _undesired(name, group, host, conditions)
+    wanted = desire(container, host.facts)
+    found = plan(wanted, group, host)
+    record = found.subject.record
+    said = tuple(dict.fromkeys((*wanted.lacks, *conditions.read(name))))
+    return ContainerStatus(
+        name=name,
+        state=_state(container.state, found, record),
+        pid=found.subject.pid,
+        converged=not (found.steps or found.broken or wanted.lacks),
+        restarts=record.restarts if record else 0,
+        exit_code=_exit_code(record),
+        conditions=said,
+        drift=(*found.drift, *found.broken),
+    )
+
+
+def _undesired(name: str, group: str, host: Host, conditions: Conditions) -> ContainerStatus:
+    subject = subject_of(name, group, host)
+    message = "no spec file defines it; it is being removed, or its source is frozen"
+    orphan = Condition("Orphan", status=True, reason="NotDesired", message=message)
+    record = subject.record
+    state = "running" if subject.pid else "absent"
+    restarts, code = (record.restarts if record else 0), _exit_code(record)
+    return ContainerStatus(
+        name, state, subject.pid, False, restarts, code, (orphan, *conditions.read(name)), ()
+    )
+
+
+def _state(wanted: str, found: Plan, record: Record | None) -> str:
+    if found.subject.pid:
+        if record and record.phase == "stopping":
+            return "stopping"
+        thawing = any(step.kind == "SetFreezer" for step in found.steps)
+        return "frozen" if (wanted == "frozen") != thawing else "running"
+    if record is None:
+        return "absent"
+    waits = next((step.text for step in found.steps if step.kind == "Await"), "")
+    return "back-off" if waits else ("exited" if record.exit else "stopped")
+
+
+def _exit_code(record: Record | None) -> int | None:
+    ended = (record.exit or record.last_exit) if record else None
+    return None if ended is None else ended.code
+
+
+def take_down(
+    names: Collection[str], reconciler: Reconciler, host: Host, told: EventLog, *, deadline_ms: int
+) -> dict[str, tuple[Condition, ...]]:
+    """Remove all of them side by side; → name → conditions of what is still there at the deadline."""
+    until = host.clock.now_ms() + deadline_ms
+    left: dict[str, tuple[Condition, ...]] = dict.fromkeys(names, ())
+    while left:
+        for name in list(left):
+            result = reconciler.remove(name)
+            for event in narrate.events(result, edited=True, at=host.clock.now_ms()):
+                told.event(event)
+            if result.gone:
+                del left[name]
+            else:
+                left[name] = result.conditions
+        if host.clock.now_ms() > until:
+            break
+        host.clock.sleep_ms(POLL_MS)
+    return left

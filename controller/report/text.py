@@ -1,0 +1,139 @@
+"""What people and programs read on standard output. Pure: values in, text or JSON out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+from controller.model.desired import DesiredSet
+from controller.model.event import Event
+from controller.model.finding import Finding
+from controller.model.status import ContainerStatus
+from controller.reconcile.plan import Plan
+from controller.report.preview import Preview
+from controller.steps._base import Effect
+
+COLOURS = {"green": "32", "yellow": "33", "red": "31", "dim": "2", "bold": "1"}
+MARKS = {
+    Effect.CREATE: ("+", "green"),
+    Effect.DELETE: ("-", "red"),
+    Effect.LIVE: ("~", "yellow"),
+    Effect.RESTART: ("↻", "yellow"),
+    Effect.RECREATE: ("±", "red"),
+    Effect.NONE: (" ", "dim"),
+}
+
+
+def _paint(text: str, colour: str, *, colours: bool) -> str:
+    return f"\x1b[{COLOURS[colour]}m{text}\x1b[0m" if colours else text
+
+
+def plan_json(found: Preview) -> dict[str, Any]:
+    """The stable shape; more keys may come, none will go."""
+    return {
+        "changes": [
+            {
+                "container": each.container,
+                "action": each.effect.value,
+                "steps": [{"kind": step.kind, "text": step.text} for step in each.steps],
+            }
+            for each in found.plans
+        ],
+        "rejected": [_problem_json(each) for each in found.rejected],
+        "refused": _refusals(found),
+        "lacks": [{"container": name, "message": lack.message} for name, lack in found.lacks],
+        "frozen": found.frozen,
+    }
+
+
+def _refusals(found: Preview) -> list[str]:
+    risks = [f"{each.container}: {step.risk}" for each in found.plans for step in each.steps if step.risk]
+    return [*([str(found.refused)] if found.refused else []), *risks]
+
+
+def plan_text(found: Preview, *, colours: bool) -> str:
+    lines = [line for each in found.plans for line in _plan_lines(each, colours=colours)]
+    lines += [f"invalid: {each}" for each in found.rejected]
+    lines += [f"refused: {each}" for each in _refusals(found)]
+    lines += [f"host lacks: {name}: {lack.message}" for name, lack in found.lacks]
+    lines += [f"source frozen: {found.frozen}"] if found.frozen else []
+    lines.append(_plan_summary(found.plans))
+    return "\n".join(lines) + "\n"
+
+
+def _plan_lines(plan: Plan, *, colours: bool) -> list[str]:
+    mark, colour = MARKS[plan.effect]
+    head = _paint(f"{mark} {plan.container}: {plan.effect.value}", colour, colours=colours)
+    return [head, *(f"    {step.text}" for step in plan.steps)]
+
+
+def _plan_summary(plans: Sequence[Plan]) -> str:
+    if not plans:
+        return "in sync: nothing to do"
+    counts = {effect: sum(each.effect is effect for each in plans) for effect in Effect}
+    return "plan: " + ", ".join(f"{count} to {effect.value}" for effect, count in counts.items() if count)
+
+
+def status_json(instance: str, desired: DesiredSet, found: Iterable[ContainerStatus]) -> dict[str, Any]:
+    """The stable shape; more keys may come, none will go."""
+    return {
+        "instance": instance,
+        "revision": desired.revision,
+        "containers": [each.to_json() for each in found],
+        "rejected": [_problem_json(each) for each in desired.rejected],
+        "frozen": desired.frozen,
+    }
+
+
+def _problem_json(problem: Any) -> dict[str, Any]:
+    return {"file": problem.file, "line": problem.line, "column": problem.column, "message": problem.message}
+
+
+def status_text(desired: DesiredSet, found: Sequence[ContainerStatus], *, wide: bool, colours: bool) -> str:
+    rows: list[tuple[str, ...]] = [("NAME", "STATE", "PID", "CONVERGED", "RESTARTS", "EXIT", "REASON")]
+    rows += [_status_row(each) for each in found]
+    lines = [line.rstrip() for line in _table(rows)]
+    for each in found if wide else ():
+        lines += _details(each, colours=colours)
+    lines += [_paint(f"rejected: {each}", "red", colours=colours) for each in desired.rejected]
+    if desired.frozen:
+        lines.append(_paint(f"source frozen: {desired.frozen}", "yellow", colours=colours))
+    return "\n".join(lines) + "\n"
+
+
+def _status_row(each: ContainerStatus) -> tuple[str, ...]:
+    reason = each.conditions[-1].reason if each.conditions else ("Drift" if each.drift else "")
+    code = "-" if each.exit_code is None else str(each.exit_code)
+    converged = "yes" if each.converged else "no"
+    return (each.name, each.state, str(each.pid or "-"), converged, str(each.restarts), code, reason)
+
+
+def _details(each: ContainerStatus, *, colours: bool) -> list[str]:
+    lines = [
+        f"  {each.name}: {drift.key}: desired {drift.desired}, live {drift.live}" for drift in each.drift
+    ]
+    lines += [f"  {each.name}: {said.type}: {said.reason}: {said.message}" for said in each.conditions]
+    return [_paint(line, "yellow", colours=colours) for line in lines]
+
+
+def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+
+
+def event_text(event: Event) -> str:
+    at = datetime.fromtimestamp(event.at / 1000).astimezone().strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+    change = f"  [{event.key}: {event.old} → {event.new}]" if event.new else ""
+    return f"{at}  {event.container or '-':<20}  {event.type:<14}  {event.message}{change}"
+
+
+def doctor_text(findings: Iterable[Finding], *, colours: bool) -> str:
+    marks = {"ok": ("ok     ", "green"), "limited": ("limited", "yellow"), "missing": ("missing", "red")}
+    lines = []
+    for each in findings:
+        word, colour = marks[each.level]
+        lines.append(f"{_paint(word, colour, colours=colours)}  {each.subject:<22}  {each.found}")
+        if each.fix:
+            lines.append(f"         {'':<22}  → {each.fix}")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,154 @@
+"""What jsonschema found → problems in plain words, one per mistake. Pure.
+
+A schema may carry its own words: `x-error` says what a wrong value is not ("is not a host name: use …"),
+`x-words` are the words that its pattern allows, for suggestions.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from controller.errors import Problem
+from controller.model.names import quote, suggest
+from controller.spec.document import Document, Path
+
+MOST_LISTED = 12
+"""Words or fields that are worth listing in one message."""
+
+_TYPES: Mapping[str, str] = {
+    "object": "a mapping",
+    "array": "a list",
+    "string": "a string",
+    "integer": "a whole number",
+    "number": "a number",
+    "boolean": "true or false",
+}
+_BOOLEAN_WORDS: Mapping[str, str] = {
+    **dict.fromkeys(("yes", "on", "y", "1"), "true"),
+    **dict.fromkeys(("no", "off", "n", "0"), "false"),
+}
+
+Error = Any
+"""jsonschema.ValidationError, which is not imported here for the sake of commands that validate nothing."""
+
+
+def problems(document: Document, errors: Iterable[Error]) -> Iterator[Problem]:
+    """One problem per missing or unknown field, and one per wrong value: the most telling of its errors."""
+    values: dict[Path, tuple[int, str]] = {}
+    for error in errors:
+        path = tuple(error.absolute_path)
+        if error.validator == "required":
+            yield from (document.problem(path, message) for message in _missing(error))
+        elif error.validator == "additionalProperties":
+            yield from (document.problem((*path, key), message) for key, message in _unknown(error))
+        else:
+            at = (*path, error.instance) if "propertyNames" in error.absolute_schema_path else path
+            found = (_rank(error), _message(error))
+            values[at] = min(found, values.get(at, found))
+    yield from (document.problem(path, message) for path, (_, message) in values.items())
+
+
+def not_one_of(word: str, choices: Iterable[str], error: str = "") -> str:
+    """`"Contaner" is not …, did you mean "Container"?`."""
+    known = list(choices)
+    if not error and len(known) == 1:
+        return f"{quote(word)} is not {quote(known[0])}"
+    return f"{quote(word)} {error or 'is not one of ' + ', '.join(known)}{_meant(word, known)}"
+
+
+def _rank(error: Error) -> int:
+    order = ("not", "type", "enum", "format")
+    return order.index(error.validator) if error.validator in order else len(order)
+
+
+def _missing(error: Error) -> list[str]:
+    """Each missing field has its own error, which does not say which: all are named each time."""
+    return [f"{quote(key)} is missing" for key in error.validator_value if key not in error.instance]
+
+
+def _unknown(error: Error) -> Iterator[tuple[str, str]]:
+    known = error.schema.get("properties", {})
+    for key in error.instance:
+        if key not in known:
+            yield key, f"unknown field{_meant(key, known) or _elsewhere(key, known) or _listed(known)}"
+
+
+def _meant(word: str, choices: Iterable[str]) -> str:
+    close = suggest(word, choices)
+    return f', did you mean "{close}"?' if close and close != word else ""
+
+
+def _elsewhere(key: str, known: Mapping[str, Any]) -> str:
+    """A field that exists, one level deeper."""
+    owners = [name for name, each in known.items() if key in each.get("properties", {})]
+    return f', did you mean "{owners[0]}.{key}"?' if owners else ""
+
+
+def _listed(known: Iterable[str]) -> str:
+    names = list(known)
+    return f"; known here: {', '.join(names)}" if len(names) <= MOST_LISTED else ""
+
+
+def _message(error: Error) -> str:
+    own = str(error.schema.get("x-error", ""))
+    if error.validator == "type":
+        return _wrong_type(error, own)
+    if error.validator == "format" and error.cause is not None:
+        return str(error.cause)
+    if error.validator == "not" and own:
+        return own
+    if error.validator == "enum":
+        return not_one_of(str(error.instance), map(str, error.validator_value), own)
+    if own and not isinstance(error.instance, (dict, list)):
+        return f"{_shown(error.instance)} {own}{_meant(str(error.instance), error.schema.get('x-words', ()))}"
+    bound = _BOUNDS.get(error.validator)
+    return bound(_shown(error.instance), error.validator_value) if bound else "is not allowed here"
+
+
+_BOUNDS: Mapping[str, Callable[[str, Any], str]] = {
+    "minimum": lambda value, bound: f"{value} is too small: at least {bound}",
+    "maximum": lambda value, bound: f"{value} is too large: at most {bound}",
+    "minLength": lambda value, bound: f"{value} is too short: at least {bound}",
+    "maxLength": lambda value, bound: f"{value} is too long: at most {bound} characters",
+    "minItems": lambda _, bound: f"must have at least {bound} {'entry' if bound == 1 else 'entries'}",
+    "maxItems": lambda _, bound: f"has too many entries: at most {bound}",
+    "minProperties": lambda _, bound: f"must have at least {bound} {'field' if bound == 1 else 'fields'}",
+    "maxProperties": lambda _, bound: f"has too many fields: at most {bound}",
+    "pattern": lambda value, bound: f"{value} does not look like {bound}",
+}
+
+
+def _wrong_type(error: Error, own: str) -> str:
+    names = [error.validator_value] if isinstance(error.validator_value, str) else list(error.validator_value)
+    if own and len(names) > 1 and isinstance(error.instance, (bool, int, float)):
+        return f"{_shown(error.instance)} {own}"
+    hint = "" if "enum" in error.schema or own else _type_hint(names, error.instance)
+    return wrong_type(names, error.instance) + hint
+
+
+def wrong_type(names: Iterable[str], value: Any) -> str:
+    """`expected a list, got a string`; `names` are those of JSON Schema."""
+    return f"expected {' or '.join(_TYPES[name] for name in names)}, got {_type_of(value)}"
+
+
+def _type_of(value: Any) -> str:
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return json.dumps(value)
+    kinds = {dict: "a mapping", list: "a list", str: "a string", int: "a number"}
+    return kinds.get(type(value), "a number with a fraction")
+
+
+def _type_hint(names: list[str], value: Any) -> str:
+    if names == ["string"] and isinstance(value, (bool, int, float)):
+        return ": put it in quotes"
+    if names == ["boolean"] and str(value).lower() in _BOOLEAN_WORDS:
+        return f": write {_BOOLEAN_WORDS[str(value).lower()]}"
+    return ""
+
+
+def _shown(value: Any) -> str:
+    return quote(value) if isinstance(value, str) else json.dumps(value)

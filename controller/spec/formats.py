@@ -1,0 +1,109 @@
+"""The schemas' own `format`s: each agrees with the `pattern` beside it, checks more, and explains. Pure.
+
+A check takes any JSON value, passes over what is not its type, and raises ValueError with the message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from controller.model import quantity
+from controller.model.names import check_host_path, check_name, quote, suggest
+from controller.model.signals import NUMBERS, signal_number
+
+LARGEST_ID = (1 << 32) - 2
+"""(uid_t) -1 means "no change" (setreuid(2))."""
+LEAST_CPU = 10
+"""Thousandths; the kernel gives at least 1 ms in each period of 100 ms (sched-bwc.rst)."""
+LARGEST_LIMIT = (1 << 63) - 1
+
+
+def _text_only(check: Callable[[str], object]) -> Callable[[Any], bool]:
+    def checked(value: Any) -> bool:
+        if isinstance(value, str):
+            check(value)
+        return True
+
+    return checked
+
+
+def _scalar(check: Callable[[str], object]) -> Callable[[Any], bool]:
+    def checked(value: Any) -> bool:
+        if isinstance(value, (str, int, float)) and not isinstance(value, bool):
+            check(str(value))
+        return True
+
+    return checked
+
+
+def _or_max(check: Callable[[str], object]) -> Callable[[str], object]:
+    def checked(text: str) -> object:
+        return None if text == "max" else check(text)
+
+    return checked
+
+
+def _cpu(text: str) -> None:
+    if quantity.parse_cpu(text) < LEAST_CPU:
+        raise ValueError(f"{quote(text)} is too little: the kernel gives no less than {LEAST_CPU}m")
+
+
+def _signed_duration(text: str) -> None:
+    quantity.parse_duration(text.removeprefix("-"))
+
+
+def _user(text: str) -> None:
+    user, colon, group = text.partition(":")
+    for each in (user, group) if colon else (user,):
+        if not (each.isascii() and each.isdigit() and len(each) <= 10):
+            raise ValueError(f'{quote(text)} is not a user: use numbers, as "1000" or "1000:1000"')
+        if int(each) > LARGEST_ID:
+            raise ValueError(f"{quote(text)} is not a user: ids end at {LARGEST_ID}")
+
+
+def _signal(text: str) -> None:
+    try:
+        fits = text == text.upper() and 1 <= signal_number(text) <= 64
+    except ValueError:
+        fits = False
+    if not fits:
+        close = suggest(text.upper().removeprefix("SIG"), NUMBERS)
+        meant = (
+            f', did you mean "{close}"?' if close else ": use TERM, INT, HUP, USR1 or RTMIN+3, for example"
+        )
+        raise ValueError(f"{quote(text)} is not a signal{meant}")
+
+
+def _rlimit(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        soft, hard = _ceiling(value.get("soft")), _ceiling(value.get("hard"))
+        if soft is not None and hard is not None and soft > hard:
+            raise ValueError(f"soft is above hard: {value['soft']} > {value['hard']}")
+    elif isinstance(value, (str, int)) and not isinstance(value, bool) and _ceiling(value) is None:
+        raise ValueError(
+            f"{quote(str(value))} is not a limit: use a whole number, unlimited, or {{soft, hard}}"
+        )
+    return True
+
+
+def _ceiling(value: Any) -> float | None:
+    if isinstance(value, str) and value in {"unlimited", "max"}:
+        return float("inf")
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return value if whole and 0 <= value <= LARGEST_LIMIT else None
+
+
+FORMATS: Mapping[str, Callable[[Any], bool]] = {
+    "masu-name": _text_only(check_name),
+    "masu-path": _text_only(check_host_path),
+    "masu-bytes": _scalar(quantity.parse_bytes),
+    "masu-bytes-or-max": _scalar(_or_max(quantity.parse_bytes)),
+    "masu-cpu-or-max": _scalar(_or_max(_cpu)),
+    "masu-cpu-list": _scalar(quantity.parse_cpu_list),
+    "masu-duration": _scalar(quantity.parse_duration),
+    "masu-signed-duration": _scalar(_signed_duration),
+    "masu-user": _scalar(_user),
+    "masu-signal": _scalar(_signal),
+    "masu-rlimit": _rlimit,
+}
