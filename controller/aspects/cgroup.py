@@ -47,6 +47,9 @@ class Cgroup:
         """Read-only."""
         del desired
         init = host.processes.groups(subject.pid) if subject.pid else {}
+        stat = host.processes.stat(subject.pid) if subject.pid else None
+        if stat is None or stat.ended:
+            init = {}  # a process that is ending is moved to the root by the kernel
         return Placed(host.cgroups.present(subject.group), init)
 
     def diff(self, subject: Subject, desired: Placement, observed: Placed) -> list[Step]:

@@ -62,15 +62,23 @@ class Wanted:
 @dataclass(frozen=True, slots=True)
 class Seen:
     """`alive`: the recorded init runs. `started`: a pid that the runtime started but nobody recorded.
-    `leftovers`: something is in the cgroup without a live init, or the runtime remembers this name."""
+    `populated`: something is in the cgroup without a live init. `remembered`: the runtime knows this name.
+    `traces`: bundle, log, exit record or leased ids are there."""
 
     alive: bool
     started: int
-    leftovers: bool
+    populated: bool
+    remembered: bool
+    traces: bool
     exit: ExitRecord | None
     oom_kills: int
     layer: str | None
     absent_partners: tuple[str, ...]
+
+    @property
+    def leftovers(self) -> bool:
+        """Something of an earlier run is in the way of a new one."""
+        return self.populated or self.remembered
 
 
 class Life:
@@ -108,12 +116,14 @@ class Life:
     def observe(self, subject: Subject, host: Host, desired: Wanted | None) -> Seen:
         """Read-only. Of a container that runs as recorded, nothing more needs to be known."""
         if subject.pid:
-            return Seen(True, 0, False, None, 0, host.layers.state(subject.name), ())
+            return Seen(True, 0, True, True, True, None, 0, host.layers.state(subject.name), ())
         known = host.runtime.state(subject.name, subject.group)
         return Seen(
             alive=False,
             started=known.pid,
-            leftovers=known.remembered or _populated(host, subject.group),
+            populated=_populated(host, subject.group),
+            remembered=known.remembered,
+            traces=known.traces or host.layers.range_of(subject.name) is not None,
             exit=host.runtime.exit_of(subject.name),
             oom_kills=_oom_kills(host, subject.group),
             layer=host.layers.state(subject.name),
@@ -131,11 +141,15 @@ class Life:
         steps: list[Step] = []
         if observed.alive and subject.record:
             steps.extend(_stopping(subject, subject.record, "removed from the source", Effect.DELETE))
-        elif observed.leftovers:
+        elif observed.populated:
             steps.append(KillContainer(subject.name, subject.group, "nobody owns it", Effect.DELETE))
         if observed.layer is not None:
             steps.append(RemoveLayer(subject.name, Effect.DELETE))
-        return [*steps, ForgetContainer(subject.name), RemoveRecord(subject.name)]
+        if observed.traces:
+            steps.append(ForgetContainer(subject.name))
+        if subject.record:
+            steps.append(RemoveRecord(subject.name))
+        return steps
 
 
 def _populated(host: Host, group: str) -> bool:

@@ -135,7 +135,7 @@ class Namespaces:
 def _user(value: Any) -> Mapping[str, Any] | None:
     if value == "host":
         return None
-    if value in {"auto", "private"}:
+    if isinstance(value, str):
         return {"auto": RANGE}
     return {
         side: [[each["container"], each["host"], each["size"]] for each in value[side]]

@@ -29,6 +29,38 @@ DEFAULT_CAPABILITIES = frozenset(
 )
 """What servers need to bind low ports and drop to a user; no raw sockets, no device nodes."""
 
+ALL = "CAP_ALL"
+ALL_CAPABILITIES = frozenset(
+    "CAP_" + name
+    for name in (
+        *(
+            "AUDIT_CONTROL",
+            "AUDIT_READ",
+            "AUDIT_WRITE",
+            "BLOCK_SUSPEND",
+            "BPF",
+            "CHECKPOINT_RESTORE",
+            "CHOWN",
+        ),
+        *("DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "IPC_LOCK", "IPC_OWNER", "KILL", "LEASE"),
+        *("LINUX_IMMUTABLE", "MAC_ADMIN", "MAC_OVERRIDE", "MKNOD", "NET_ADMIN", "NET_BIND_SERVICE"),
+        *(
+            "NET_BROADCAST",
+            "NET_RAW",
+            "PERFMON",
+            "SETFCAP",
+            "SETGID",
+            "SETPCAP",
+            "SETUID",
+            "SYSLOG",
+            "SYS_ADMIN",
+        ),
+        *("SYS_BOOT", "SYS_CHROOT", "SYS_MODULE", "SYS_NICE", "SYS_PACCT", "SYS_PTRACE", "SYS_RAWIO"),
+        *("SYS_RESOURCE", "SYS_TIME", "SYS_TTY_CONFIG", "WAKE_ALARM"),
+    )
+)
+"""capabilities(7), as of Linux 5.9."""
+
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -52,7 +84,6 @@ class Process:
 
     def parse(self, section: Any, facts: Facts) -> Mapping[str, Any]:
         """Pure. The section with every default filled in; `stop` belongs to the container's life."""
-        del facts
         user, _, group = str(section.get("user", "0:0")).partition(":")
         return {
             "args": [str(each) for each in section["args"]],
@@ -64,6 +95,7 @@ class Process:
             "noNewPrivileges": section.get("noNewPrivileges", True),
             "seccomp": section.get("seccomp", "default"),
             "maskedPaths": section.get("maskedPaths", "default"),
+            "machine": facts.machine,
         }
 
     def birth(self, desired: Mapping[str, Any]) -> Birth:
@@ -106,8 +138,8 @@ def _ceiling(value: Any) -> int:
 def _capabilities(section: Mapping[str, Any]) -> frozenset[str]:
     dropped = {_capability(each) for each in section.get("drop", ())}
     added = {_capability(each) for each in section.get("add", ())}
-    kept = frozenset() if "CAP_ALL" in dropped else DEFAULT_CAPABILITIES - dropped
-    return kept | added
+    kept = frozenset() if ALL in dropped else DEFAULT_CAPABILITIES - dropped
+    return ALL_CAPABILITIES - dropped if ALL in added else kept | added
 
 
 def _capability(name: str) -> str:
@@ -117,7 +149,7 @@ def _capability(name: str) -> str:
 def _confinement(desired: Mapping[str, Any]) -> dict[str, Any]:
     confined: dict[str, Any] = {}
     if desired["seccomp"] == "default":
-        confined["seccomp"] = profile(frozenset(desired["capabilities"]))
+        confined["seccomp"] = profile(frozenset(desired["capabilities"]), desired["machine"])
     if desired["maskedPaths"] == "default":
         confined["maskedPaths"] = list(MASKED_PATHS)
         confined["readonlyPaths"] = list(READONLY_PATHS)

@@ -25,6 +25,7 @@ def look(runtime: Runtime | None) -> Facts:
         cpus=_listed("/sys/devices/system/cpu/online"),
         mems=_listed("/sys/devices/system/node/online"),
         kernel=os.uname().release,
+        machine=os.uname().machine,
         boot_id=(read_text("/proc/sys/kernel/random/boot_id") or "").strip(),
         swap_limits=detect.swap_limits(found),
         runtime=runtime,

@@ -23,8 +23,8 @@ from controller.model.launch import (
     BindMount,
     ExitRecord,
     IdmapMount,
+    Launched,
     LaunchRecipe,
-    LogLimits,
     MountOp,
     OverlayMount,
 )
@@ -64,11 +64,11 @@ class OciRuntime:
             join=() if runtime.joins_itself else self.facts.join_files(group),
             mounts=(*self._root_mounts(name, root), *self._cgroup_mounts(runtime)),
             pid_file=f"{bundle}/pid",
-            log=LogLimits(),
+            members=self.facts.hierarchies[0].path(group) + "/cgroup.procs" if self.facts.hierarchies else "",
             timeout_ms=LAUNCH_TIMEOUT_MS,
         )
 
-    def launch(self, recipe: LaunchRecipe) -> int:
+    def launch(self, recipe: LaunchRecipe) -> Launched:
         """Raises LaunchFailed with the runtime's own message, KeeperGone."""
         make_directories(self.places.runtime)
         remove_file(recipe.pid_file)
@@ -87,7 +87,9 @@ class OciRuntime:
         pid = int(text) if text.isdigit() else 0
         stat = self.processes.stat(pid) if pid else None
         ours = stat is not None and not stat.ended and group in self.processes.groups(pid).values()
-        return RuntimeState(remembered, pid if ours else 0)
+        logs, kept = f"{self.places.logs}/{name}", f"{self.places.keeper}/exits/{name}.json"
+        traces = remembered or any(os.path.exists(path) for path in (self._bundle(name), logs, kept))
+        return RuntimeState(remembered, traces, pid if ours else 0)
 
     def clear(self, name: str) -> None:
         _remove_tree(f"{self.places.runtime}/{name}")

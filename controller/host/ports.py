@@ -14,7 +14,7 @@ from controller.errors import Problem
 from controller.model.desired import DesiredSet
 from controller.model.event import Event
 from controller.model.facts import Facts
-from controller.model.launch import ExitRecord, LaunchRecipe
+from controller.model.launch import ExitRecord, Launched, LaunchRecipe
 from controller.model.process import IdMap, IdRange, MountEntry, ProcessStat, RuntimeState
 from controller.model.record import Record
 from controller.model.status import Condition
@@ -109,7 +109,7 @@ class Runtimes(Protocol):
         """How the runtime is to be called here for this container; changes nothing."""
         ...
 
-    def launch(self, recipe: LaunchRecipe) -> int: ...
+    def launch(self, recipe: LaunchRecipe) -> Launched: ...
 
     def state(self, name: str, group: str) -> RuntimeState: ...
 

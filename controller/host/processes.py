@@ -14,6 +14,7 @@ from controller.model.facts import CORE, Facts
 from controller.model.process import Extent, IdMap, MountEntry, ProcessStat
 
 KILL_WAIT_S = 5.0
+PF_EXITING = 0x4
 NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts")
 
 
@@ -29,7 +30,14 @@ class ProcDirectory:
         if not text:
             return None
         fields = text[text.rindex(")") + 2 :].split()
-        return ProcessStat(pid, fields[0], int(fields[1]), int(fields[19]))
+        return ProcessStat(
+            pid=pid,
+            state=fields[0],
+            parent=int(fields[1]),
+            start_time=int(fields[19]),
+            exiting=bool(int(fields[6]) & PF_EXITING),
+            threads=int(fields[17]),
+        )
 
     def signal(self, pid: int, start_time: int, number: int) -> None:
         """Signal exactly the process that was started then; one that is gone needs none."""

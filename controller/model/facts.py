@@ -55,6 +55,7 @@ class Facts:
     cpus: frozenset[int]
     mems: frozenset[int]
     kernel: str
+    machine: str
     boot_id: str
     swap_limits: bool
     runtime: Runtime | None = None

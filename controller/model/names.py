@@ -54,7 +54,7 @@ def suggest(word: str, choices: Iterable[str]) -> str | None:
     plain: dict[str, str] = {}
     for choice in choices:
         plain.setdefault(_plain(choice), choice)
-    close = get_close_matches(_plain(word[:LONGEST_NAME]), plain, n=1, cutoff=0.6)
+    close = get_close_matches(_plain(word[:LONGEST_NAME]), plain, n=1, cutoff=0.65)
     return plain[close[0]] if close else None
 
 

@@ -10,17 +10,22 @@ Extent = tuple[int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class ProcessStat:
-    """`start_time` in clock ticks since boot, field 22 of /proc/PID/stat; `state` is field 3."""
+    """`start_time` in clock ticks since boot, field 22 of /proc/PID/stat; `state` is field 3.
+
+    `exiting`: the kernel's PF_EXITING flag of the main thread; `threads` that are left, field 20.
+    """
 
     pid: int
     state: str
     parent: int
     start_time: int
+    exiting: bool = False
+    threads: int = 1
 
     @property
     def ended(self) -> bool:
-        """A zombie has ended, although its pid is not free yet."""
-        return self.state in "ZX"
+        """A zombie has ended, although its pid is not free yet; not so one whose other threads go on."""
+        return (self.exiting or self.state in "ZX") and self.threads <= 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +61,9 @@ class MountEntry:
 
 @dataclass(frozen=True, slots=True)
 class RuntimeState:
-    """What the OCI runtime left on disk: whether it remembers the name, and a live init in the right cgroup."""
+    """What a container left on disk: whether the runtime `remembered` the name, whether anything at all is
+    left (`traces`: bundle, log, exit record), and a live init in the right cgroup that the runtime started."""
 
     remembered: bool
+    traces: bool
     pid: int

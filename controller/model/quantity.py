@@ -86,10 +86,10 @@ def parse_cpu(value: str | float) -> int:
     return int(amount)
 
 
-def parse_duration(value: str | float) -> int:
+def parse_duration(value: str | int) -> int:
     """Milliseconds of "200ms", "10s", "1h30m", "10d" or "0". Raises ValueError, also for a missing unit."""
     text = str(value)
-    if text in {"0", "0.0"}:
+    if text == "0":
         return 0
     found = _fits(_DURATION, text)
     if not text or not found:

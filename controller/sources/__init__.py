@@ -1,0 +1,1 @@
+"""Where the desired state comes from. A source gives text; what the text means is `controller.spec`."""

@@ -89,8 +89,9 @@ def _decode(text: bytes, file: str) -> str:
     try:
         decoded = text.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        why = f"byte 0x{text[error.start]:02x} is not UTF-8: save the file as UTF-8"
-        raise _invalid(file, *_position(text[: error.start].decode()), why) from None
+        rest, start = error.object, error.start
+        why = f"byte 0x{rest[start]:02x} is not UTF-8: save the file as UTF-8"
+        raise _invalid(file, *_position(rest[:start].decode()), why) from None
     strange = _NOT_YAML.search(decoded)
     if strange:
         at = _position(decoded[: strange.start()])
@@ -106,7 +107,7 @@ def _invalid(file: str, line: int, column: int, message: str) -> SpecInvalid:
     return SpecInvalid((Problem(file, line, column, "", message),))
 
 
-class _Refused(Exception):  # noqa: N818 - not an error for the outside: it ends the reading of a file
+class _Refused(Exception):
     """The rest of the file is not worth reading; the problem is noted already."""
 
 
@@ -152,7 +153,7 @@ class _Composer:
     def _document(self, index: int) -> Iterator[Document]:
         self._marks, self._anchors = {}, {}
         first = self._next()
-        at = self._marks[()] = _at(first)
+        at = self._marks[()] = _place(first.start_mark)
         value = self._node(first, (), 1).value
         if isinstance(value, dict):
             yield Document(self._file, index, value, self._marks)
@@ -165,7 +166,7 @@ class _Composer:
             return next(self._events, None)
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
-            at = (mark.line + 1, mark.column + 1) if mark else (0, 0)
+            at = _place(mark) if mark else (0, 0)
             self._refuse(at, (), _parser_says(error))
         except (yaml.YAMLError, ValueError, OverflowError) as error:
             self._refuse((0, 0), (), f"not YAML: {quote(str(error), 200)}")
@@ -182,14 +183,12 @@ class _Composer:
     def _grow(self, by: int, height: int, at: Position, path: Path) -> None:
         self._size += by
         if self._size > MOST_NODES:
-            self._refuse(
-                at, path, f"more than {MOST_NODES} values, aliases counted as often as they are used"
-            )
+            self._refuse(at, path, f"more than {MOST_NODES} values, each alias written out")
         if height > DEEPEST:
             self._refuse(at, (), f"nested more than {DEEPEST} levels deep")
 
     def _node(self, event: Any, path: Path, level: int) -> _Node:
-        at = _at(event)
+        at = _place(event.start_mark)
         if isinstance(event, yaml.AliasEvent):
             return self._alias(event.anchor, at, path, level)
         before = self._size
@@ -207,10 +206,12 @@ class _Composer:
         if isinstance(event, yaml.ScalarEvent):
             return self._scalar(event, at, path), 0
         if isinstance(event, yaml.SequenceStartEvent):
-            self._check_tag(event.tag, "seq", at, path)
-            return self._sequence(path, level)
-        self._check_tag(event.tag, "map", at, path)
-        return self._mapping(path, level)
+            kind, read_rest = "seq", self._sequence
+        else:
+            kind, read_rest = "map", self._mapping
+        if event.tag not in {None, "!", CORE + kind}:
+            self._note(at, path, f"the tag {quote(event.tag)} is not allowed here")
+        return read_rest(path, level)
 
     def _alias(self, anchor: str | None, at: Position, path: Path, level: int) -> _Node:
         if anchor is None or anchor not in self._anchors:
@@ -221,10 +222,6 @@ class _Composer:
             self._refuse(at, path, f"*{anchor} contains itself")
         self._grow(node.size, level + node.height - 1, at, path)
         return node
-
-    def _check_tag(self, tag: str | None, kind: str, at: Position, path: Path) -> None:
-        if tag not in {None, "!", CORE + kind}:
-            self._note(at, path, f"the tag {quote(str(tag))} is not allowed here")
 
     def _scalar(self, event: Any, at: Position, path: Path) -> Any:
         try:
@@ -239,7 +236,7 @@ class _Composer:
             if isinstance(event, yaml.SequenceEndEvent):
                 break
             item = (*path, len(nodes))
-            self._marks[item] = _at(event)
+            self._marks[item] = _place(event.start_mark)
             nodes.append(self._node(event, item, level + 1))
         return [node.value for node in nodes], _height(nodes)
 
@@ -257,7 +254,7 @@ class _Composer:
         return value, _height([each.node for each in entries])
 
     def _entry(self, event: Any, path: Path, level: int) -> _Entry:
-        at = _at(event)
+        at = _place(event.start_mark)
         merge = isinstance(event, yaml.ScalarEvent) and event.value == "<<" and event.implicit[0]
         key = self._node(event, path, level + 1).value
         if not isinstance(key, str):
@@ -286,8 +283,8 @@ class _Composer:
             value.update({key: each for key, each in source.items() if key not in value})
 
 
-def _at(event: Any) -> Position:
-    return event.start_mark.line + 1, event.start_mark.column + 1
+def _place(mark: Any) -> Position:
+    return mark.line + 1, mark.column + 1
 
 
 def _height(nodes: list[_Node]) -> int:
@@ -298,10 +295,8 @@ def _parser_says(error: yaml.MarkedYAMLError) -> str:
     """One line; libyaml speaks of tokens where people see tabs."""
     problem = str(error.problem or error.context or "this is not YAML")
     if "cannot start any token" in problem:
-        problem += (
-            ": indentation is made of spaces, not tabs, and text that begins with @ ` or % needs quotes"
-        )
+        problem += ": indent with spaces, not tabs, and quote text that begins with @ ` or %"
     begin, end = error.context_mark, error.problem_mark
-    if error.context and begin and end and begin.line != end.line:
+    if error.context and begin and end and _place(begin) != _place(end):
         problem += f" ({error.context} that begins on line {begin.line + 1})"
     return quote(problem, 300).strip('"')

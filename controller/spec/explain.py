@@ -81,9 +81,12 @@ def _meant(word: str, choices: Iterable[str]) -> str:
 
 
 def _elsewhere(key: str, known: Mapping[str, Any]) -> str:
-    """A field that exists, one level deeper."""
-    owners = [name for name, each in known.items() if key in each.get("properties", {})]
-    return f', did you mean "{owners[0]}.{key}"?' if owners else ""
+    """A field that exists one level deeper: `memory` belongs into `limits`."""
+    for owner, each in known.items():
+        close = suggest(key, each.get("properties", ()))
+        if close:
+            return f', did you mean "{owner}.{close}"?'
+    return ""
 
 
 def _listed(known: Iterable[str]) -> str:
@@ -124,7 +127,7 @@ def _wrong_type(error: Error, own: str) -> str:
     names = [error.validator_value] if isinstance(error.validator_value, str) else list(error.validator_value)
     if own and len(names) > 1 and isinstance(error.instance, (bool, int, float)):
         return f"{_shown(error.instance)} {own}"
-    hint = "" if "enum" in error.schema or own else _type_hint(names, error.instance)
+    hint = "" if {"enum", "x-words"} & error.schema.keys() else _type_hint(names, error.instance)
     return wrong_type(names, error.instance) + hint
 
 

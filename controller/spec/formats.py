@@ -5,6 +5,7 @@ A check takes any JSON value, passes over what is not its type, and raises Value
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,6 +18,8 @@ LARGEST_ID = (1 << 32) - 2
 LEAST_CPU = 10
 """Thousandths; the kernel gives at least 1 ms in each period of 100 ms (sched-bwc.rst)."""
 LARGEST_LIMIT = (1 << 63) - 1
+
+_SIGNAL = re.compile(r"[0-9]{1,2}|(?:SIG)?(?:[A-Z]+[0-9]*|RTMIN\+[0-9]{1,2})")
 
 
 def _text_only(check: Callable[[str], object]) -> Callable[[Any], bool]:
@@ -64,7 +67,7 @@ def _user(text: str) -> None:
 
 def _signal(text: str) -> None:
     try:
-        fits = text == text.upper() and 1 <= signal_number(text) <= 64
+        fits = _SIGNAL.fullmatch(text) is not None and 1 <= signal_number(text) <= 64
     except ValueError:
         fits = False
     if not fits:

@@ -62,7 +62,7 @@ def validate(document: Document) -> tuple[Problem, ...]:
     if kind not in kinds():
         return (document.problem(("kind",), explain.not_one_of(kind, kinds())),)
     errors = islice(_validator(kind).iter_errors(document.value), MOST_ERRORS)
-    return tuple(sorted(set(explain.problems(document, errors))))
+    return tuple(sorted(set(islice(explain.problems(document, errors), MOST_ERRORS))))
 
 
 def _directory() -> Path:

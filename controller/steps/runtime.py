@@ -9,6 +9,7 @@ from typing import Any
 from controller.errors import StepFailed
 from controller.host.ports import Host
 from controller.model.frame import Frame, IdMapping, resolve
+from controller.model.launch import Launched
 from controller.model.record import Exit, Record, StopRule
 from controller.steps._base import Effect, Stage, Step, Wait
 from controller.steps.freezer import thaw
@@ -249,8 +250,8 @@ class LaunchContainer(Step):
         recipe = host.runtime.recipe(self.container, self.group, root)
         record = newborn(host, self)
         host.records.write(record)
-        pid = host.runtime.launch(recipe)
-        host.records.write(born(host, record, pid))
+        launched = host.runtime.launch(recipe)
+        host.records.write(born(host, record, launched))
         return None
 
 
@@ -272,16 +273,10 @@ def newborn(host: Host, launch: LaunchContainer) -> Record:
     )
 
 
-def born(host: Host, record: Record, pid: int) -> Record:
-    """The record of a container whose init has just been started as `pid`."""
-    stat = host.processes.stat(pid)
-    return replace(
-        record,
-        phase="running",
-        pid=pid,
-        start_time=stat.start_time if stat else 0,
-        launched_at=host.clock.now_ms(),
-    )
+def born(host: Host, record: Record, init: Launched) -> Record:
+    """The record of a container whose init has just been started."""
+    now = host.clock.now_ms()
+    return replace(record, phase="running", pid=init.pid, start_time=init.start_time, launched_at=now)
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,7 +299,9 @@ class AdoptContainer(Step):
         return f"adopt pid {self.pid}"
 
     def apply(self, host: Host) -> Wait | None:
-        host.records.write(born(host, self.record, self.pid))
+        stat = host.processes.stat(self.pid)
+        if stat:
+            host.records.write(born(host, self.record, Launched(self.pid, stat.start_time)))
         return None
 
 

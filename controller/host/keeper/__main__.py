@@ -1,0 +1,223 @@
+"""The keeper: what must outlive the controller. One small process per instance: RUN_DIR LOG_DIR.
+
+It starts runtimes, and so becomes the parent of every container's init; it reads their log pipes and writes
+down how they end. It decides nothing, imports little, and may be killed: a new one takes over.
+"""
+
+import fcntl
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import time
+
+from containers import Containers
+from launches import Launches
+
+VERSION = 1
+IDLE_S = 5.0
+MAX_REQUEST = 4 * 1024 * 1024
+TICK_S = 0.25
+
+
+class Connection:
+    """One client and what it has sent so far, descriptors included."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.data = b""
+        self.descriptors: list[int] = []
+
+    def receive(self) -> bool:
+        """False when the client is gone."""
+        try:
+            data, descriptors, _, _ = socket.recv_fds(self.sock, 65536, 8, socket.MSG_CMSG_CLOEXEC)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        self.data += data
+        self.descriptors.extend(descriptors)
+        return bool(data) and len(self.data) < MAX_REQUEST
+
+    def answer(self, value: dict, descriptors: tuple[int, ...] = ()) -> None:
+        """An answer that nobody waits for any more is no failure."""
+        text = json.dumps(value).encode() + b"\n"
+        try:
+            if descriptors:
+                socket.send_fds(self.sock, [text], list(descriptors))
+            else:
+                self.sock.sendall(text)
+        except OSError:
+            return
+
+
+class Keeper:
+    """A single-threaded loop around one epoll."""
+
+    def __init__(self, run_dir: str, log_dir: str) -> None:
+        self._epoll = select.epoll()
+        self._listener = _listen(run_dir + "/keeper.sock")
+        self._epoll.register(self._listener, select.EPOLLIN)
+        self._wake = _signal_pipe()
+        self._epoll.register(self._wake, select.EPOLLIN)
+        self._connections: dict[int, Connection] = {}
+        self._containers = Containers(run_dir, log_dir, self._epoll)
+        self._launches = Launches(self._containers)
+        self._busy_at = time.monotonic()
+        self._stopped = False
+
+    def run(self) -> None:
+        """Until nothing is held and nobody has been connected for a while."""
+        self._containers.take_over()
+        while not (self._stopped or self._idle()):
+            for descriptor, _ in self._epoll.poll(TICK_S if self._impatient() else 1.0):
+                self._ready(descriptor)
+            self._launches.expire()
+            self._containers.look_for_exits()
+
+    def _ready(self, descriptor: int) -> None:
+        if descriptor == self._listener.fileno():
+            self._accept()
+        elif descriptor == self._wake:
+            _empty(self._wake)
+            self._reap()
+        elif descriptor in self._connections:
+            self._serve(descriptor)
+        else:
+            self._containers.ready(descriptor)
+
+    def _accept(self) -> None:
+        try:
+            sock, _ = self._listener.accept()
+        except OSError:
+            return
+        credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        if int.from_bytes(credentials[4:8], sys.byteorder) != os.geteuid():
+            sock.close()
+            return
+        self._connections[sock.fileno()] = Connection(sock)
+        self._epoll.register(sock.fileno(), select.EPOLLIN)
+
+    def _serve(self, descriptor: int) -> None:
+        connection = self._connections[descriptor]
+        alive = connection.receive()
+        line, newline, rest = connection.data.partition(b"\n")
+        if newline:
+            connection.data = rest
+            self._obey(connection, line)
+        elif not alive:
+            self._epoll.unregister(descriptor)
+            del self._connections[descriptor]
+            for each in connection.descriptors:
+                os.close(each)
+            connection.sock.close()
+
+    def _obey(self, connection: Connection, line: bytes) -> None:
+        descriptors, connection.descriptors = connection.descriptors, []
+        try:
+            request = json.loads(line)
+            operation = request["op"]
+            if operation == "launch":
+                self._launches.start(request, connection.answer)
+            elif operation == "adopt":
+                connection.answer({"ok": self._containers.adopt(request, descriptors)})
+                descriptors = []
+            elif operation == "forget":
+                self._containers.forget(request["container"])
+                connection.answer({"ok": True})
+            elif operation == "stop":
+                self._stopped = not (self._launches.pending or self._containers.held)
+                connection.answer({"ok": self._stopped})
+            else:
+                connection.answer({"ok": operation == "ping", "version": VERSION, "pid": os.getpid()})
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            connection.answer({"ok": False, "message": f"{type(error).__name__}: {error}"})
+        finally:
+            for each in descriptors:
+                os.close(each)
+
+    def _reap(self) -> None:
+        """Every child that has ended: looked at before it is reaped, because then its start time is gone."""
+        while True:
+            try:
+                found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                return
+            if found is None:
+                return
+            started = self._containers.start_time(found.si_pid)
+            pid, status = os.waitpid(found.si_pid, 0)
+            if not self._launches.ended(pid, status):
+                self._containers.ended(pid, started, status)
+
+    def _impatient(self) -> bool:
+        return self._launches.pending or self._containers.orphaned
+
+    def _idle(self) -> bool:
+        now = time.monotonic()
+        if self._connections or self._launches.pending or self._containers.held:
+            self._busy_at = now
+        return now - self._busy_at > IDLE_S
+
+
+def _listen(path: str) -> socket.socket:
+    if os.path.exists(path):
+        os.unlink(path)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    previous = os.umask(0o177)
+    listener.bind(path)
+    os.umask(previous)
+    listener.listen(64)
+    listener.setblocking(False)
+    return listener
+
+
+def _signal_pipe() -> int:
+    """SIGCHLD becomes a byte in a pipe; what would end or stop a service is ignored."""
+    read, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    for number in (signal.SIGPIPE, signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    return read
+
+
+def _empty(descriptor: int) -> None:
+    try:
+        while os.read(descriptor, 4096):
+            pass
+    except BlockingIOError:
+        return
+
+
+def _only_one(run_dir: str) -> None:
+    """The lock is held for life; whoever comes second leaves quietly."""
+    lock = os.open(run_dir + "/keeper.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        sys.exit(0)
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, str(os.getpid()).encode(), 0)
+
+
+def _become_subreaper() -> None:
+    """prctl(2): orphans among the descendants become this process's children."""
+    from launching import LIBC  # noqa: PLC0415
+
+    LIBC.prctl(36, 1, 0, 0, 0)
+
+
+def main() -> None:
+    run_dir, log_dir = sys.argv[1:3]
+    os.chdir("/")
+    os.umask(0o077)
+    _only_one(run_dir)
+    _become_subreaper()
+    Keeper(run_dir, log_dir).run()
+
+
+main()

@@ -1,0 +1,104 @@
+"""Launches under way: a forked child that becomes the runtime, until it has ended and said init's pid."""
+
+import json
+import os
+import signal
+import time
+
+import proc
+from containers import Containers
+from launching import become_runtime
+
+PIPE_BYTES = 256 * 1024
+F_SETPIPE_SZ = 1031
+
+
+class Launch:
+    """One call of the runtime: its process, the read ends of its three pipes, and who waits for it."""
+
+    def __init__(self, request: dict, answer: object, report: int, stdout: int, stderr: int) -> None:
+        self.request, self.answer = request, answer
+        self.report, self.stdout, self.stderr = report, stdout, stderr
+        self.deadline = time.monotonic() + request["timeout_ms"] / 1000
+        self.expired = False
+
+
+class Launches:
+    """Any number at once; nothing here waits."""
+
+    def __init__(self, containers: Containers) -> None:
+        self._containers = containers
+        self._running: dict[int, Launch] = {}
+
+    @property
+    def pending(self) -> bool:
+        return bool(self._running)
+
+    def start(self, request: dict, answer: object) -> None:
+        """Fork; the child keeps the write ends, this process the read ends."""
+        pipes = [os.pipe2(os.O_CLOEXEC) for _ in range(3)]
+        (report, report_write), (stdout, stdout_write), (stderr, stderr_write) = pipes
+        for each in (stdout, stderr):
+            _enlarge(each)
+        pid = os.fork()
+        if pid == 0:
+            become_runtime(request, stdout_write, stderr_write, report_write)
+        for each in (report_write, stdout_write, stderr_write):
+            os.close(each)
+        self._running[pid] = Launch(request, answer, report, stdout, stderr)
+
+    def ended(self, pid: int, status: int) -> bool:
+        """Whether this child was a runtime; if so, its launch is answered."""
+        launch = self._running.pop(pid, None)
+        if launch is None:
+            return False
+        said = os.read(launch.report, 65536)
+        os.close(launch.report)
+        init = proc.read(launch.request["pid_file"]).strip() if status == 0 else ""
+        if init.isdigit():
+            self._succeeded(launch, int(init))
+        else:
+            self._failed(launch, status, json.loads(said) if said else {})
+        return True
+
+    def expire(self) -> None:
+        """A runtime that hangs is killed with its whole session's group; it is then reaped and answered."""
+        now = time.monotonic()
+        for pid, launch in self._running.items():
+            if now > launch.deadline and not launch.expired:
+                launch.expired = True
+                try:
+                    os.killpg(pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    continue
+
+    def _succeeded(self, launch: Launch, pid: int) -> None:
+        started = proc.start_time(pid) or self._containers.stranger(pid)
+        book = self._containers.open_book(launch.request)
+        launch.answer({"ok": True, "pid": pid, "start_time": started}, (launch.stdout, launch.stderr))
+        self._containers.hold(launch.request, pid, started, launch.stdout, launch.stderr, book)
+
+    def _failed(self, launch: Launch, status: int, said: dict) -> None:
+        words = "".join(_rest(each) for each in (launch.stderr, launch.stdout)).strip()
+        answer = {"ok": False, "status": status, "expired": launch.expired, "output": words[-2000:], **said}
+        launch.answer(answer)
+
+
+def _rest(descriptor: int) -> str:
+    """What a runtime that failed has printed."""
+    os.set_blocking(descriptor, False)
+    try:
+        return os.read(descriptor, 65536).decode("utf-8", "replace")
+    except BlockingIOError:
+        return ""
+    finally:
+        os.close(descriptor)
+
+
+def _enlarge(descriptor: int) -> None:
+    import fcntl  # noqa: PLC0415
+
+    try:
+        fcntl.fcntl(descriptor, F_SETPIPE_SZ, PIPE_BYTES)
+    except OSError:
+        return

@@ -1,0 +1,142 @@
+"""The forked child that becomes the OCI runtime: cgroups, a mount namespace of its own, mounts, exec.
+
+Whatever is mounted here is seen by the runtime and copied into the container; it is gone with this process,
+so nothing can leak into the host's mount table.
+"""
+
+import ctypes
+import json
+import os
+import signal
+
+CLONE_NEWNS, CLONE_NEWUSER = 0x00020000, 0x10000000
+MS_REC, MS_BIND, MS_SLAVE = 0x4000, 0x1000, 0x80000
+AT_FDCWD, AT_EMPTY_PATH, AT_RECURSIVE = -100, 0x1000, 0x8000
+OPEN_TREE_CLONE, OPEN_TREE_CLOEXEC = 1, os.O_CLOEXEC
+MOVE_MOUNT_F_EMPTY_PATH = 4
+MOUNT_ATTR_IDMAP = 0x00100000
+SYS_OPEN_TREE, SYS_MOVE_MOUNT, SYS_MOUNT_SETATTR = 428, 429, 442  # the same on every architecture
+
+LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+class MountAttr(ctypes.Structure):
+    """struct mount_attr of mount_setattr(2)."""
+
+    _fields_ = [(name, ctypes.c_uint64) for name in ("attr_set", "attr_clr", "propagation", "userns_fd")]
+
+
+def become_runtime(request: dict, stdout: int, stderr: int, report: int) -> None:
+    """Never returns. A failure before exec goes to `report` as one JSON object."""
+    place = "start"
+    try:
+        os.setsid()
+        for number in (signal.SIGPIPE, signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGCHLD):
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        for place in request["join"]:
+            _write(place, "0")
+        place = "a mount namespace"
+        _check(LIBC.unshare(CLONE_NEWNS))
+        _check(LIBC.mount(b"none", b"/", None, ctypes.c_ulong(MS_REC | MS_SLAVE), None))
+        for operation in request["mounts"]:
+            place = operation["target"]
+            MOUNTS[operation["op"]](operation)
+        place = request["cwd"]
+        os.chdir(request["cwd"])
+        _take_streams(stdout, stderr)
+        place = request["argv"][0]
+        os.execve(request["argv"][0], request["argv"], request["env"])  # noqa: S606
+    except OSError as error:
+        said = {"path": place, "errno": error.errno, "message": os.strerror(error.errno or 0)}
+        os.write(report, json.dumps(said).encode())
+    finally:
+        os._exit(127)
+
+
+def _take_streams(stdout: int, stderr: int) -> None:
+    """Standard input is empty. The pipes are opened for reading, too, so that a writer always has a reader:
+
+    without a keeper the container waits when a pipe is full, and never gets SIGPIPE.
+    """
+    os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
+    for source, target in ((stdout, 1), (stderr, 2)):
+        os.dup2(os.open(f"/proc/self/fd/{source}", os.O_RDWR), target)
+
+
+def _bind(operation: dict) -> None:
+    _mount(operation["source"], operation["target"], None, MS_BIND | MS_REC, "")
+
+
+def _overlay(operation: dict) -> None:
+    options = f"lowerdir={operation['lower']},upperdir={operation['upper']},workdir={operation['work']}"
+    _mount("overlay", operation["target"], "overlay", 0, options)
+
+
+def _idmap(operation: dict) -> None:
+    """mount_setattr(2): a detached copy of the mount, seen through a user namespace with these maps."""
+    tree = _syscall(
+        SYS_OPEN_TREE,
+        AT_FDCWD,
+        os.fsencode(operation["source"]),
+        OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE,
+    )
+    users = _user_namespace(operation["uids"], operation["gids"])
+    attributes = MountAttr(MOUNT_ATTR_IDMAP, 0, 0, users)
+    _syscall(SYS_MOUNT_SETATTR, tree, b"", AT_EMPTY_PATH, ctypes.byref(attributes), ctypes.sizeof(attributes))
+    _syscall(SYS_MOVE_MOUNT, tree, b"", AT_FDCWD, os.fsencode(operation["target"]), MOVE_MOUNT_F_EMPTY_PATH)
+    os.close(tree)
+    os.close(users)
+
+
+MOUNTS = {"bind": _bind, "overlay": _overlay, "idmap": _idmap}
+
+
+def _user_namespace(uids: list, gids: list) -> int:
+    """A descriptor of a user namespace with these maps; the process that made it has ended."""
+    ready_read, ready_write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.write(ready_write, b"x" if LIBC.unshare(CLONE_NEWUSER) == 0 else b"e")
+        signal.pause()
+    try:
+        if os.read(ready_read, 1) != b"x":
+            raise OSError(1, "unshare(CLONE_NEWUSER)")
+        for file, extents in (("uid_map", uids), ("gid_map", gids)):
+            _write(f"/proc/{pid}/{file}", "".join(f"{a} {b} {c}\n" for a, b, c in extents))
+        return os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(ready_read)
+        os.close(ready_write)
+
+
+def _mount(source: str, target: str, kind: str | None, flags: int, options: str) -> None:
+    _check(
+        LIBC.mount(
+            os.fsencode(source),
+            os.fsencode(target),
+            os.fsencode(kind) if kind else None,
+            ctypes.c_ulong(flags),
+            os.fsencode(options),
+        )
+    )
+
+
+def _write(path: str, text: str) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    os.write(descriptor, text.encode())
+    os.close(descriptor)
+
+
+def _syscall(number: int, *arguments: object) -> int:
+    wide = [ctypes.c_long(each) if isinstance(each, int) else each for each in arguments]
+    return _check(LIBC.syscall(ctypes.c_long(number), *wide))
+
+
+def _check(result: int) -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return result

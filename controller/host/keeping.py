@@ -1,0 +1,194 @@
+"""The controller's side of the keeper: starts it when there is none, asks it to launch, reads exit records."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from controller.errors import KeeperGone, LaunchFailed, StepFailed
+from controller.host.text import failed, make_directories, read_text, remove_file
+from controller.model.launch import ExitRecord, Launched, LaunchRecipe
+
+PROGRAM = os.path.join(os.path.dirname(__file__), "keeper")
+START_TIMEOUT_S = 5.0
+ANSWER_MARGIN_S = 5.0
+MAX_ANSWER = 1024 * 1024
+RESTART_PAUSE_S = 0.05
+
+
+class KeeperClient:
+    """Thread-safe: each request has a connection of its own. Read ends of log pipes are held until `forget`,
+
+    so that what a container wrote last is not lost when it and the keeper end together.
+    """
+
+    def __init__(self, run_dir: str, log_dir: str) -> None:
+        self._run_dir, self._log_dir = run_dir, log_dir
+        self._socket = f"{run_dir}/keeper.sock"
+        self._lock = threading.Lock()
+        self._pipes: dict[str, list[int]] = {}
+        self._guard: socket.socket | None = None
+        self._closed = False
+
+    def launch(self, recipe: LaunchRecipe) -> Launched:
+        """Raises LaunchFailed with what went wrong where, KeeperGone."""
+        timeout = recipe.timeout_ms / 1000 + ANSWER_MARGIN_S
+        answer, descriptors = self._ask({"op": "launch", **recipe.to_json()}, (), timeout)
+        if not answer.get("ok"):
+            raise _launch_failed(recipe, answer)
+        self._hold(recipe.container, descriptors)
+        return Launched(int(answer["pid"]), int(answer["start_time"]))
+
+    def forget(self, name: str) -> None:
+        """Drop the container's pipes, and remove its log and exit record, with or without a keeper."""
+        self._hold(name, [])
+        with contextlib.suppress(KeeperGone):
+            self._ask({"op": "forget", "container": name}, (), ANSWER_MARGIN_S)
+        for path in (f"{self._run_dir}/exits/{name}.json", f"{self._run_dir}/pipes/{name}.json"):
+            remove_file(path)
+        shutil.rmtree(f"{self._log_dir}/{name}", ignore_errors=True)
+
+    def exit_of(self, name: str) -> ExitRecord | None:
+        try:
+            return ExitRecord(**json.loads(read_text(f"{self._run_dir}/exits/{name}.json") or ""))
+        except (ValueError, TypeError):
+            return None
+
+    def ensure(self) -> None:
+        """There is a keeper when this returns. Raises KeeperGone when none can be started."""
+        if not self._answers():
+            with self._lock:
+                if not self._answers():
+                    self._start()
+                    self._hand_over()
+
+    def guard(self, replaced: Callable[[], None]) -> None:
+        """Keep a keeper alive from now on: a thread waits for its end, replaces it, and calls `replaced`."""
+        threading.Thread(target=self._watch, args=(replaced,), name="keeper", daemon=True).start()
+
+    def close(self) -> None:
+        """Let go of the keeper, which goes on as long as it holds a container."""
+        self._closed = True
+        if self._guard:
+            with contextlib.suppress(OSError):
+                self._guard.shutdown(socket.SHUT_RDWR)
+        for name in list(self._pipes):
+            self._hold(name, [])
+
+    def stop(self) -> None:
+        """Ask the keeper to leave now; it refuses while it holds a container."""
+        with contextlib.suppress(KeeperGone):
+            self._ask({"op": "stop"}, (), ANSWER_MARGIN_S)
+
+    def pid(self) -> int:
+        """The keeper's pid, 0 when there is none."""
+        try:
+            answer, _ = self._ask({"op": "ping"}, (), ANSWER_MARGIN_S)
+        except KeeperGone:
+            return 0
+        return int(answer.get("pid", 0))
+
+    def _watch(self, replaced: Callable[[], None]) -> None:
+        first = True
+        while not self._closed:
+            try:
+                self.ensure()
+                with self._connect(None) as self._guard:
+                    if not first:
+                        replaced()
+                    first = False
+                    self._guard.recv(1)
+            except (OSError, StepFailed):
+                time.sleep(RESTART_PAUSE_S)
+
+    def _hold(self, name: str, descriptors: list[int]) -> None:
+        with self._lock:
+            before = self._pipes.pop(name, [])
+            if descriptors:
+                self._pipes[name] = descriptors
+        for each in before:
+            os.close(each)
+
+    def _hand_over(self) -> None:
+        """What a new keeper could not find by itself: pipes whose writers have all ended."""
+        for name, descriptors in list(self._pipes.items()):
+            self._ask({"op": "adopt", "container": name}, descriptors, ANSWER_MARGIN_S)
+
+    def _answers(self) -> bool:
+        try:
+            self._connect(ANSWER_MARGIN_S).close()
+        except OSError:
+            return False
+        return True
+
+    def _start(self) -> None:
+        """In a session of its own, with nothing of ours open; a small interpreter: no site, no user paths."""
+        make_directories(self._run_dir)
+        make_directories(self._log_dir)
+        argv = [sys.executable, "-I", "-S", "-B", PROGRAM, self._run_dir, self._log_dir]
+        try:
+            with open(f"{self._run_dir}/keeper.log", "ab") as log:
+                process = subprocess.Popen(
+                    argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env={}
+                )
+        except OSError as error:
+            raise failed(error, "starting the keeper", argv[0]) from error
+        threading.Thread(target=process.wait, name="keeper-wait", daemon=True).start()
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not self._answers():
+            if time.monotonic() > deadline:
+                raise KeeperGone(f"the keeper does not answer, see {self._run_dir}/keeper.log")
+            time.sleep(0.002)
+
+    def _connect(self, timeout: float | None) -> socket.socket:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        sock.settimeout(timeout)
+        try:
+            sock.connect(self._socket)
+        except OSError:
+            sock.close()
+            raise
+        return sock
+
+    def _ask(
+        self, request: dict[str, Any], descriptors: Sequence[int], timeout: float
+    ) -> tuple[dict[str, Any], list[int]]:
+        try:
+            with self._connect(timeout) as sock:
+                text = json.dumps({"version": 1, **request}).encode() + b"\n"
+                sent = socket.send_fds(sock, [text], list(descriptors)) if descriptors else sock.send(text)
+                sock.sendall(text[sent:])
+                return _receive(sock)
+        except (OSError, ValueError) as error:
+            raise KeeperGone(f"the keeper did not answer {request['op']}: {error}") from error
+
+
+def _receive(sock: socket.socket) -> tuple[dict[str, Any], list[int]]:
+    data, descriptors = b"", []
+    while b"\n" not in data and len(data) < MAX_ANSWER:
+        part, more, _, _ = socket.recv_fds(sock, 65536, 4, socket.MSG_CMSG_CLOEXEC)
+        descriptors.extend(more)
+        if not part:
+            break
+        data += part
+    return json.loads(data), descriptors
+
+
+def _launch_failed(recipe: LaunchRecipe, answer: dict[str, Any]) -> LaunchFailed:
+    path = str(answer.get("path", recipe.argv[0]))
+    if answer.get("expired"):
+        message = f"{recipe.argv[0]} did not finish within {recipe.timeout_ms} ms and was killed"
+    elif "errno" in answer:
+        message = f"{path}: {answer['message']} (errno {answer['errno']})"
+    else:
+        message = str(answer.get("output") or answer.get("message") or f"{recipe.argv[0]} failed")
+    return LaunchFailed(message, path=path, errno=int(answer.get("errno") or 0))

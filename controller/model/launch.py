@@ -1,0 +1,98 @@
+"""How a container is launched by the keeper, and what the keeper says of its end. Pure values.
+
+The keeper may be older than the controller, so these are turned into plain JSON and only ever grow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from controller.model.process import Extent
+
+
+@dataclass(frozen=True, slots=True)
+class BindMount:
+    """Show `source` at `target`, with everything mounted below it."""
+
+    source: str
+    target: str
+    op: str = "bind"
+
+
+@dataclass(frozen=True, slots=True)
+class IdmapMount:
+    """Show `source` at `target` with its owners mapped: inside id 0 appears as the mapped host id."""
+
+    source: str
+    target: str
+    uids: tuple[Extent, ...]
+    gids: tuple[Extent, ...]
+    op: str = "idmap"
+
+
+@dataclass(frozen=True, slots=True)
+class OverlayMount:
+    """`lower` stays pristine, writes go to `upper`; `work` is on the same file system as `upper`."""
+
+    lower: str
+    upper: str
+    work: str
+    target: str
+    op: str = "overlay"
+
+
+MountOp = BindMount | IdmapMount | OverlayMount
+
+
+@dataclass(frozen=True, slots=True)
+class LogLimits:
+    """A log of `max_bytes` is set aside, and `files` of those are kept."""
+
+    max_bytes: int = 10 * 1024 * 1024
+    files: int = 3
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchRecipe:
+    """One call of the runtime: join cgroups, make a mount namespace, mount, exec `argv` in `cwd`.
+
+    `join`: cgroup.procs files that the process enters first, so that the container is born inside.
+    `members`: a cgroup.procs file that lists the container's processes.
+    `pid_file`: where the runtime writes init's pid before it exits with status 0.
+    """
+
+    container: str
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    cwd: str
+    join: tuple[str, ...]
+    mounts: tuple[MountOp, ...]
+    pid_file: str
+    members: str
+    timeout_ms: int
+    log: LogLimits = field(default_factory=LogLimits)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Launched:
+    """Init's pid, and its start time in clock ticks since boot."""
+
+    pid: int
+    start_time: int
+
+
+@dataclass(frozen=True, slots=True)
+class ExitRecord:
+    """How init ended, as waited for by the keeper; code -1: nobody could know. `at` in ms since the epoch."""
+
+    pid: int
+    start_time: int
+    boot_id: str
+    code: int
+    signal: int
+    at: int

@@ -1,0 +1,109 @@
+"""Runs every tests/cases/<aspect>/*.yaml of the aspects that are made of knobs, and replays every interruption.
+
+A case: `layout` of the host, `section` of the spec, `live` files (absent: the group is not there yet), and
+either the texts of the expected `steps` in order, or what the host `lacks`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import yaml
+
+from controller.aspects import ASPECTS
+from controller.aspects._base import Subject
+from controller.errors import HostLacks
+from controller.reconcile.plan import order
+from tests.worlds import MemoryCgroups, facts
+
+HERE = Path(__file__).parent
+KNOB_ASPECTS = {each.name: each for each in ASPECTS if each.name in {"cpu", "memory", "pids"}}
+CASES = sorted(path for name in KNOB_ASPECTS for path in (HERE / name).glob("*.yaml"))
+GROUP = "/masu/test/web"
+SUBJECT = Subject("web", GROUP, pid=1, record=None, now_ms=0)
+
+
+def _load(path: Path) -> dict[str, Any]:
+    return {"id": f"{path.parent.name}/{path.stem}", "aspect": KNOB_ASPECTS[path.parent.name], **_yaml(path)}
+
+
+def _yaml(path: Path) -> dict[str, Any]:
+    value: dict[str, Any] = yaml.safe_load(path.read_text())
+    return value
+
+
+ALL = [_load(path) for path in CASES]
+LACKING = [each for each in ALL if "lacks" in each]
+PLANNED = [each for each in ALL if "steps" in each]
+APPLIED = [each for each in PLANNED if "live" in each]
+MEMSW = [each for each in APPLIED if "memory.memsw.limit_in_bytes" in each["live"]]
+
+
+def cases(chosen: list[dict[str, Any]]) -> Any:
+    assert chosen, "a list of cases that is empty tests nothing"
+    return pytest.mark.parametrize("case", chosen, ids=[each["id"] for each in chosen])
+
+
+def _world(case: dict[str, Any]) -> Any:
+    known = facts(case["layout"], without=tuple(case.get("without", ())), swap_limits=case.get("swapLimits", True))
+    cgroups = MemoryCgroups(known)
+    if "live" in case:
+        cgroups.fill(GROUP, {file: str(text) for file, text in case["live"].items()})
+    return SimpleNamespace(facts=known, cgroups=cgroups)
+
+
+def _plan(case: dict[str, Any], world: Any) -> list[Any]:
+    desired = case["aspect"].parse(case["section"], world.facts)
+    if desired is None:
+        return []
+    observed = case["aspect"].observe(SUBJECT, world, desired)
+    return list(order(case["aspect"].diff(SUBJECT, desired, observed)))
+
+
+@cases(LACKING)
+def test_what_the_host_lacks_is_named(case: dict[str, Any]) -> None:
+    with pytest.raises(HostLacks, match=case["lacks"]):
+        _plan(case, _world(case))
+
+
+@cases(PLANNED)
+def test_case_yields_exactly_the_expected_steps(case: dict[str, Any]) -> None:
+    steps = _plan(case, _world(case))
+    assert [step.text for step in steps] == case["steps"]
+    assert [step.risk for step in steps if step.risk] == case.get("risks", [])
+
+
+@cases(APPLIED)
+def test_applying_converges_and_twice_is_once(case: dict[str, Any]) -> None:
+    world = _world(case)
+    for step in _plan(case, world):
+        step.apply(world)
+    assert _plan(case, world) == []
+
+
+@cases(APPLIED)
+def test_interrupted_anywhere_it_resumes_to_the_same_state(case: dict[str, Any]) -> None:
+    whole = _plan(case, _world(case))
+    for count in range(len(whole) + 1):
+        world = _world(case)
+        for step in whole[:count]:
+            step.apply(world)
+        rest = _plan(case, world)
+        assert {step.key for step in rest} == {step.key for step in whole[count:]}, "resuming does what is left"
+        for step in rest:
+            step.apply(world)
+        assert _plan(case, world) == []
+
+
+@cases(MEMSW)
+def test_v1_memory_stays_below_memsw_at_every_moment(case: dict[str, Any]) -> None:
+    """The kernel refuses a memory limit above memory+swap: the order of steps must never ask for it."""
+    world = _world(case)
+    for step in _plan(case, world):
+        step.apply(world)
+        memory = int(world.cgroups.read(GROUP, "memory", "memory.limit_in_bytes") or 0)
+        both = int(world.cgroups.read(GROUP, "memory", "memory.memsw.limit_in_bytes") or 0)
+        assert memory <= both

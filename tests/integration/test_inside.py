@@ -1,0 +1,272 @@
+"""Looking and touching inside real namespaces: everything that changes is seen there and nowhere else."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from controller.errors import StepFailed
+from controller.host.inside import NamespaceInside
+
+pytestmark = pytest.mark.root
+
+PLAIN = ("-n", "-u", "-i", "-m")
+MAPPED = ("-U", "-r", *PLAIN)
+JAIL = """
+for each in usr bin lib lib64 proc; do
+    [ -e /$each ] || continue
+    mkdir -p "$0/$each" && mount --rbind /$each "$0/$each"
+done
+exec chroot "$0" sleep 1000
+"""
+
+
+@contextlib.contextmanager
+def process(*words: str) -> Iterator[int]:
+    """The pid of the `sleep` at the end of these words, which forks once; ended with its whole session."""
+    outer = subprocess.Popen(words, start_new_session=True, stdin=subprocess.DEVNULL)
+    try:
+        yield wait_for_sleep(outer.pid)
+    finally:
+        os.killpg(outer.pid, signal.SIGKILL)
+        outer.wait(10)
+
+
+def wait_for_sleep(outer: int) -> int:
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError):
+            children = Path(f"/proc/{outer}/task/{outer}/children").read_text().split()
+            if children and Path(f"/proc/{children[0]}/comm").read_text() == "sleep\n":
+                return int(children[0])
+        time.sleep(0.005)
+    raise TimeoutError("the process did not come up in 10 s")
+
+
+@pytest.fixture(params=[PLAIN, MAPPED], ids=["plain", "userns"])
+def pid(request: pytest.FixtureRequest) -> Iterator[int]:
+    with process("unshare", *request.param, "--fork", "sleep", "1000") as found:
+        yield found
+
+
+@pytest.fixture
+def inside() -> NamespaceInside:
+    return NamespaceInside()
+
+
+def mountinfo(pid: int | str, target: str) -> list[list[str]]:
+    lines = [line.split() for line in Path(f"/proc/{pid}/mountinfo").read_text().splitlines()]
+    return [fields for fields in lines if fields[4] == target]
+
+
+def test_hostname_is_read_and_set_there_alone(inside: NamespaceInside, pid: int) -> None:
+    before = os.uname().nodename
+    assert inside.hostname(pid) == before
+    inside.set_hostname(pid, "t-boxed")
+    assert inside.hostname(pid) == "t-boxed"
+    assert os.uname().nodename == before
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("net.core.somaxconn", "77"),
+        ("net/ipv4/conf/lo/forwarding", "1"),
+        ("net.ipv4.ip_local_port_range", "2000 3000"),
+        ("kernel.shmmax", "123456"),
+        ("kernel.msgmax", "4444"),
+        ("kernel.sem", "100 200 30 40"),
+        ("fs.mqueue.msg_max", "33"),
+        ("kernel.domainname", "t-domain"),
+    ],
+)
+def test_sysctl_is_read_and_set_there_alone(inside: NamespaceInside, pid: int, key: str, value: str) -> None:
+    host = Path("/proc/sys", key if "/" in key else key.replace(".", "/"))
+    before = host.read_text()
+    inside.set_sysctl(pid, key, value)
+    assert inside.sysctl(pid, key) == value
+    assert host.read_text() == before
+
+
+@pytest.mark.parametrize("key", ["net.core.no_such_key", "net", "net..core", "net/../kernel/shmmax", ""])
+def test_absent_sysctl_is_none_and_cannot_be_set(inside: NamespaceInside, pid: int, key: str) -> None:
+    assert inside.sysctl(pid, key) is None
+    with pytest.raises(StepFailed):
+        inside.set_sysctl(pid, key, "1")
+
+
+def test_sysctl_of_the_whole_host_is_refused(inside: NamespaceInside, pid: int) -> None:
+    before = Path("/proc/sys/vm/swappiness").read_text()
+    with pytest.raises(StepFailed, match="not a key of"):
+        inside.set_sysctl(pid, "vm.swappiness", "1")
+    assert Path("/proc/sys/vm/swappiness").read_text() == before
+
+
+def test_refused_value_names_process_file_and_errno(inside: NamespaceInside, pid: int) -> None:
+    expected = rf"process {pid}: .*'many' /proc/sys/net/core/somaxconn: .*errno 22"
+    with pytest.raises(StepFailed, match=expected) as info:
+        inside.set_sysctl(pid, "net.core.somaxconn", "many")
+    assert info.value.errno == errno.EINVAL
+
+
+def test_loopback_is_raised(inside: NamespaceInside, pid: int) -> None:
+    assert inside.loopback_up(pid) is False
+    inside.raise_loopback(pid)
+    inside.raise_loopback(pid)
+    assert inside.loopback_up(pid) is True
+
+
+def test_ended_process_is_absent_and_cannot_be_changed(inside: NamespaceInside) -> None:
+    with process("unshare", *PLAIN, "--fork", "sleep", "1000") as pid:
+        pass
+    assert inside.hostname(pid) is None
+    assert inside.sysctl(pid, "net.core.somaxconn") is None
+    assert inside.loopback_up(pid) is None
+    assert inside.hostname(0) is None
+    with pytest.raises(StepFailed, match=rf"process {pid}: .*errno 3"):
+        inside.set_hostname(pid, "x")
+    with pytest.raises(StepFailed, match=str(pid)):
+        inside.mount(pid, {"destination": "/tmp", "type": "tmpfs"})
+
+
+def test_nothing_of_the_host_is_changed(inside: NamespaceInside, tmp_path: Path) -> None:
+    """A process that shares the host's namespaces is not a way to change the host."""
+    own, host = os.getpid(), os.uname().nodename
+    for change in (
+        lambda: inside.set_hostname(own, "t-wrong"),
+        lambda: inside.set_sysctl(own, "net.core.somaxconn", "1"),
+        lambda: inside.raise_loopback(own),
+        lambda: inside.mount(own, {"destination": str(tmp_path), "type": "tmpfs"}),
+    ):
+        with pytest.raises(StepFailed, match="refused"):
+            change()
+    assert os.uname().nodename == host
+    assert not mountinfo("self", str(tmp_path))
+
+
+def test_bind_read_only(inside: NamespaceInside, pid: int, tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.mkdir()
+    target.mkdir()
+    (source / "here").touch()
+    options = ["rbind", "ro", "nosuid", "nodev", "noexec"]
+    inside.mount(pid, {"destination": str(target), "source": str(source), "options": options})
+    [fields] = mountinfo(pid, str(target))
+    assert {"ro", "nosuid", "nodev", "noexec"} <= set(fields[5].split(","))
+    assert fields[6] == "-", "propagation is private: no optional fields"
+    assert os.listdir(f"/proc/{pid}/root{target}") == ["here"]
+    with pytest.raises(OSError, match="Read-only"):
+        Path(f"/proc/{pid}/root{target}/new").touch()
+    assert not mountinfo("self", str(target))
+
+
+def test_bind_of_one_file_writable(inside: NamespaceInside, pid: int, tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.write_text("outer")
+    target.touch()
+    inside.mount(pid, {"destination": str(target), "type": "bind", "source": str(source), "options": ["rw"]})
+    Path(f"/proc/{pid}/root{target}").write_text("inner")
+    assert source.read_text() == "inner"
+    assert target.read_text() == ""
+
+
+def test_mount_covers_what_is_there(inside: NamespaceInside, pid: int, tmp_path: Path) -> None:
+    for size in ("64k", "128k"):
+        options = [f"size={size}", "mode=700", "noatime"]
+        inside.mount(pid, {"destination": str(tmp_path), "type": "tmpfs", "options": options})
+    assert [fields[-1].count("size=128k") for fields in mountinfo(pid, str(tmp_path))] == [0, 1]
+    assert "noatime" in mountinfo(pid, str(tmp_path))[1][5]
+
+
+def test_tmpfs_belongs_to_the_containers_root(inside: NamespaceInside, tmp_path: Path) -> None:
+    """In a user namespace whose root is another id outside, that id owns the file system."""
+    with process("unshare", "-U", "-m", "--fork", "sleep", "1000") as pid:
+        Path(f"/proc/{pid}/uid_map").write_text("0 100000 1000")
+        Path(f"/proc/{pid}/gid_map").write_text("0 200000 1000")
+        mount = {"destination": str(tmp_path), "type": "tmpfs", "options": ["mode=755", "gid=5"]}
+        inside.mount(pid, mount)
+        seen = os.stat(f"/proc/{pid}/root{tmp_path}")
+        assert (seen.st_uid, seen.st_gid) == (100000, 200005)
+        with pytest.raises(StepFailed, match="uid 70000 does not exist in the container"):
+            inside.mount(pid, {**mount, "options": ["uid=70000"]})
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"destination": "/t-missing"}, "/t-missing: .*errno 2"),
+        ({"type": "bind", "source": "/t-missing"}, "source /t-missing: .*errno 2"),
+        ({"type": "bind", "source": "/etc", "options": ["colour=blue"]}, "colour=blue unknown"),
+        ({"options": ["size=abc"]}, "size.*errno 22"),
+        ({"type": "ext4", "source": "/dev/null"}, "ext4"),
+    ],
+)
+def test_impossible_mounts_say_why(
+    inside: NamespaceInside, pid: int, tmp_path: Path, changed: dict[str, object], message: str
+) -> None:
+    with pytest.raises(StepFailed, match=message):
+        inside.mount(pid, {"destination": str(tmp_path), "type": "tmpfs", **changed})
+    assert not mountinfo(pid, str(tmp_path))
+
+
+def test_symlinks_stay_below_the_containers_root(inside: NamespaceInside, tmp_path: Path) -> None:
+    jail, outside = tmp_path / "jail", tmp_path / "outside"
+    outside.mkdir()
+    (jail / str(outside)[1:]).mkdir(parents=True)
+    (jail / "absolute").symlink_to(outside)
+    (jail / "climbing").symlink_to(f"../../../../../../../..{outside}")
+    (jail / "magic").symlink_to(f"/proc/self/root{outside}")
+    with process("unshare", "-m", "--fork", "sh", "-ec", JAIL, str(jail)) as pid:
+        for link in ("/absolute", "/climbing"):
+            inside.mount(pid, {"destination": link, "type": "tmpfs", "options": []})
+        assert len(mountinfo(pid, str(outside))) == 2, "both landed on the jail's directory of that name"
+        with pytest.raises(StepFailed, match=f"errno {errno.ELOOP}"):
+            inside.mount(pid, {"destination": "/magic", "type": "tmpfs", "options": []})
+    assert not mountinfo("self", str(outside))
+
+
+def test_every_thread_of_ours_is_home_afterwards(inside: NamespaceInside, pid: int, tmp_path: Path) -> None:
+    inside.mount(pid, {"destination": str(tmp_path), "type": "tmpfs"})
+    inside.raise_loopback(pid)
+    inside.set_sysctl(pid, "kernel.msgmax", "4444")
+    with pytest.raises(StepFailed):
+        inside.set_hostname(pid, "x" * 100)
+    for kind in ("net", "ipc", "uts", "mnt"):
+        seen = {os.stat(f"/proc/self/task/{task}/ns/{kind}").st_ino for task in os.listdir("/proc/self/task")}
+        assert seen == {os.stat(f"/proc/{os.getppid()}/ns/{kind}").st_ino}
+    assert {os.readlink(f"/proc/self/task/{task}/root") for task in os.listdir("/proc/self/task")} == {"/"}
+
+
+def test_many_threads_get_their_own_answers(inside: NamespaceInside) -> None:
+    with contextlib.ExitStack() as stack, ThreadPoolExecutor(8) as pool:
+        pids = [stack.enter_context(process("unshare", "-u", "--fork", "sleep", "1000")) for _ in range(4)]
+        list(pool.map(lambda pid: inside.set_hostname(pid, f"t-{pid}"), pids))
+        assert list(pool.map(inside.hostname, pids * 100)) == [f"t-{pid}" for pid in pids] * 100
+
+
+def test_no_descriptor_is_left_open(inside: NamespaceInside, pid: int, tmp_path: Path) -> None:
+    def everything() -> None:
+        inside.hostname(pid)
+        inside.loopback_up(pid)
+        inside.mount(pid, {"destination": str(tmp_path), "type": "tmpfs"})
+        for bad in (
+            {"options": ["size=x"]},
+            {"destination": "/t-missing"},
+            {"type": "bind", "source": "/no"},
+        ):
+            with pytest.raises(StepFailed):
+                inside.mount(pid, {"destination": str(tmp_path), "type": "tmpfs", **bad})
+
+    everything()
+    before = len(os.listdir("/proc/self/fd"))
+    everything()
+    assert len(os.listdir("/proc/self/fd")) == before

@@ -1,0 +1,102 @@
+"""Worlds to test in without a kernel: facts of the three layouts, and a cgroup tree in memory.
+
+`MemoryCgroups` is held to the same contract as the real driver by tests/contracts/test_cgroups_contract.py.
+"""
+
+from __future__ import annotations
+
+import errno
+
+from controller.errors import KnobRefused, StepFailed
+from controller.model.facts import CORE, Facts, Hierarchy
+
+V1_MOUNTS = (
+    Hierarchy("/sys/fs/cgroup/cpu", 1, ("cpu",)),
+    Hierarchy("/sys/fs/cgroup/cpuset", 1, ("cpuset",)),
+    Hierarchy("/sys/fs/cgroup/freezer", 1, ("freezer",)),
+    Hierarchy("/sys/fs/cgroup/memory", 1, ("memory",)),
+    Hierarchy("/sys/fs/cgroup/pids", 1, ("pids",)),
+)
+V2_MOUNT = Hierarchy("/sys/fs/cgroup", 2, ("cpu", "cpuset", "memory", "pids"))
+UNIFIED = Hierarchy("/sys/fs/cgroup/unified", 2, ())
+LAYOUTS = {"v1": V1_MOUNTS, "v2": (V2_MOUNT,), "hybrid": (*V1_MOUNTS, UNIFIED), "none": ()}
+
+
+def facts(layout: str, *, without: tuple[str, ...] = (), swap_limits: bool = True) -> Facts:
+    """A host of four cpus and one memory node."""
+    hierarchies = tuple(
+        Hierarchy(each.mount, each.version, tuple(name for name in each.subsystems if name not in without))
+        for each in LAYOUTS[layout]
+    )
+    return Facts(
+        hierarchies=tuple(each for each in hierarchies if each.subsystems or each.version == 2),
+        page_size=4096,
+        cpus=frozenset(range(4)),
+        mems=frozenset({0}),
+        kernel="6.12.0",
+        machine="x86_64",
+        boot_id="boot",
+        swap_limits=swap_limits,
+    )
+
+
+class MemoryCgroups:
+    """The Cgroups port without a kernel: groups are dictionaries, written text is read back as written."""
+
+    def __init__(self, known: Facts) -> None:
+        self._facts = known
+        self._groups: dict[str, dict[str, dict[str, str]]] = {}
+
+    def fill(self, group: str, files: dict[str, str]) -> None:
+        """Put files into the group in every hierarchy, whatever their subsystem."""
+        for each in self._facts.hierarchies:
+            self._groups.setdefault(each.mount, {}).setdefault(group, {}).update(files)
+
+    def children(self, group: str) -> frozenset[str]:
+        prefix = group + "/"
+        paths = {path for groups in self._groups.values() for path in groups}
+        return frozenset(path.removeprefix(prefix).split("/")[0] for path in paths if path.startswith(prefix))
+
+    def present(self, group: str) -> frozenset[str]:
+        return frozenset(mount for mount, groups in self._groups.items() if group in groups)
+
+    def create(self, group: str) -> None:
+        for each in self._facts.hierarchies:
+            groups = self._groups.setdefault(each.mount, {})
+            groups.setdefault(group, {"cgroup.procs": ""})
+
+    def remove(self, group: str) -> None:
+        for groups in self._groups.values():
+            for path in [path for path in groups if path == group or path.startswith(group + "/")]:
+                del groups[path]
+
+    def read(self, group: str, subsystem: str, file: str) -> str | None:
+        hierarchy = self._facts.hierarchy(subsystem)
+        if hierarchy is None:
+            return None
+        return self._groups.get(hierarchy.mount, {}).get(group, {}).get(file)
+
+    def write(self, group: str, subsystem: str, file: str, value: str) -> None:
+        hierarchy = self._facts.hierarchy(subsystem)
+        if hierarchy is None:
+            raise StepFailed(f"no {subsystem}")
+        files = self._groups.get(hierarchy.mount, {}).get(group)
+        if files is None:
+            raise KnobRefused(f"{hierarchy.path(group)}/{file}", value, errno.ENOENT)
+        files[file] = UNLIMITED_V1.get((file, value), value)
+        if file == "cgroup.freeze" and subsystem == CORE:
+            files["cgroup.events"] = f"populated 1\nfrozen {value}"
+
+    def enter(self, group: str, pid: int) -> None:
+        for each in self._facts.hierarchies:
+            for path, files in self._groups.get(each.mount, {}).items():
+                members = [member for member in files.get("cgroup.procs", "").split() if member != str(pid)]
+                files["cgroup.procs"] = "\n".join([*members, str(pid)] if path == group else members)
+
+
+LARGEST = "9223372036854771712"
+UNLIMITED_V1 = {
+    ("memory.limit_in_bytes", "-1"): LARGEST,
+    ("memory.memsw.limit_in_bytes", "-1"): LARGEST,
+    ("memory.soft_limit_in_bytes", "-1"): LARGEST,
+}
