@@ -99,6 +99,7 @@ class App:
             )
             service.on_signals(daemon.stop, daemon.reload)
             files = self._source(source).watch(daemon.reload)
+            self.keeper.guard(lambda: told.event(self._keeper_replaced()))
             try:
                 daemon.run(
                     lambda: self._ready(source, told),
@@ -163,8 +164,11 @@ class App:
             left = summary.take_down(chosen, reconciler, self.host, told, deadline_ms=int(wait_s * 1000))
             for each in chosen - set(left):
                 self.conditions.remove(each)
+            if not names and not left:
+                self.store.clear()
             if not existing(self.places.group, self.host):
                 self.keeper.stop()
+                self.places.sweep()
             return left
 
     def execute(self, name: str, command: tuple[str, ...]) -> int:
@@ -223,6 +227,10 @@ class App:
             verbose=self.settings.verbose, log_format=self.settings.log_format, colours=sys.stderr.isatty()
         )
         return Tellers(self.journal.append, log.Console().event)
+
+    def _keeper_replaced(self) -> Event:
+        message = "the keeper had ended and was replaced; no log line is lost"
+        return Event(self.host.clock.now_ms(), "", "KeeperReplaced", message, level="warning")
 
     def _ready(self, source: str, told: EventLog) -> None:
         service.notify(f"READY=1\nMAINPID={os.getpid()}")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import shutil
 from dataclasses import dataclass
 
 
@@ -71,3 +74,11 @@ class Places:
     @property
     def lock(self) -> str:
         return f"{self.run}/controller.lock"
+
+    def sweep(self) -> None:
+        """Remove the directories of an instance that holds nothing any more; the events stay readable."""
+        for directory in (self.bundles, self.records, self.conditions, self.runtime, self.keeper):
+            shutil.rmtree(directory, ignore_errors=True)
+        for directory in (self.layers, self.logs, self.state):
+            with contextlib.suppress(OSError):
+                os.rmdir(directory)

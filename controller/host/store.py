@@ -33,6 +33,10 @@ class DesiredFile:
         text = json.dumps({"version": self._version, "desired": desired.to_json()})
         write_atomic(self._places.desired, text, durable=True)
 
+    def clear(self) -> None:
+        """Forget what was desired: somebody said so."""
+        remove_file(self._places.desired)
+
 
 def _unparsed(desired: DesiredSet) -> DesiredSet:
     files = {path: replace(state, digest="") for path, state in desired.files.items()}

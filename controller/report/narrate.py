@@ -47,7 +47,7 @@ def _event(step: Step, result: Result, *, edited: bool, at: int) -> Event:
         return _exited(step, at)
     if isinstance(step, RemoveRecord):
         return Event(at, name, "Removed", "every trace of it is gone")
-    if step.change and result.last.subject.pid and step.change[1] != "absent":
+    if step.change and result.last.subject.pid and step.change[1] not in {"absent", "incomplete"}:
         key, old, new = step.change
         kind = "Changed" if edited else "Repaired"
         return Event(at, name, kind, step.text, key=key, old=old, new=new)

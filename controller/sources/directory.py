@@ -1,6 +1,7 @@
 """A directory of spec files, or one file: what is in it now, and a nudge when that changes.
 
-Never half a file: one that somebody has open for writing keeps its last text until it is closed. Never outside: symlinks
+Never half a file: one that somebody has open for writing keeps its last text until it is closed. Never
+outside: symlinks
 are followed only to regular files below the source, as Kubernetes' `..data` swap needs it.
 """
 
@@ -63,7 +64,9 @@ class DirectorySource:
             problems: list[Problem] = []
             for path in self._spec_paths(problems):
                 if len(files) >= MAX_FILES:
-                    problems.append(_problem(self._path, f"more than {MAX_FILES} spec files: the rest is not read"))
+                    problems.append(
+                        _problem(self._path, f"more than {MAX_FILES} spec files: the rest is not read")
+                    )
                     break
                 found = self._read(path, problems)
                 if found:

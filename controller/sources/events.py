@@ -54,7 +54,9 @@ class Watch:
             self.degraded = ""
         except OSError as error:
             self._observer = None
-            self.degraded = f"inotify does not work ({os.strerror(error.errno or 0)}): looking every {POLL_S} s"
+            self.degraded = (
+                f"inotify does not work ({os.strerror(error.errno or 0)}): looking every {POLL_S} s"
+            )
 
     def _observe(self) -> None:
         from watchdog.events import FileSystemEvent, FileSystemEventHandler  # noqa: PLC0415

@@ -4,6 +4,8 @@ It starts runtimes, and so becomes the parent of every container's init; it read
 down how they end. It decides nothing, imports little, and may be killed: a new one takes over.
 """
 
+from __future__ import annotations
+
 import fcntl
 import json
 import os
@@ -15,6 +17,10 @@ import time
 
 from containers import Containers
 from launches import Launches
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # the keeper is small: typing is for the checker alone
+    from typing import Any
 
 VERSION = 1
 IDLE_S = 5.0
@@ -42,7 +48,7 @@ class Connection:
         self.descriptors.extend(descriptors)
         return bool(data) and len(self.data) < MAX_REQUEST
 
-    def answer(self, value: dict, descriptors: tuple[int, ...] = ()) -> None:
+    def answer(self, value: dict[str, Any], descriptors: tuple[int, ...] = ()) -> None:
         """An answer that nobody waits for any more is no failure."""
         text = json.dumps(value).encode() + b"\n"
         try:
@@ -154,7 +160,7 @@ class Keeper:
                 self._containers.ended(pid, started, status)
 
     def _impatient(self) -> bool:
-        return self._launches.pending or self._containers.orphaned
+        return bool(self._launches.pending or self._containers.orphaned)
 
     def _idle(self) -> bool:
         now = time.monotonic()

@@ -1,11 +1,18 @@
 """The containers that the keeper holds: their log pipes, and how they end."""
 
+from __future__ import annotations
+
+import contextlib
 import os
 import select
 import time
 
 import proc
 from logbook import Logbook, Stream
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # the keeper is small: typing is for the checker alone
+    from typing import Any
 
 REMEMBERED = 1000
 EXIT_PATIENCE_S = 2.0
@@ -43,11 +50,13 @@ class Containers:
         """Some init is not a child of this keeper, so nobody tells when it has been reaped."""
         return any(each.gone_at for each in self._held.values())
 
-    def open_book(self, request: dict) -> Logbook:
+    def open_book(self, request: dict[str, Any]) -> Logbook:
         log = request["log"]
         return Logbook(f"{self._log_dir}/{request['container']}", log["max_bytes"], log["files"])
 
-    def hold(self, request: dict, pid: int, started: int, stdout: int, stderr: int, book: Logbook) -> None:
+    def hold(
+        self, request: dict[str, Any], pid: int, started: int, stdout: int, stderr: int, book: Logbook
+    ) -> None:
         """Take a container whose runtime has just succeeded; one of the same name before it has ended."""
         name = request["container"]
         self._drop(name)
@@ -73,7 +82,7 @@ class Containers:
             if file.endswith(".json") and name not in self._held:
                 self._take_over_one(name, proc.read_json(self._known(name)), [])
 
-    def adopt(self, request: dict, descriptors: list[int]) -> bool:
+    def adopt(self, request: dict[str, Any], descriptors: list[int]) -> bool:
         """The controller still had the read ends of a container whose keeper is gone."""
         name = request["container"]
         held = self._held.get(name)
@@ -83,7 +92,7 @@ class Containers:
             os.close(each)
         return True
 
-    def _take_over_one(self, name: str, known: dict, descriptors: list[int]) -> bool:
+    def _take_over_one(self, name: str, known: dict[str, Any], descriptors: list[int]) -> bool:
         if not known:
             return False
         members = [int(word) for word in proc.read(known["members"]).split()]
@@ -94,7 +103,7 @@ class Containers:
             return False
         held = Held(name, known["pid"], known["started"], self.open_book({"container": name, **known}))
         self._held[name] = held
-        self._listen(held, *(pipes + [-1, -1])[:2])
+        self._listen(held, *[*pipes, -1, -1][:2])
         held.pidfd = _pidfd(known["pid"]) if alive else -1
         if held.pidfd >= 0:
             self._by_descriptor[held.pidfd] = held
@@ -158,10 +167,8 @@ class Containers:
             "signal": os.WTERMSIG(status) if status is not None and os.WIFSIGNALED(status) else 0,
             "at": time.time_ns() // 1_000_000,
         }
-        try:
+        with contextlib.suppress(OSError):
             proc.write_json(f"{self._run_dir}/exits/{held.name}.json", value)
-        except OSError:
-            pass
         held.exited, held.gone_at = True, 0.0
         self._drop_if_done(held)
 

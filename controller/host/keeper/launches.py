@@ -1,5 +1,8 @@
 """Launches under way: a forked child that becomes the runtime, until it has ended and said init's pid."""
 
+from __future__ import annotations
+
+import fcntl
 import json
 import os
 import signal
@@ -9,6 +12,13 @@ import proc
 from containers import Containers
 from launching import become_runtime
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # the keeper is small: typing is for the checker alone
+    from collections.abc import Callable
+    from typing import Any
+
+    Answer = Callable[..., None]
+
 PIPE_BYTES = 256 * 1024
 F_SETPIPE_SZ = 1031
 
@@ -16,7 +26,9 @@ F_SETPIPE_SZ = 1031
 class Launch:
     """One call of the runtime: its process, the read ends of its three pipes, and who waits for it."""
 
-    def __init__(self, request: dict, answer: object, report: int, stdout: int, stderr: int) -> None:
+    def __init__(
+        self, request: dict[str, Any], answer: Answer, report: int, stdout: int, stderr: int
+    ) -> None:
         self.request, self.answer = request, answer
         self.report, self.stdout, self.stderr = report, stdout, stderr
         self.deadline = time.monotonic() + request["timeout_ms"] / 1000
@@ -34,7 +46,7 @@ class Launches:
     def pending(self) -> bool:
         return bool(self._running)
 
-    def start(self, request: dict, answer: object) -> None:
+    def start(self, request: dict[str, Any], answer: Answer) -> None:
         """Fork; the child keeps the write ends, this process the read ends."""
         pipes = [os.pipe2(os.O_CLOEXEC) for _ in range(3)]
         (report, report_write), (stdout, stdout_write), (stderr, stderr_write) = pipes
@@ -78,7 +90,7 @@ class Launches:
         launch.answer({"ok": True, "pid": pid, "start_time": started}, (launch.stdout, launch.stderr))
         self._containers.hold(launch.request, pid, started, launch.stdout, launch.stderr, book)
 
-    def _failed(self, launch: Launch, status: int, said: dict) -> None:
+    def _failed(self, launch: Launch, status: int, said: dict[str, Any]) -> None:
         words = "".join(_rest(each) for each in (launch.stderr, launch.stdout)).strip()
         answer = {"ok": False, "status": status, "expired": launch.expired, "output": words[-2000:], **said}
         launch.answer(answer)
@@ -96,8 +108,6 @@ def _rest(descriptor: int) -> str:
 
 
 def _enlarge(descriptor: int) -> None:
-    import fcntl  # noqa: PLC0415
-
     try:
         fcntl.fcntl(descriptor, F_SETPIPE_SZ, PIPE_BYTES)
     except OSError:

@@ -4,10 +4,16 @@ Whatever is mounted here is seen by the runtime and copied into the container; i
 so nothing can leak into the host's mount table.
 """
 
+from __future__ import annotations
+
 import ctypes
 import json
 import os
 import signal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # the keeper is small: typing is for the checker alone
+    from typing import Any
 
 CLONE_NEWNS, CLONE_NEWUSER = 0x00020000, 0x10000000
 MS_REC, MS_BIND, MS_SLAVE = 0x4000, 0x1000, 0x80000
@@ -26,7 +32,7 @@ class MountAttr(ctypes.Structure):
     _fields_ = [(name, ctypes.c_uint64) for name in ("attr_set", "attr_clr", "propagation", "userns_fd")]
 
 
-def become_runtime(request: dict, stdout: int, stderr: int, report: int) -> None:
+def become_runtime(request: dict[str, Any], stdout: int, stderr: int, report: int) -> None:
     """Never returns. A failure before exec goes to `report` as one JSON object."""
     place = "start"
     try:
@@ -64,16 +70,16 @@ def _take_streams(stdout: int, stderr: int) -> None:
         os.dup2(os.open(f"/proc/self/fd/{source}", os.O_RDWR), target)
 
 
-def _bind(operation: dict) -> None:
+def _bind(operation: dict[str, Any]) -> None:
     _mount(operation["source"], operation["target"], None, MS_BIND | MS_REC, "")
 
 
-def _overlay(operation: dict) -> None:
+def _overlay(operation: dict[str, Any]) -> None:
     options = f"lowerdir={operation['lower']},upperdir={operation['upper']},workdir={operation['work']}"
     _mount("overlay", operation["target"], "overlay", 0, options)
 
 
-def _idmap(operation: dict) -> None:
+def _idmap(operation: dict[str, Any]) -> None:
     """mount_setattr(2): a detached copy of the mount, seen through a user namespace with these maps."""
     tree = _syscall(
         SYS_OPEN_TREE,
@@ -92,7 +98,7 @@ def _idmap(operation: dict) -> None:
 MOUNTS = {"bind": _bind, "overlay": _overlay, "idmap": _idmap}
 
 
-def _user_namespace(uids: list, gids: list) -> int:
+def _user_namespace(uids: list[list[int]], gids: list[list[int]]) -> int:
     """A descriptor of a user namespace with these maps; the process that made it has ended."""
     ready_read, ready_write = os.pipe()
     pid = os.fork()

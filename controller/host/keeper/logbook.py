@@ -3,6 +3,8 @@
 `2026-01-02T03:04:05.123456789Z stdout F text`; a part of a line longer than 16 KiB has P for F.
 """
 
+from __future__ import annotations
+
 import os
 import time
 

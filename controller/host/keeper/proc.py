@@ -1,9 +1,15 @@
 """What the keeper asks /proc, and the small files it keeps."""
 
+from __future__ import annotations
+
 import fcntl
 import json
 import os
 import struct
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # the keeper is small: typing is for the checker alone
+    from typing import Any
 
 PIDFD_GET_INFO = 0xC040FF0B
 PIDFD_INFO_EXIT = 1 << 3
@@ -24,7 +30,7 @@ def read(path: str) -> str:
         return ""
 
 
-def read_json(path: str) -> dict:
+def read_json(path: str) -> dict[str, Any]:
     try:
         value = json.loads(read(path))
     except ValueError:
@@ -32,7 +38,7 @@ def read_json(path: str) -> dict:
     return value if isinstance(value, dict) else {}
 
 
-def write_json(path: str, value: dict) -> None:
+def write_json(path: str, value: dict[str, Any]) -> None:
     temporary = path + ".tmp"
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     os.write(descriptor, json.dumps(value).encode())
