@@ -48,7 +48,9 @@ def cases(chosen: list[dict[str, Any]]) -> Any:
 
 
 def _world(case: dict[str, Any]) -> Any:
-    known = facts(case["layout"], without=tuple(case.get("without", ())), swap_limits=case.get("swapLimits", True))
+    known = facts(
+        case["layout"], without=tuple(case.get("without", ())), swap_limits=case.get("swapLimits", True)
+    )
     cgroups = MemoryCgroups(known)
     if "live" in case:
         cgroups.fill(GROUP, {file: str(text) for file, text in case["live"].items()})
@@ -92,7 +94,9 @@ def test_interrupted_anywhere_it_resumes_to_the_same_state(case: dict[str, Any])
         for step in whole[:count]:
             step.apply(world)
         rest = _plan(case, world)
-        assert {step.key for step in rest} == {step.key for step in whole[count:]}, "resuming does what is left"
+        assert {step.key for step in rest} == {step.key for step in whole[count:]}, (
+            "resuming does what is left"
+        )
         for step in rest:
             step.apply(world)
         assert _plan(case, world) == []
