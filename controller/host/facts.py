@@ -28,6 +28,7 @@ def look(runtime: Runtime | None) -> Facts:
         machine=os.uname().machine,
         boot_id=(read_text("/proc/sys/kernel/random/boot_id") or "").strip(),
         swap_limits=detect.swap_limits(found),
+        named=detect.named(),
         runtime=runtime,
     )
 

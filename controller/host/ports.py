@@ -228,6 +228,8 @@ class EventLog(Protocol):
 class Tracker(Protocol):
     """Nudges from the kernel about one container."""
 
-    def track(self, name: str, pid: int, group: str) -> None: ...
+    def track(self, name: str, pid: int, group: str) -> bool:
+        """Whether anything was not watched before: it may have changed since it was looked at."""
+        ...
 
     def untrack(self, name: str) -> None: ...

@@ -50,16 +50,21 @@ class KernelWatch:
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
         self._thread.start()
 
-    def track(self, name: str, pid: int, group: str) -> None:
-        """Watch a container's init and its cgroup directories; what is watched already costs nothing."""
+    def track(self, name: str, pid: int, group: str) -> bool:
+        """Watch a container's init and its cgroup directories; what is watched already costs nothing.
+
+        True when anything is watched anew: it may have changed since it was looked at.
+        """
         with self._lock:
-            if name not in self._watches:
+            fresh = name not in self._watches
+            if fresh:
                 self._watch_directories(name, tuple(each.path(group) for each in self._facts.hierarchies))
             known = self._pids.get(name)
             if known and known[0] != pid:
                 self._drop_pid(name)
             if pid and name not in self._pids:
                 self._watch_pid(name, pid)
+            return fresh
 
     def untrack(self, name: str) -> None:
         with self._lock:

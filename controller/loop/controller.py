@@ -190,7 +190,8 @@ class Controller:
             self._bury(name)
             return
         pid = result.last.subject.pid
-        self._tracker.track(name, pid, result.last.subject.group)
+        if self._tracker.track(name, pid, result.last.subject.group):
+            self.queue.add(name)
         now = time.monotonic()
         if result.error and result.error.retry:
             memory.failures += 1

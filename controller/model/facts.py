@@ -48,7 +48,10 @@ class Runtime:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """One look at the host. `swap_limits`: the memory subsystem can limit swap."""
+    """One look at the host. `swap_limits`: the memory subsystem can limit swap.
+
+    `named`: mounts of v1 hierarchies without a subsystem (name=systemd): masu puts nothing there, but runc does.
+    """
 
     hierarchies: tuple[Hierarchy, ...]
     page_size: int
@@ -58,6 +61,7 @@ class Facts:
     machine: str
     boot_id: str
     swap_limits: bool
+    named: tuple[str, ...] = ()
     runtime: Runtime | None = None
     missing: Mapping[str, str] = field(default_factory=dict)
 

@@ -16,8 +16,15 @@ SILENT = frozenset(
 
 
 def events(result: Result, *, edited: bool, at: int) -> Iterator[Event]:
-    """Pure. One event per step that people care about; `edited`: the spec has changed since the last look."""
+    """Pure. One event per step that people care about; `edited`: the spec has changed since the last look.
+
+    A key that was set before in the same look is set again only because somebody else changed it in between.
+    """
+    seen: set[str] = set()
     for outcome in result.outcomes:
+        key = _key(outcome)
+        again = bool(key) and key in seen
+        seen.add(key)
         if outcome.error:
             yield Event(
                 at,
@@ -28,7 +35,7 @@ def events(result: Result, *, edited: bool, at: int) -> Iterator[Event]:
                 level="warning",
             )
         elif outcome.step.kind not in SILENT:
-            yield _event(outcome.step, result, edited=edited, at=at)
+            yield _event(outcome.step, result, edited=edited and not again, at=at)
 
 
 def _key(outcome: Outcome) -> str:

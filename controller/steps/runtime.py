@@ -250,6 +250,7 @@ class LaunchContainer(Step):
         recipe = host.runtime.recipe(self.container, self.group, root)
         record = newborn(host, self)
         host.records.write(record)
+        thaw(host, self.group)  # whoever enters a frozen cgroup is frozen, the runtime included
         launched = host.runtime.launch(recipe)
         host.records.write(born(host, record, launched))
         return None

@@ -23,6 +23,15 @@ def hierarchies() -> tuple[Hierarchy, ...]:
     return tuple(sorted(found))
 
 
+def named() -> tuple[str, ...]:
+    """Mounts of v1 hierarchies that have a name and no subsystem."""
+    return tuple(
+        mount
+        for mount, kind, options in _cgroup_mounts()
+        if kind == "cgroup" and any(option.startswith("name=") for option in options)
+    )
+
+
 def _cgroup_mounts() -> list[tuple[str, str, frozenset[str]]]:
     mounts = []
     for line in (read_text("/proc/self/mounts") or "").splitlines():

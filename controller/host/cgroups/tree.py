@@ -46,11 +46,11 @@ class CgroupTree:
 
     def remove(self, group: str) -> None:
         """Remove the group and whatever was made below it, everywhere; the masu parents go when empty."""
-        for each in self._facts.hierarchies:
-            _remove_tree(each.path(group))
+        for mount in (*(each.mount for each in self._facts.hierarchies), *self._facts.named):
+            _remove_tree(mount + group)
             for parent in _parents(group):
                 try:
-                    os.rmdir(each.path(parent))
+                    os.rmdir(mount + parent)
                 except OSError:
                     break
 

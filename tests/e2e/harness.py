@@ -1,0 +1,232 @@
+"""Runs the installed `masu` as a process, in an instance of its own, and looks at the world it makes."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+MASU = [sys.executable, "-m", "controller"]
+ROOTFS = "/opt/masu/rootfs/busybox"
+CHECKOUT = Path(__file__).resolve().parents[2]
+WAIT_S = float(os.environ.get("MASU_TEST_WAIT", "10"))
+
+
+def container(name: str = "web", **spec: Any) -> dict[str, Any]:
+    """A small container that runs until it is stopped; `spec` replaces or adds sections."""
+    defaults: dict[str, Any] = {
+        "rootfs": {"path": ROOTFS},
+        "process": {"args": ["/bin/sleep", "100000"], "stop": {"grace": "0s"}},
+    }
+    for section, value in spec.items():
+        before = defaults.get(section)
+        defaults[section] = (
+            {**before, **value} if isinstance(before, dict) and isinstance(value, dict) else value
+        )
+    return {"apiVersion": "masu/v1", "kind": "Container", "metadata": {"name": name}, "spec": defaults}
+
+
+def until(condition: Callable[[], Any], what: str, wait_s: float = WAIT_S) -> Any:
+    """The first true value of `condition`; fails with `what` after `wait_s` seconds."""
+    deadline = time.monotonic() + wait_s
+    while True:
+        found = condition()
+        if found:
+            return found
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {wait_s} s: {what}")
+        time.sleep(0.005)
+
+
+class Masu:
+    """One instance with its source directory; `close` takes everything away, whatever has happened."""
+
+    def __init__(self, directory: Path, runtime: str = "crun") -> None:
+        self.instance = "t-" + secrets.token_hex(4)
+        self.source = directory / "specs"
+        self.source.mkdir()
+        self.runtime = runtime
+        self.daemon: subprocess.Popen[bytes] | None = None
+        self._log = (directory / "daemon.log").open("wb")
+        self._log_path = directory / "daemon.log"
+
+    # --- desired state ---
+
+    def write(self, *documents: dict[str, Any], file: str = "web.yaml") -> Path:
+        """Rename a spec file into place, as editors and deploy tools do."""
+        temporary, target = self.source / f".{file}.tmp", self.source / file
+        temporary.write_text(yaml.safe_dump_all(documents, sort_keys=False))
+        temporary.rename(target)
+        return target
+
+    def write_text(self, text: str, file: str) -> Path:
+        temporary, target = self.source / f".{file}.tmp", self.source / file
+        temporary.write_text(text)
+        temporary.rename(target)
+        return target
+
+    # --- the program ---
+
+    def start(self, *arguments: str, env: dict[str, str] | None = None) -> None:
+        """`masu run` in the background; returns when it says that it is ready."""
+        argv = [*self._argv(), "run", *arguments, str(self.source)]
+        self.daemon = subprocess.Popen(
+            argv, cwd=CHECKOUT, stdout=self._log, stderr=self._log, env={**os.environ, **(env or {})}
+        )
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """End the daemon and wait for it."""
+        if self.daemon is None:
+            return 0
+        self.daemon.send_signal(number)
+        code = self.daemon.wait(timeout=20)
+        self.daemon = None
+        return code
+
+    def run(
+        self, *arguments: str, env: dict[str, str] | None = None, timeout: float = 60
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*self._argv(), *arguments],
+            cwd=CHECKOUT,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+            env={**os.environ, **(env or {})},
+        )
+
+    def apply(self, *arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        return self.run("apply", *arguments, str(self.source), env=env)
+
+    def plan(self) -> dict[str, Any]:
+        value: dict[str, Any] = json.loads(self.run("plan", "-o", "json", str(self.source)).stdout)
+        return value
+
+    def _argv(self) -> list[str]:
+        return [*MASU, "--instance", self.instance, "--runtime", self.runtime]
+
+    # --- the world ---
+
+    def status(self, name: str = "web") -> dict[str, Any]:
+        whole = json.loads(self.run("status", "-o", "json").stdout)
+        found = [each for each in whole["containers"] if each["name"] == name]
+        return found[0] if found else {}
+
+    def record(self, name: str = "web") -> dict[str, Any]:
+        try:
+            value: dict[str, Any] = json.loads(
+                Path(f"/run/masu/{self.instance}/records/{name}.json").read_text()
+            )
+        except (OSError, ValueError):
+            return {}
+        return value
+
+    def pid(self, name: str = "web") -> int:
+        """Init's pid when the record says running and the process is really there, else 0."""
+        record = self.record(name)
+        pid = int(record.get("pid", 0)) if record.get("phase") == "running" else 0
+        return pid if pid and _alive(pid) else 0
+
+    def running(self, name: str = "web", wait_s: float = WAIT_S) -> int:
+        found: int = until(lambda: self.pid(name), f"{name} runs; {self.log()[-1500:]}", wait_s)
+        return found
+
+    def restarted(self, before: int, name: str = "web") -> int:
+        def changed() -> int:
+            pid = self.pid(name)
+            return pid if pid not in {0, before} else 0
+
+        found: int = until(changed, f"{name} has another init than {before}; {self.log()[-1500:]}")
+        return found
+
+    def events(self) -> list[dict[str, Any]]:
+        lines = self.run("events", "-o", "json").stdout.splitlines()
+        return [json.loads(line) for line in lines]
+
+    def log(self) -> str:
+        return self._log_path.read_text(errors="replace")
+
+    def traces(self, name: str = "*") -> list[str]:
+        """Everything on the host that carries the name: must be empty after a removal."""
+        run, state = Path("/run/masu") / self.instance, Path("/var/lib/masu") / self.instance
+        patterns = [
+            (run, f"records/{name}.json"),
+            (run, f"bundles/{name}"),
+            (run, f"runtime/{name}"),
+            (run, f"conditions/{name}.json"),
+            (run, f"keeper/exits/{name}.json"),
+            (run, f"keeper/pipes/{name}.json"),
+            (state, f"layers/{name}"),
+            (state, f"logs/{name}"),
+        ]
+        found = [str(path) for base, pattern in patterns for path in base.glob(pattern)]
+        for mount in cgroup_mounts():
+            found += [str(path) for path in Path(mount).glob(f"masu/{self.instance}/{name}") if path.is_dir()]
+        mounts = Path("/proc/self/mounts").read_text()
+        return found + [line for line in mounts.splitlines() if self.instance in line]
+
+    def processes(self) -> list[int]:
+        """Every process in the instance's cgroups, in any hierarchy."""
+        pids: set[int] = set()
+        for mount in cgroup_mounts():
+            for file in Path(mount).glob(f"masu/{self.instance}/**/cgroup.procs"):
+                pids.update(int(word) for word in file.read_text().split())
+        return sorted(pid for pid in pids if _alive(pid))
+
+    def close(self) -> None:
+        """Stop the daemon, remove every container, and make sure of it."""
+        if self.daemon and self.daemon.poll() is None:
+            self.daemon.kill()
+            self.daemon.wait()
+        self.run("down", "--all", "--wait", "20s")
+        left, alive = self.traces(), self.processes()
+        for base in ("/run/masu", "/var/lib/masu"):
+            shutil.rmtree(f"{base}/{self.instance}", ignore_errors=True)
+        self._log.close()
+        assert not left, f"left behind: {left}"
+        assert not alive, f"still running: {alive}"
+
+
+def cgroup_mounts() -> list[str]:
+    lines = Path("/proc/self/mounts").read_text().splitlines()
+    return [line.split()[1] for line in lines if line.split()[2] in {"cgroup", "cgroup2"}]
+
+
+def knob(masu: Masu, name: str, v1: str, v2: str) -> Path:
+    """The path of a cgroup file on this host; v1 as `subsystem/file`."""
+    subsystem, file = v1.split("/")
+    mounts = {line.split()[1]: line.split() for line in Path("/proc/self/mounts").read_text().splitlines()}
+    for mount, fields in mounts.items():
+        if fields[2] == "cgroup" and subsystem in fields[3].split(","):
+            return Path(mount) / "masu" / masu.instance / name / file
+    unified = next(mount for mount, fields in mounts.items() if fields[2] == "cgroup2")
+    return Path(unified) / "masu" / masu.instance / name / v2
+
+
+def memory_max(masu: Masu, name: str = "web") -> Path:
+    return knob(masu, name, "memory/memory.limit_in_bytes", "memory.max")
+
+
+def set_knob(path: Path, value: str) -> None:
+    """Behind masu's back."""
+    with path.open("w") as file:
+        file.write(value)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return text[text.rindex(")") + 2] not in "ZX"
