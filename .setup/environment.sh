@@ -1,5 +1,6 @@
 # shellcheck shell=bash
 # The virtual environment in .venv of the checkout. Sourced by install.sh; defines functions only.
+# shellcheck disable=SC2154 # install.sh sets purpose and release
 
 make_environment() { # a test environment also serves `run`
     local stamp
@@ -31,7 +32,7 @@ fill_environment() {
     [ "$purpose" = run ] || target='.[dev]'
     .venv/bin/python -m pip --version >/dev/null 2>&1 || "$python" -m venv --clear .venv ||
         die "$python cannot make a virtual environment: install its venv and ensurepip modules"
-    .venv/bin/python -m pip install --quiet --no-input --disable-pip-version-check -e "$target" ||
+    .venv/bin/python -m pip install -qq --no-input --disable-pip-version-check -e "$target" ||
         die "pip could not install masu's Python packages: see its message above, then run this again"
     .venv/bin/python -m compileall -q controller
 }

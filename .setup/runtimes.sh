@@ -1,6 +1,7 @@
 # shellcheck shell=bash
 # crun, runc and criu that work on this kernel: the distribution's where they do, otherwise a newer Debian's in
 # a private prefix, each with its own loader and libraries beside it. Sourced by install.sh.
+# shellcheck disable=SC2154 # install.sh sets purpose and release
 
 NEWER=forky # the Debian release they are taken from
 
@@ -12,9 +13,10 @@ make_runtimes() { # the stamp names the kernel: what works is asked again after 
     if [ "$(cat "$PREFIX/.runtimes" 2>/dev/null)" = "$stamp" ] && all_present; then
         return 0
     fi
-    if [ ! -d "$built" ] && ! distribution_serves; then
-        build_runtimes "$built"
+    if [ -d "$built" ] || ! distribution_serves; then
+        [ -d "$built" ] || build_runtimes "$built"
         use_runtimes "$built"
+        probe "$PREFIX/bin/" || true
     fi
     [ -z "$broken" ] || say "$broken: masu doctor says what that means for this host"
     printf '%s\n' "$stamp" >"$PREFIX/.runtimes"
@@ -53,7 +55,8 @@ starts_container() { # program: runs /bin/true of the demo root file system, and
 	{"ociVersion": "1.0.2", "hostname": "set-up",
 	 "root": {"path": "$PREFIX/rootfs/busybox", "readonly": true},
 	 "process": {"args": ["/bin/true"], "cwd": "/", "env": ["PATH=/bin"], "user": {"uid": 0, "gid": 0}},
-	 "mounts": [{"destination": "/proc", "type": "proc", "source": "proc"}],
+	 "mounts": [{"destination": "/proc", "type": "proc", "source": "proc"},
+	            {"destination": "/dev", "type": "tmpfs", "source": "tmpfs"}],
 	 "linux": {"cgroupsPath": "/masu-set-up-$$", "namespaces": [{"type": "pid"}, {"type": "mount"}, {"type": "uts"}]}}
 	END
     # crun refuses the hybrid layout unless it sees the cgroup2 mount alone; masu runs it in the same way.
@@ -125,10 +128,10 @@ copy_libraries() { # program or library in the tree
 
 use_runtimes() { # path
     ln -sfn "$(basename "$1")/bin" "$PREFIX/.bin"
-    if [ -d "$PREFIX/bin" ] && [ ! -L "$PREFIX/bin" ]; then
-        rm -rf "${PREFIX:?}/bin" "$PREFIX/lib"
+    if [ -d "$PREFIX/bin" ] && [ ! -L "$PREFIX/bin" ]; then # put there by hand
+        mv -T "$PREFIX/bin" "$PREFIX/.new-bin"
     fi
     mv -T "$PREFIX/.bin" "$PREFIX/bin"
+    rm -rf "${PREFIX:?}"/{lib,.new-bin}
     find "$PREFIX" -maxdepth 1 -name 'runtimes-*' ! -name "$(basename "$1")" -exec rm -rf {} +
-    probe "$PREFIX/bin/"
 }

@@ -14,7 +14,7 @@ packages=(
     python3-minimal python3 python3-installer crun runc criu busybox-static iproute2 nftables procps util-linux
     strace ca-certificates kmod cpio xz-utils
 )
-modules=(virtio_pci virtio_blk virtio_console virtio_rng ext4 overlay)
+modules=(virtio_pci virtio_blk virtio_console virtio_rng quota_v2 ext4 overlay)
 test_wheels=("pytest>=8.2" "pytest-timeout>=2.3")
 
 say() { printf '%s\n' "$*" >&2; }
@@ -103,6 +103,7 @@ if [ ! -d "$out" ]; then
     if [ ! -d "$out" ]; then
         need_tools
         work=$(mktemp -d "$cache/build.XXXXXX")
+        chmod 755 "$work" # apt drops to its own user in there
         trap 'rm -rf "$work"' EXIT
         build "$work"
         mv -T "$work/image" "$out"

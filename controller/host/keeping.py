@@ -132,8 +132,8 @@ class KeeperClient:
 
     def _start(self) -> None:
         """In a session of its own, with nothing of ours open; a small interpreter: no site, no user paths."""
-        make_directories(self._run_dir)
-        make_directories(self._log_dir)
+        make_directories(self._run_dir, 0o700)
+        make_directories(self._log_dir, 0o700)
         argv = [sys.executable, "-I", "-S", "-B", PROGRAM, self._run_dir, self._log_dir]
         try:
             with open(f"{self._run_dir}/keeper.log", "ab") as log:

@@ -34,7 +34,7 @@ class RecordFiles:
             return None
 
     def write(self, record: Record) -> None:
-        make_directories(self._directory)
+        make_directories(self._directory, 0o700)
         write_atomic(self._path(record.name), json.dumps(record.to_json()), durable=False)
 
     def remove(self, name: str) -> None:

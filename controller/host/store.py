@@ -62,7 +62,7 @@ class ConditionFiles:
             if not conditions:
                 remove_file(self._path(name))
                 return
-            make_directories(self._directory)
+            make_directories(self._directory, 0o700)
             write_atomic(self._path(name), json.dumps([each.to_json() for each in conditions]), durable=False)
         except StepFailed:
             return

@@ -64,9 +64,15 @@ def _sync_directory(path: str) -> None:
         os.close(descriptor)
 
 
-def make_directories(path: str, mode: int = 0o700) -> None:
-    """Like `mkdir -p`; raises NotPermitted on a read-only or forbidden place."""
+def make_directories(path: str, mode: int = 0o711) -> None:
+    """Like `mkdir -p`; raises NotPermitted on a read-only or forbidden place.
+
+    0711: the root of a user namespace has to pass through to its bundle, but may list nothing.
+    """
     try:
+        parent = os.path.dirname(path)
+        if not os.path.isdir(parent):
+            make_directories(parent)
         os.makedirs(path, mode=mode, exist_ok=True)
     except PermissionError as error:
         raise NotPermitted(f"cannot create {path}: not permitted; masu must run as root") from error

@@ -69,9 +69,13 @@ class Trip:
             os.close(descriptor)
 
     def abroad(self, kind: int) -> bool:
-        """Whether the thread is now in another namespace of this kind than masu's own."""
+        """Whether the thread is now in another namespace of this kind than masu's own.
+
+        Asked of masu's own /proc: the one of a container with a pid namespace does not know this thread.
+        """
         own = os.fstat(self._home.namespaces[kind])
-        return os.stat(_own(NAMESPACE_NAMES[kind])).st_ino != own.st_ino
+        here = _own(NAMESPACE_NAMES[kind]).lstrip("/")
+        return os.stat(here, dir_fd=self._home.root).st_ino != own.st_ino
 
     def back(self) -> None:
         """Return to every namespace that was left; OSError when it cannot be done."""

@@ -31,6 +31,7 @@ class Memory:
     """What is remembered of one name between looks; none of it is truth, all of it may be lost."""
 
     failures: int = 0
+    hold_until: float = 0.0
     fight: Fight = field(default_factory=Fight)
     digest: str = ""
     converged: bool = False
@@ -86,7 +87,7 @@ class Controller:
             self.queue.add(name)
 
     def look(self, name: str) -> Result | None:
-        """Reconcile one name; None while repairs are held back because somebody fights them."""
+        """Reconcile one name; None while it is held back: a fight, or a launch that failed just now."""
         with self._lock:
             desired, memory = self._desired.get(name), self._memory.setdefault(name, Memory())
             digest, doomed = self._digests.get(name, ""), name in self._doomed
@@ -94,8 +95,9 @@ class Controller:
             return None
         now = time.monotonic()
         edited = digest != memory.digest
-        if not edited and now < memory.fight.until:
-            self.queue.add_at(name, memory.fight.until)
+        held_until = max(memory.fight.until, memory.hold_until)
+        if not edited and now < held_until:
+            self.queue.add_at(name, held_until)
             return None
         result = self._reconcile(name, desired)
         self._after(name, result, memory, edited=edited)
@@ -189,17 +191,35 @@ class Controller:
         if result.gone and name in self._doomed:
             self._bury(name)
             return
+        self._nudge_sharers(name, result)
         pid = result.last.subject.pid
         if self._tracker.track(name, pid, result.last.subject.group):
             self.queue.add(name)
         now = time.monotonic()
         if result.error and result.error.retry:
-            memory.failures += 1
-            self.queue.add_at(name, now + retry_delay(memory.failures))
+            self._try_later(name, memory, now, runs=bool(pid))
         elif not result.error:
-            memory.failures = 0
+            memory.failures, memory.hold_until = 0, 0.0
         if result.again_at:
             self.queue.add_at(name, now + max(0, result.again_at - self._host.clock.now_ms()) / 1000)
+
+    def _nudge_sharers(self, name: str, result: Result) -> None:
+        """Whoever shares a namespace with a container that has just been started has to follow it."""
+        if any(each.step.kind == "LaunchContainer" for each in result.outcomes):
+            with self._lock:
+                sharers = [each.name for each in self._desired.values() if name in each.frame.partners]
+            for sharer in sharers:
+                self.queue.add(sharer)
+
+    def _try_later(self, name: str, memory: Memory, now: float, *, runs: bool) -> None:
+        """A failed launch makes nudges itself, by entering its cgroups: those must not shorten the back-off.
+
+        A container that runs is looked at with every nudge all the same: one bad key holds back no repair.
+        """
+        memory.failures += 1
+        again = now + retry_delay(memory.failures)
+        memory.hold_until = 0.0 if runs else again
+        self.queue.add_at(name, again)
 
     def _report(self, result: Result, memory: Memory, *, edited: bool) -> None:
         at = self._host.clock.now_ms()

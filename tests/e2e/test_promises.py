@@ -1,0 +1,237 @@
+"""The promises of the README, one test each; promise 9 comes with checkpoints."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from tests.e2e.harness import CHECKOUT, Masu, container, memory_max, set_knob, until
+
+WRITES = re.compile(
+    r"\b(openat?|creat|mkdir(at)?|rmdir|unlink(at)?|rename(at2?)?|mount|umount2?|setns|unshare|kill|"
+    r"pidfd_send_signal|sethostname|truncate|ftruncate|symlink(at)?|link(at)?|chmod|fchmod(at)?|f?chown(at)?|"
+    r"move_mount|fsmount|mknod(at)?|utimensat|write|pwrite64|sendto|sendmsg|connect)\("
+)
+OPEN_FOR_WRITING = re.compile(r"O_(WRONLY|RDWR|CREAT|TRUNC|APPEND)")
+
+
+def _writes(trace: str) -> list[str]:
+    """System calls in an strace log that change anything but the traced program's own standard streams."""
+    found = []
+    for line in trace.splitlines():
+        if not WRITES.search(line) or " = -1 " in line:
+            continue
+        if "open" in line.split("(")[0]:
+            if OPEN_FOR_WRITING.search(line) and "/dev/null" not in line and "/dev/tty" not in line:
+                found.append(line)
+        elif re.search(r"\b(p?write(64)?)\([12],", line) or re.search(r"setns\(", line):
+            continue  # its own output; a visit to a namespace changes nothing
+        elif re.search(r"\bp?write(64)?\(\d+<(pipe|anon_inode)", line) or "unshare(CLONE_FS)" in line:
+            continue  # between its own threads
+        else:
+            found.append(line)
+    return found
+
+
+def test_1_plan_and_validate_write_nothing(masu: Masu, tmp_path: Path) -> None:
+    """Every system call of both is traced, in a world that differs from the spec."""
+    masu.write(
+        container(limits={"memory": {"max": "64Mi"}}, hostname="box", sysctls={"net.core.somaxconn": "64"})
+    )
+    assert masu.apply().returncode == 0
+    set_knob(memory_max(masu), str(1 << 30))
+    masu.write(container(limits={"memory": {"max": "32Mi"}}), container("new"))
+    before = _tree(masu)
+    for verb, code in (("plan", 2), ("validate", 0)):
+        trace = tmp_path / f"{verb}.strace"
+        argv = ["strace", "-f", "-y", "-qq", "-o", str(trace), sys.executable, "-B", "-m", "controller"]
+        done = subprocess.run(
+            [*argv, "--instance", masu.instance, verb, str(masu.source)],
+            cwd=CHECKOUT,
+            capture_output=True,
+            text=True,
+            timeout=110,
+            check=False,
+        )
+        assert done.returncode == code, done.stderr
+        assert trace.read_text().count("\n") > 100, "the trace is real"
+        assert _writes(trace.read_text()) == []
+    assert _tree(masu) == before
+
+
+def _tree(masu: Masu) -> dict[str, int]:
+    roots = [Path("/run/masu") / masu.instance, Path("/var/lib/masu") / masu.instance]
+    return {
+        str(path): path.lstat().st_mtime_ns
+        for root in roots
+        for path in root.rglob("*")
+        if "keeper" not in str(path)
+    }
+
+
+def test_2_twice_is_once(masu: Masu) -> None:
+    """A converged state: an empty plan, exit 0, and a second apply that changes no file."""
+    masu.write(
+        container(
+            hostname="box",
+            limits={
+                "memory": {"max": "100000001"},
+                "cpu": {"max": "0.5", "weight": 50, "cpus": "0"},
+                "pids": {"max": 9},
+            },
+            sysctls={"net.core.somaxconn": "64"},
+            mounts=[{"tmpfs": "/tmp", "size": "1Mi"}],
+            namespaces={"user": "auto", "time": {"boottime": "10d"}},
+        )
+    )
+    assert masu.apply().returncode == 0
+    assert masu.plan()["changes"] == []
+    before, pid = _tree(masu), masu.pid()
+    assert masu.apply().returncode == 0
+    changed = {path for path, at in _tree(masu).items() if before.get(path) != at}
+    assert {path for path in changed if "controller.lock" not in path and path.count("/") > 3} <= {
+        f"/run/masu/{masu.instance}/controller.lock"
+    }
+    assert masu.pid() == pid
+
+
+def test_4_the_controller_is_not_the_workload(masu: Masu) -> None:
+    """SIGTERM, SIGKILL and a restart leave the container, and it is adopted."""
+    masu.write(container(limits={"memory": {"max": "64Mi"}}))
+    masu.start()
+    pid = masu.running()
+    for number in (signal.SIGTERM, signal.SIGKILL, signal.SIGINT):
+        masu.stop(number)
+        assert masu.pid() == pid
+        set_knob(memory_max(masu), str(1 << 30))
+        masu.start()
+        until(lambda: memory_max(masu).read_text().strip() == str(64 << 20), "adopted and repaired")
+        assert masu.pid() == pid
+    os.kill(pid, signal.SIGKILL)
+    masu.restarted(pid)
+
+
+def test_4_an_exit_code_survives_the_controller(masu: Masu) -> None:
+    """The container ends while no controller runs; the next one knows how."""
+    masu.write(
+        container(process={"args": ["/bin/sh", "-c", "sleep 1; exit 42"]}, restart={"policy": "never"})
+    )
+    masu.start()
+    masu.running()
+    masu.stop(signal.SIGKILL)
+    until(lambda: not masu.pid(), "it has ended")
+    masu.start()
+    until(lambda: masu.status().get("exitCode") == 42, "the exit code is known")
+
+
+def test_5_one_bad_file_stays_one_bad_file(masu: Masu) -> None:
+    """Reported with position; its last good version runs on, also across a restart; the other follows its file."""
+    masu.write(container("good", limits={"pids": {"max": 10}}), file="good.yaml")
+    masu.write(container("bad", limits={"pids": {"max": 10}}), file="bad.yaml")
+    masu.start()
+    good, bad = masu.running("good"), masu.running("bad")
+    masu.write_text(
+        "apiVersion: masu/v1\nkind: Container\nmetadata: {name: bad}\nspec: {rootfs: 3}\n", "bad.yaml"
+    )
+    masu.write(container("good", limits={"pids": {"max": 11}}), file="good.yaml")
+    until(lambda: "bad.yaml:4:" in masu.run("status").stdout, "reported with file:line")
+    until(lambda: masu.status("good")["converged"], "the other follows")
+    for _ in range(2):
+        assert (masu.pid("good"), masu.pid("bad")) == (good, bad)
+        assert masu.status("bad")["converged"]
+        masu.stop(signal.SIGKILL)
+        masu.start()
+        until(lambda: "Ready" in masu.log(), "up again")
+        time.sleep(0.3)
+    masu.write(container("bad", limits={"pids": {"max": 12}}), file="bad.yaml")
+    until(lambda: not masu.run("status").stdout.count("rejected"), "mended")
+
+
+def test_6_silence_is_not_deletion(masu: Masu) -> None:
+    """Emptied, vanished, back again: the container never notices."""
+    file = masu.write(container())
+    masu.start()
+    pid = masu.running()
+    file.unlink()
+    until(lambda: "source frozen" in masu.run("status").stdout, "an empty source is frozen")
+    shutil.rmtree(masu.source)
+    until(lambda: masu.log().count("SourceFrozen") >= 2, "a vanished source is frozen")
+    masu.stop()
+    masu.start()
+    time.sleep(0.5)
+    assert masu.pid() == pid
+    masu.source.mkdir()
+    masu.write(container(limits={"pids": {"max": 77}}))
+    until(lambda: "SourceBack" in masu.log(), "the source is back")
+    until(lambda: masu.status()["converged"], "and followed")
+    assert masu.pid() == pid
+
+
+def test_6_a_mass_removal_is_refused(masu: Masu) -> None:
+    masu.write(*[container(f"c{index}") for index in range(5)])
+    assert masu.apply().returncode == 0
+    masu.write(container("c0"))
+    refused = masu.apply()
+    assert refused.returncode == 4
+    assert "--allow-removals" in refused.stderr
+    assert masu.run("plan", str(masu.source)).returncode == 4
+    assert all(masu.pid(f"c{index}") for index in range(5))
+    assert masu.apply("--allow-removals").returncode == 0
+    assert [index for index in range(5) if masu.pid(f"c{index}")] == [0]
+
+
+def test_7_what_you_did_not_write_masu_does_not_own(masu: Masu) -> None:
+    """A knob that no spec names stays as somebody set it; a foreign cgroup beside ours is left alone."""
+    masu.write(container(limits={"pids": {"max": 10}}))
+    masu.start()
+    masu.running()
+    set_knob(memory_max(masu), str(128 << 20))
+    time.sleep(0.5)
+    assert memory_max(masu).read_text().strip() == str(128 << 20)
+    assert masu.status()["drift"] == []
+
+
+def test_8_a_refused_write_is_shown_with_path_value_and_errno(masu: Masu) -> None:
+    """A memory limit below use is guarded; one that the kernel refuses is told with everything."""
+    eater = {"args": ["/bin/sh", "-c", "x=$(head -c 30000000 /dev/zero | tr '\\0' x); sleep 100000"]}
+    masu.write(container(process=eater, limits={"memory": {"max": "256Mi"}}))
+    masu.start()
+    pid = masu.running()
+    used = memory_max(masu).parent
+    current = used / (
+        "memory.usage_in_bytes" if (used / "memory.usage_in_bytes").exists() else "memory.current"
+    )
+    until(lambda: int(current.read_text()) > 30_000_000, "it has eaten")
+    masu.write(container(process=eater, limits={"memory": {"max": "8Mi"}}))
+    refused = until(
+        lambda: [c for c in masu.status()["conditions"] if c["reason"] == "GuardRefused"], "guarded"
+    )
+    assert "in use" in refused[0]["message"]
+    assert memory_max(masu).read_text().strip() == str(256 << 20)
+    assert masu.pid() == pid
+    assert not masu.status()["converged"]
+
+
+def test_10_repair_does_not_fight(masu: Masu) -> None:
+    """Somebody writes every 20 ms: masu says so and slows down, and repairs once they stop."""
+    masu.write(container(limits={"memory": {"max": "64Mi"}}))
+    masu.start()
+    masu.running()
+    writes = 0
+    deadline = time.monotonic() + 6
+    while time.monotonic() < deadline:
+        set_knob(memory_max(masu), str(1 << 30))
+        writes += 1
+        time.sleep(0.02)
+    repairs = sum(each["type"] == "Repaired" for each in masu.events())
+    assert writes > 150
+    assert repairs < 20, f"{repairs} repairs against {writes} writes"
+    assert any(each["type"] == "Contested" and each["key"] == "memory.max" for each in masu.events())
+    assert "RepairFight" in [each["reason"] for each in masu.status()["conditions"]]
+    until(lambda: memory_max(masu).read_text().strip() == str(64 << 20), "repaired in the end", 40)
