@@ -178,7 +178,7 @@ class App:
         subject = subject_of(name, group, self.host)
         if not subject.pid:
             raise StepFailed(f"container {name} is not running")
-        return exec_inside(self.host.facts, self.places, name, group, command)
+        return exec_inside(self.host.facts, self.places, name, group, subject.pid, command)
 
     def _status_of(self, name: str, container: object) -> ContainerStatus:
         return summary.status_of(name, container, self.places.group_of(name), self.host, self.conditions)  # type: ignore[arg-type]

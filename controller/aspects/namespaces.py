@@ -76,11 +76,11 @@ class Namespaces:
 
     def birth(self, desired: Spaces) -> Birth:
         """Pure."""
-        linux: dict[str, Any] = {"namespaces": list(_entries(desired.kinds))}
-        if desired.offsets:
-            linux["timeOffsets"] = {clock: _split(value) for clock, value in desired.offsets.items()}
+        linux = {"namespaces": list(_entries(desired.kinds))}
         identity = [dict(desired.kinds), desired.user, dict(desired.offsets)]
-        root = {"user": desired.user} if desired.user else {}
+        root: dict[str, Any] = {"user": desired.user} if desired.user else {}
+        if desired.offsets:
+            root["offsets"] = dict(desired.offsets)
         return Birth(Effect.RECREATE, identity, {"linux": linux, "mounts": _mounts(desired.kinds)}, root)
 
     def observe(self, subject: Subject, host: Host, desired: Spaces | None) -> Seen | None:
@@ -155,13 +155,11 @@ def _signed_ms(text: str) -> int:
     return -parse_duration(text[1:]) if text.startswith("-") else parse_duration(text)
 
 
-def _split(nanoseconds: int) -> dict[str, int]:
-    seconds, rest = divmod(nanoseconds, 1_000_000_000)
-    return {"secs": seconds, "nanosecs": rest}
-
-
 def _entries(kinds: Mapping[str, str]) -> Iterator[dict[str, str]]:
+    """A time namespace is not the runtime's: the keeper makes it, since crun cannot with a user namespace."""
     for kind, value in sorted(kinds.items()):
+        if kind == "time":
+            continue
         name = OCI_NAMES.get(kind, kind)
         if value.startswith(PARTNER):
             yield {"type": name, "partner": value.removeprefix(PARTNER)}

@@ -66,6 +66,7 @@ class OciRuntime:
             pid_file=f"{bundle}/pid",
             members=self.facts.hierarchies[0].path(group) + "/cgroup.procs" if self.facts.hierarchies else "",
             timeout_ms=LAUNCH_TIMEOUT_MS,
+            offsets=root.get("offsets", {}),
         )
 
     def launch(self, recipe: LaunchRecipe) -> Launched:

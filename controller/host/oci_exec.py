@@ -5,6 +5,7 @@ crun is shown the cgroup2 mount alone on hybrid layouts, as at launch; the cgrou
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -16,7 +17,9 @@ from controller.host.places import Places
 from controller.model.facts import CORE, Facts
 
 
-def exec_inside(facts: Facts, places: Places, name: str, group: str, command: tuple[str, ...]) -> int:
+def exec_inside(
+    facts: Facts, places: Places, name: str, group: str, pid: int, command: tuple[str, ...]
+) -> int:
     """Run it in the foreground with this process's own standard streams; returns its exit code."""
     runtime = facts.runtime
     if runtime is None:
@@ -25,6 +28,7 @@ def exec_inside(facts: Facts, places: Places, name: str, group: str, command: tu
     terminal = ["--tty"] if sys.stdin.isatty() and sys.stdout.isatty() else []
     argv = [runtime.path, "--root", places.runtime, *own, "exec", *terminal, name, *command]
     _become_member(facts, group, joins_itself=runtime.joins_itself)
+    _enter_time(pid)
     core = facts.hierarchy(CORE)
     if runtime.name == "crun" and core and core.mount != UNIFIED_ROOT:
         syscalls.unshare(syscalls.CLONE_NEWNS)
@@ -43,6 +47,15 @@ def _become_member(facts: Facts, group: str, *, joins_itself: bool) -> None:
     for path in facts.join_files(group):
         with open(path, "w") as knob:
             knob.write("0")
+
+
+def _enter_time(pid: int) -> None:
+    """The time namespace is not in the bundle config, so the runtime does not know of it."""
+    theirs = f"/proc/{pid}/ns/time"
+    if os.path.exists(theirs) and os.stat(theirs).st_ino != os.stat("/proc/self/ns/time").st_ino:
+        descriptor = os.open(theirs, os.O_RDONLY | os.O_CLOEXEC)
+        syscalls.setns(descriptor, syscalls.CLONE_NEWTIME)
+        os.close(descriptor)
 
 
 def _default_signals() -> None:

@@ -60,6 +60,7 @@ class LaunchRecipe:
 
     `join`: cgroup.procs files that the process enters first, so that the container is born inside.
     `members`: a cgroup.procs file that lists the container's processes.
+    `offsets`: clock → nanoseconds of a time namespace to be made; none: the host's time.
     `pid_file`: where the runtime writes init's pid before it exits with status 0.
     """
 
@@ -73,6 +74,7 @@ class LaunchRecipe:
     members: str
     timeout_ms: int
     log: LogLimits = field(default_factory=LogLimits)
+    offsets: Mapping[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
