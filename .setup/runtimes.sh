@@ -85,7 +85,8 @@ build_runtimes() { # path: where they will be
     mkdir "$new"
     # shellcheck disable=SC2064
     trap "rm -rf --one-file-system '$new'" EXIT
-    mmdebstrap --quiet --mode=root --variant=apt --include=criu,libcriu2,crun,runc \
+    # What it mounts in the tree is gone with its mount namespace, also when it is killed.
+    unshare --mount mmdebstrap --quiet --mode=root --variant=apt --include=criu,libcriu2,crun,runc \
         --aptopt='Acquire::Check-Valid-Until "false"' "$NEWER" "$new/tree" "$source" >"$new/log" 2>&1 ||
         die "could not unpack Debian $NEWER from this host's mirror: $(tail -n 1 "$new/log")"
     copy_programs "$new/tree" "$new/made" "$built"

@@ -26,6 +26,7 @@ need_tools() {
     command -v mmdebstrap >/dev/null || missing+=(mmdebstrap)
     command -v mkfs.ext4 >/dev/null || missing+=(e2fsprogs)
     ((${#missing[@]} == 0)) && return
+    [ "$(id -u)" = 0 ] || { say "vm-image: missing ${missing[*]}; install them or run this as root"; return 1; }
     say "vm-image: installing ${missing[*]}"
     apt-get update -qq >&2
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >&2
@@ -72,7 +73,7 @@ bootstrap() { # work directory
         --dpkgopt='path-exclude=/usr/share/locale/*' --dpkgopt=force-confold \
         --essential-hook='mkdir -p "$1/etc/initramfs-tools"; echo update_initramfs=no >"$1/etc/initramfs-tools/update-initramfs.conf"' \
         --customize-hook="copy-in $1/wheels /opt" \
-        --customize-hook="copy-in $here/vm /opt" \
+        --customize-hook="copy-in $here/vm $here/rootfs.sh /opt" \
         --customize-hook="chroot \"\$1\" /bin/bash /opt/vm/inside.sh ${modules[*]}" \
         "$suite" "$1/root" "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $(mirror) $suite main" >&2
 }
@@ -92,8 +93,9 @@ build() { # work directory
     say "vm-image: done in ${SECONDS} s"
 }
 
+need_tools
 python=$(python_with_pip)
-digest=$({ cat "$0" "$here"/vm/*; requirements; } | sha256sum | cut -c1-16)
+digest=$({ cat "$0" "$here"/vm/* "$here/rootfs.sh"; requirements; } | sha256sum | cut -c1-16)
 out=$cache/$digest
 if [ ! -d "$out" ]; then
     [ "$(id -u)" = 0 ] || { say "vm-image: building needs root"; exit 1; }
@@ -101,7 +103,6 @@ if [ ! -d "$out" ]; then
     exec 9>"$cache/lock"
     flock 9
     if [ ! -d "$out" ]; then
-        need_tools
         work=$(mktemp -d "$cache/build.XXXXXX")
         chmod 755 "$work" # apt drops to its own user in there
         trap 'rm -rf "$work"' EXIT

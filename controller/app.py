@@ -35,6 +35,7 @@ from controller.model.desired import DesiredSet
 from controller.model.event import Event
 from controller.model.status import Condition, ContainerStatus
 from controller.reconcile import guard
+from controller.reconcile.apply import Failpoint
 from controller.reconcile.desired import desire
 from controller.reconcile.plan import existing, plan, removal, subject_of
 from controller.reconcile.reconciler import Reconciler
@@ -158,7 +159,7 @@ class App:
     def down(self, names: tuple[str, ...], wait_s: float) -> dict[str, tuple[Condition, ...]]:
         """Remove containers of this instance, or all of them, now. → what could not be removed, and why."""
         with self._alone():
-            reconciler = Reconciler(self.host, self.places.group, service.failpoint(self.settings.fail_at))
+            reconciler = Reconciler(self.host, self.places.group, self._failpoint())
             chosen = set(names) or set(existing(self.places.group, self.host))
             told = Tellers(self.journal.append)
             left = summary.take_down(chosen, reconciler, self.host, told, deadline_ms=int(wait_s * 1000))
@@ -199,7 +200,7 @@ class App:
         watch = KernelWatch(self.host.facts, work_queue.add, work_queue.add_all)
         controller = Controller(
             self.host,
-            Reconciler(self.host, self.places.group, service.failpoint(self.settings.fail_at)),
+            Reconciler(self.host, self.places.group, self._failpoint()),
             self._source(source),
             self.store,
             self.conditions,
@@ -214,6 +215,9 @@ class App:
         finally:
             watch.close()
             self.keeper.close()
+
+    def _failpoint(self) -> Failpoint:
+        return service.failpoint(self.settings.fail_at, self.settings.trace_steps)
 
     def _source(self, source: str):  # type: ignore[no-untyped-def]  # noqa: ANN202
         from controller.sources.directory import DirectorySource  # noqa: PLC0415

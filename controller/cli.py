@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from controller.errors import MasuError, Problem, SpecInvalid
-from controller.settings import Settings, failpoint
+from controller.settings import Settings, testing
 from controller.version import VERSION
 
 if TYPE_CHECKING:
@@ -144,6 +144,7 @@ def _settings(arguments: argparse.Namespace) -> Settings:
         check_name(arguments.instance)
     except ValueError as error:
         raise SpecInvalid((Problem("--instance", 0, 0, "", str(error)),)) from error
+    fail_at, trace_steps = testing(os.environ)
     return Settings(
         instance=arguments.instance,
         verbose=arguments.verbose,
@@ -151,7 +152,8 @@ def _settings(arguments: argparse.Namespace) -> Settings:
         runtime=arguments.runtime,
         allow_removals=getattr(arguments, "allow_removals", False),
         resync_s=getattr(arguments, "resync", 30.0),
-        fail_at=failpoint(os.environ),
+        fail_at=fail_at,
+        trace_steps=trace_steps,
     )
 
 

@@ -9,7 +9,8 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """`resync_s` is the safety net below the nudges; `fail_at` is a failpoint, `<step kind>:<n>`, for tests."""
+    """`resync_s` is the safety net below the nudges; `fail_at` is a failpoint, `<step kind>:<n>`, for
+    the interruption tests, and `trace_steps` a file to which the kind of every applied step is appended."""
 
     instance: str = "default"
     verbose: bool = False
@@ -19,10 +20,14 @@ class Settings:
     workers: int = 4
     resync_s: float = 30.0
     fail_at: str = ""
+    trace_steps: str = ""
     run_root: str = "/run/masu"
     state_root: str = "/var/lib/masu"
 
 
-def failpoint(environment: Mapping[str, str]) -> str:
-    """MASU_FAIL_AT=<step kind>:<n> ends the process with SIGKILL before the n-th step of that kind."""
-    return environment.get("MASU_FAIL_AT", "")
+def testing(environment: Mapping[str, str]) -> tuple[str, str]:
+    """MASU_FAIL_AT=<step kind>:<n> ends the process with SIGKILL before the n-th step of that kind;
+
+    MASU_TRACE_STEPS=<file> tells which steps there are. → (fail_at, trace_steps)
+    """
+    return environment.get("MASU_FAIL_AT", ""), environment.get("MASU_TRACE_STEPS", "")

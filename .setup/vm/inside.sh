@@ -6,13 +6,9 @@ for wheel in /opt/wheels/*.whl; do
     python3 -m installer --compile-bytecode 0 -- "$wheel"
 done
 
-rootfs=/opt/masu/rootfs/busybox
-mkdir -p "$rootfs"/{bin,dev,etc,proc,root,run,sys,tmp,var,www}
-cp /bin/busybox "$rootfs/bin/busybox"
-for applet in $(busybox --list); do
-    [ "$applet" = busybox ] || ln -s busybox "$rootfs/bin/$applet"
-done
-printf '%s\n' root:x:0:0::/root:/bin/sh nobody:x:65534:65534::/:/bin/sh user:x:1000:1000::/:/bin/sh >"$rootfs/etc/passwd"
+# shellcheck disable=SC1091
+. /opt/rootfs.sh
+fill_rootfs /opt/masu/rootfs/busybox
 
 install -m 755 /opt/vm/init /sbin/masu-vm-init
 kernel=$(basename /lib/modules/*)
@@ -31,4 +27,4 @@ modprobe --show-depends --all --set-version "$kernel" "$@" | awk '$1 == "insmod"
         count=$((count + 1))
     done
 (cd "$tree" && find . | cpio --quiet -o -H newc) >/boot/masu-initrd
-rm -rf "$tree" /opt/wheels /opt/vm /var/lib/apt/lists /var/cache/apt
+rm -rf "$tree" /opt/wheels /opt/vm /opt/rootfs.sh /var/lib/apt/lists /var/cache/apt

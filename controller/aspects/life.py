@@ -35,8 +35,13 @@ from controller.steps.runtime import (
     WriteBundle,
 )
 
-EXIT_PATIENCE_MS = 300
-"""How long the keeper may take to write an exit code down before it counts as unknown."""
+EXIT_PATIENCE_MS = {"always": 300}
+PATIENT_MS = 3_000
+"""How long the keeper may take to write an exit code down before it counts as unknown.
+
+Longer where the restart policy depends on it: an init that the keeper did not start itself is reaped by
+the host's pid 1, in its own time.
+"""
 LOOK_AGAIN_MS = 5
 PARTNER_LOOK_MS = 500
 SIGKILL = 9
@@ -234,7 +239,7 @@ def _settled(restart: Restart, record: Record, seen: Seen, now_ms: int) -> tuple
     """The record with the exit in it; or, for a while, without it because the keeper has yet to say."""
     missing_at = record.missing_at or now_ms
     ended = seen.exit if seen.exit and seen.exit.start_time == record.start_time else None
-    if ended is None and now_ms < missing_at + EXIT_PATIENCE_MS:
+    if ended is None and now_ms < missing_at + EXIT_PATIENCE_MS.get(restart.policy, PATIENT_MS):
         return replace(record, missing_at=missing_at), True
     exit_ = _exit(record, ended, seen.oom_kills, missing_at)
     return _with_backoff(

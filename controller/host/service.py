@@ -41,12 +41,18 @@ def require_root() -> None:
         raise NotPermitted("masu changes cgroups and namespaces: run it as root")
 
 
-def failpoint(text: str) -> Callable[[str], None]:
-    """`<step kind>:<n>` → SIGKILL to this very process before the n-th step of that kind (`<kind>+`: after it)."""
+def failpoint(text: str, trace: str) -> Callable[[str], None]:
+    """`<step kind>:<n>` → SIGKILL to this very process before the n-th step of that kind (`<kind>+`: after it).
+
+    `trace`: a file to which the kind of every step is appended, or empty.
+    """
     kind, _, count = text.partition(":")
     left = [int(count or 1)]
 
     def check(reached: str) -> None:
+        if trace and not reached.endswith("+"):
+            with open(trace, "a") as file:
+                file.write(reached + "\n")
         if reached != kind:
             return
         left[0] -= 1

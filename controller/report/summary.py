@@ -32,7 +32,7 @@ def status_of(
         pid=found.subject.pid,
         converged=not (found.steps or found.broken or wanted.lacks),
         restarts=record.restarts if record else 0,
-        exit_code=_exit_code(record),
+        exit_code=_exit_code(name, record, host),
         conditions=said,
         drift=(*found.drift, *found.broken),
     )
@@ -44,7 +44,7 @@ def _undesired(name: str, group: str, host: Host, conditions: Conditions) -> Con
     orphan = Condition("Orphan", status=True, reason="NotDesired", message=message)
     record = subject.record
     state = "running" if subject.pid else "absent"
-    restarts, code = (record.restarts if record else 0), _exit_code(record)
+    restarts, code = (record.restarts if record else 0), _exit_code(name, record, host)
     return ContainerStatus(
         name, state, subject.pid, False, restarts, code, (orphan, *conditions.read(name)), ()
     )
@@ -58,12 +58,19 @@ def _state(wanted: str, found: Plan, record: Record | None) -> str:
         return "frozen" if (wanted == "frozen") != thawing else "running"
     if record is None:
         return "absent"
-    waits = next((step.text for step in found.steps if step.kind == "Await"), "")
-    return "back-off" if waits else ("exited" if record.exit else "stopped")
+    if any(step.kind == "Await" for step in found.steps):
+        return "back-off"
+    return "exited" if record.pid else "stopped"
 
 
-def _exit_code(record: Record | None) -> int | None:
-    ended = (record.exit or record.last_exit) if record else None
+def _exit_code(name: str, record: Record | None, host: Host) -> int | None:
+    """Of the last run that ended; the keeper may know of one that no controller has lived to record."""
+    if record is None:
+        return None
+    kept = host.runtime.exit_of(name)
+    if kept and record.exit is None and kept.start_time == record.start_time:
+        return kept.code
+    ended = record.exit or record.last_exit
     return None if ended is None else ended.code
 
 

@@ -1,12 +1,12 @@
 """A directory of spec files, or one file: what is in it now, and a nudge when that changes.
 
-Never half a file: one that somebody has open for writing keeps its last text until it is closed. Never
-outside: symlinks
-are followed only to regular files below the source, as Kubernetes' `..data` swap needs it.
+Never half a file: one that somebody has open for writing keeps its last text until it is closed. Never outside:
+symbolic links are followed only to what lies below the source, as Kubernetes' `..data` swap needs it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import os
@@ -15,15 +15,18 @@ import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from controller.errors import Problem, SourceUnreadable
-from controller.sources.events import Watch
+from controller.sources.walk import Listing, outside, walk
+from controller.sources.watch import Watch
 
 MAX_BYTES = 1024 * 1024
 MAX_FILES = 10_000
 SETTLED_NS = 20_000_000
-"""A time stamp younger than this when read may hide a second write within the same tick of the clock."""
+"""A file read this soon after its time stamp may have been written again within the same tick of the clock."""
+LOOKS, LOOK_S = 5, 0.005
+"""Editors and git move or remove a file before they write the new one: gone is what stays away for this long."""
 ATTEMPTS = 5
 
 F_SETSIG = 10
@@ -33,7 +36,7 @@ Identity = tuple[int, int, int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """`path` as shown to people; `digest` of the text."""
+    """`path` as shown to people; `digest` is the SHA-256 of the text, in hexadecimal."""
 
     path: str
     text: bytes
@@ -42,11 +45,23 @@ class SourceFile:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Everything that the source says at one moment; `unreadable` names what could not be read."""
+    """Everything that the source says at one moment, by path; `unreadable` names what could not be read.
+
+    A directory, or the source itself, in `unreadable` stands for all the files below it that are not in `files`.
+    """
 
     revision: str
     files: tuple[SourceFile, ...]
     unreadable: tuple[Problem, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """A file as it was at `at_ns`."""
+
+    identity: Identity
+    at_ns: int
+    file: SourceFile
 
 
 class DirectorySource:
@@ -54,151 +69,168 @@ class DirectorySource:
 
     def __init__(self, path: str) -> None:
         self._path = path.rstrip("/") or "/"
-        self._known: dict[str, tuple[Identity, SourceFile]] = {}
+        self._known: dict[str, _Reading] = {}
+        self._told: frozenset[str] | None = None
         self._lock = threading.Lock()
 
     def snapshot(self) -> Snapshot:
         """Raises SourceUnreadable when the source as a whole is missing or cannot be listed."""
         with self._lock:
-            files: list[SourceFile] = []
-            problems: list[Problem] = []
-            for path in self._spec_paths(problems):
-                if len(files) >= MAX_FILES:
-                    problems.append(
-                        _problem(self._path, f"more than {MAX_FILES} spec files: the rest is not read")
-                    )
+            listing = self._list()
+            for _ in range(LOOKS - 1):
+                if not self._misses(listing):
                     break
-                found = self._read(path, problems)
-                if found:
-                    files.append(found)
-            kept = {file.path for file in files}
-            self._known = {path: known for path, known in self._known.items() if path in kept}
-            return Snapshot(_revision(files), tuple(files), tuple(problems))
+                time.sleep(LOOK_S)
+                listing = self._list()
+            return self._read_all(listing)
 
     def watch(self, nudge: Callable[[], None]) -> Watch:
         """Call `nudge` whenever a spec file was closed after writing, moved, removed, or may have been."""
         return Watch(self._path, nudge)
 
-    def _spec_paths(self, problems: list[Problem]) -> Iterator[str]:
+    def _list(self) -> Listing:
         try:
-            mode = os.stat(self._path).st_mode
-            if stat.S_ISREG(mode):
-                yield self._path
-                return
+            if stat.S_ISREG(os.stat(self._path).st_mode):
+                return Listing((self._path,))
             os.scandir(self._path).close()
         except OSError as error:
             raise SourceUnreadable(f"source {self._path}: {os.strerror(error.errno or 0)}") from error
-        yield from sorted(_walk(self._path, problems))
+        return walk(self._path)
 
-    def _read(self, path: str, problems: list[Problem]) -> SourceFile | None:
+    def _misses(self, listing: Listing) -> bool:
+        return any(not listing.covers(path) for path in set(self._known) - set(listing.paths))
+
+    def _read_all(self, listing: Listing) -> Snapshot:
+        """What is below a directory that cannot be listed stays as it was."""
+        problems = list(listing.problems)
+        if len(listing.paths) > MAX_FILES:
+            message = f"more than {MAX_FILES} spec files: the rest is not read"
+            problems.append(Problem(self._path, 0, 0, "", message))
+        root = os.path.realpath(self._path)
+        known = {path: each for path, each in self._known.items() if listing.covers(path)}
+        for path in listing.paths[:MAX_FILES]:
+            try:
+                reading = self._reading(path, root)
+            except _Unfinished as unfinished:
+                if not self._is_new(path):
+                    problems.append(Problem(path, 0, 0, "", str(unfinished)))
+                continue
+            except _Unfit as unfit:
+                problems.append(Problem(path, 0, 0, "", str(unfit)))
+                continue
+            if reading:
+                known[path] = reading
+        self._known, self._told = known, frozenset(problem.file for problem in problems)
+        files = tuple(known[path].file for path in sorted(known))
+        return Snapshot(_revision(files), files, tuple(problems))
+
+    def _is_new(self, path: str) -> bool:
+        """Whether nobody can know an earlier version: of what was there before the first look, somebody may.
+
+        That one must not be left out silently while it is being written: it would look as if it had been removed.
+        """
+        if self._told is None:
+            return False
+        return not any(path == each or path.startswith(f"{each}/") for each in self._told)
+
+    def _reading(self, path: str, root: str) -> _Reading | None:
+        """None: it went away. Raises _Unfit. Nothing but a regular file is opened: opening a device is an act."""
+        known = self._known.get(path)
         try:
-            target = self._target(path)
-            descriptor = os.open(target, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            with _opened(path, os.O_PATH) as place:
+                found = os.fstat(place)
+                _check(found, os.readlink(f"/proc/self/fd/{place}"), "" if path == self._path else root)
+                if known and is_unchanged(known.identity, known.at_ns, _identity(found)):
+                    return known
+                with _opened(f"/proc/self/fd/{place}", os.O_RDONLY | os.O_NONBLOCK) as descriptor:
+                    return _read(path, descriptor, known)
         except OSError as error:
-            problems.append(_problem(path, f"cannot be read: {os.strerror(error.errno or 0)}"))
-            return None
-        except ValueError as error:
-            problems.append(_problem(path, str(error)))
-            return None
-        try:
-            return self._read_open(path, descriptor, problems)
-        finally:
-            os.close(descriptor)
-
-    def _target(self, path: str) -> str:
-        """Where a symlink leads; raises ValueError when that is outside of the source."""
-        if not os.path.islink(path) and path != self._path:
-            return path
-        target, root = os.path.realpath(path, strict=True), os.path.realpath(self._path)
-        if path != self._path and not target.startswith(root.rstrip("/") + "/"):
-            raise ValueError(f"is a symbolic link to {target}, outside of the source: not followed")
-        return target
-
-    def _read_open(self, path: str, descriptor: int, problems: list[Problem]) -> SourceFile | None:
-        """Read until what was read is what is there: the file may change under the hand."""
-        for _ in range(ATTEMPTS):
-            before = os.fstat(descriptor)
-            wrong = _unfit(before)
-            if wrong:
-                problems.append(_problem(path, wrong))
-                return None
-            known = self._known.get(path)
-            if known and known[0] == _identity(before) and _is_settled(before):
-                return known[1]
-            if _is_being_written(descriptor):
-                return known[1] if known else None
-            text = os.pread(descriptor, MAX_BYTES + 1, 0)
-            if _identity(os.fstat(descriptor)) == _identity(before) and len(text) == before.st_size:
-                file = SourceFile(path, text, hashlib.sha256(text).hexdigest())
-                self._known[path] = (_identity(before), file)
-                return file
-            time.sleep(0.001)
-        problems.append(_problem(path, "keeps changing while it is read"))
-        return None
+            if not os.path.lexists(path):
+                return known  # a nudge that it is gone will follow
+            raise _Unfit(f"cannot be read: {os.strerror(error.errno or 0)}") from error
 
 
-def is_spec(name: str) -> bool:
-    """Pure. `*.yaml` and `*.yml`, but nothing that an editor or a version control left: .x, x~, #x#, x.swp."""
-    return name.endswith((".yaml", ".yml")) and not name.startswith((".", "#", "~"))
+class _Unfit(Exception):
+    """Why one file is left out."""
 
 
-def _walk(directory: str, problems: list[Problem]) -> Iterator[str]:
-    """Spec files below; hidden directories are not entered, so neither are Kubernetes' `..2026_…`."""
-    try:
-        with os.scandir(directory) as entries:
-            found = list(entries)
-    except OSError as error:
-        problems.append(_problem(directory, f"cannot be listed: {os.strerror(error.errno or 0)}"))
-        return
-    for entry in found:
-        if entry.name.startswith("."):
-            continue
-        shown = entry.name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-        if entry.is_dir(follow_symlinks=False):
-            yield from _walk(entry.path, problems)
-        elif is_spec(entry.name):
-            if shown != entry.name or not entry.name.isprintable():
-                problems.append(_problem(f"{directory}/{shown!a}", "this file name is not printable text"))
-            else:
-                yield entry.path
+class _Unfinished(_Unfit):
+    """It is being written, and there is no last text of it."""
 
 
-def _unfit(found: os.stat_result) -> str:
+def is_unchanged(known: Identity, read_at_ns: int, now: Identity) -> bool:
+    """Pure. Whether a text read at `read_at_ns` is what is there now, going by inode, size and time stamps."""
+    return known == now and read_at_ns - max(now[3:]) > SETTLED_NS
+
+
+def _check(found: os.stat_result, target: str, root: str) -> None:
+    """Raises _Unfit. `root` is empty where the file itself is the source, wherever it may lie."""
+    if root and not target.startswith(f"{root.rstrip('/')}/"):
+        raise _Unfit(outside(target))
     if not stat.S_ISREG(found.st_mode):
-        return "is not a regular file"
+        raise _Unfit("is not a regular file")
     if found.st_size > MAX_BYTES:
-        return f"is larger than {MAX_BYTES // 1024 // 1024} MiB"
-    return ""
+        raise _Unfit(f"is larger than {MAX_BYTES // 1024 // 1024} MiB")
 
 
-def _is_being_written(descriptor: int) -> bool:
-    """fcntl(2), F_SETLEASE: no read lease is given while anybody has the file open for writing.
+@contextlib.contextmanager
+def _opened(path: str, flags: int) -> Iterator[int]:
+    descriptor = os.open(path, flags | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
-    Whoever opens it in the microseconds of the lease is held up for as long; its signal is one that is ignored.
+
+def _read(path: str, descriptor: int, known: _Reading | None) -> _Reading:
+    """The text, or the last one while somebody writes; raises _Unfinished where there is no last one."""
+    with _held(descriptor) as is_held:
+        if is_held:
+            return _read_held(path, descriptor)
+    if known:
+        return replace(known, at_ns=0)
+    raise _Unfinished("is open for writing: it is read when it is closed")
+
+
+def _read_held(path: str, descriptor: int) -> _Reading:
+    """Read until what was read is what is there: on a file system without leases it may change meanwhile."""
+    for _ in range(ATTEMPTS):
+        at_ns, before = time.time_ns(), os.fstat(descriptor)
+        text = os.pread(descriptor, MAX_BYTES + 1, 0)
+        if _identity(os.fstat(descriptor)) == _identity(before) and len(text) == before.st_size:
+            return _Reading(
+                _identity(before), at_ns, SourceFile(path, text, hashlib.sha256(text).hexdigest())
+            )
+        time.sleep(0.001)
+    raise _Unfit("keeps changing while it is read, or is too large")
+
+
+@contextlib.contextmanager
+def _held(descriptor: int) -> Iterator[bool]:
+    """False while anybody has the file open for writing; else nobody can until the block is left.
+
+    fcntl(2), F_SETLEASE: who opens it for writing waits for as long as the reading takes; the signal that tells
+    the holder of that is chosen to be one that is ignored.
     """
     try:
         fcntl.fcntl(descriptor, F_SETSIG, signal.SIGURG)
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
-        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
     except BlockingIOError:
-        return True
+        yield False
+        return
     except OSError:
-        return False  # a file system without leases
-    return False
+        yield True  # a file system without leases, or somebody else's file
+        return
+    try:
+        yield True
+    finally:
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
 
 
 def _identity(found: os.stat_result) -> Identity:
     return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
-def _is_settled(found: os.stat_result) -> bool:
-    return time.time_ns() - max(found.st_mtime_ns, found.st_ctime_ns) > SETTLED_NS
-
-
-def _revision(files: list[SourceFile]) -> str:
+def _revision(files: tuple[SourceFile, ...]) -> str:
     text = "\n".join(f"{file.path} {file.digest}" for file in files)
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:12]
-
-
-def _problem(path: str, message: str) -> Problem:
-    return Problem(path, 0, 0, "", message)

@@ -1,0 +1,154 @@
+"""Promise 3: SIGKILL before and after every step of create, update, recreate and delete; then the same world.
+
+MASU_FAIL_AT=<step kind>:<n> kills the process before the n-th step of that kind, `<kind>+:<n>` after it. The
+steps to be interrupted are not listed here: they are what an uninterrupted run reports.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.harness import Masu, container, memory_max
+
+FIRST = container(
+    limits={"memory": {"max": "64Mi"}, "pids": {"max": 20}},
+    hostname="first",
+    sysctls={"net.core.somaxconn": "64"},
+    namespaces={"user": "auto"},
+)
+UPDATED = container(
+    limits={"memory": {"max": "96Mi"}, "pids": {"max": 10}},
+    hostname="second",
+    sysctls={"net.core.somaxconn": "65"},
+    namespaces={"user": "auto"},
+    state="frozen",
+)
+RECREATED = container(
+    limits={"memory": {"max": "96Mi"}},
+    hostname="second",
+    process={"env": {"A": "1"}},
+    rootfs={"writable": "readOnly"},
+)
+KEPT = container("kept")
+
+SITUATIONS: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]]]] = {
+    "create": ([KEPT], [KEPT, FIRST]),
+    "update": ([KEPT, FIRST], [KEPT, UPDATED]),
+    "recreate": ([KEPT, FIRST], [KEPT, RECREATED]),
+    "delete": ([KEPT, FIRST], [KEPT]),
+}
+
+EXPECTED_STEPS = {
+    "create": {"CreateCgroup", "SetKnob", "PrepareLayer", "WriteBundle", "LaunchContainer"},
+    "update": {"SetKnob", "SetHostname", "SetSysctl", "SetFreezer"},
+    "recreate": {
+        "StopContainer",
+        "RecordExit",
+        "ClearRuntime",
+        "RemoveLayer",
+        "WriteBundle",
+        "LaunchContainer",
+    },
+    "delete": {"StopContainer", "RemoveLayer", "ForgetContainer", "RemoveCgroup", "RemoveRecord"},
+}
+"""What each situation must at least do; guards against a situation that tests nothing."""
+
+
+def _steps(masu: Masu, before: list[dict[str, Any]], after: list[dict[str, Any]]) -> list[str]:
+    """Kinds of the steps that an uninterrupted change applies, each as often as it is applied."""
+    masu.write(*before)
+    assert masu.apply().returncode == 0
+    masu.write(*after)
+    trace = masu.source.parent / "steps"
+    assert masu.apply(env={"MASU_TRACE_STEPS": str(trace)}).returncode == 0
+    return trace.read_text().split()
+
+
+def _points(steps: list[str]) -> list[tuple[str, int, str]]:
+    """(kind, n, before or after) of every step; how often one waits or looks for an exit depends on the moment."""
+    counts = {kind: 1 if kind == "RecordExit" else steps.count(kind) for kind in set(steps) - {"Await"}}
+    return sorted(
+        (kind, number + 1, when)
+        for kind, count in counts.items()
+        for number in range(count)
+        for when in ("", "+")
+    )
+
+
+def _world(masu: Masu) -> dict[str, Any]:
+    """What must be the same however one got there: everything but numbers that are new each time."""
+    status = json.loads(masu.run("status", "-o", "json").stdout)
+    for each in status["containers"]:
+        each["pid"] = bool(each["pid"])
+        del each["restarts"], each["exitCode"]
+    limit = memory_max(masu)
+    traces = sorted(path for path in masu.traces() if "/keeper/" not in path)
+    return {
+        "containers": status["containers"],
+        "processes": len(masu.processes()),
+        "traces": traces,
+        "limit": limit.read_text() if limit.exists() else None,
+    }
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("situation", sorted(SITUATIONS))
+def test_killed_at_any_step_the_next_run_reaches_the_same_world(masu: Masu, situation: str) -> None:
+    before, after = SITUATIONS[situation]
+    steps = _steps(masu, before, after)
+    assert set(steps) >= EXPECTED_STEPS[situation], steps
+    wanted, kept = _world(masu), masu.pid("kept")
+    points = _points(steps)
+    for kind, count, when in points:
+        point = f"{kind}{when}:{count}"
+        masu.write(*before)
+        assert masu.apply().returncode == 0, point
+        masu.write(*after)
+        killed = masu.apply(env={"MASU_FAIL_AT": point})
+        assert killed.returncode == -signal.SIGKILL, f"{point} was never reached: {killed.stderr}"
+        resumed = masu.apply()
+        assert resumed.returncode == 0, f"{point}: {resumed.stderr}"
+        assert _world(masu) == wanted, point
+        assert masu.plan()["changes"] == [], point
+        assert masu.pid("kept") == kept, f"{point}: the neighbour is untouched"
+
+
+def test_killed_while_the_runtime_runs_there_is_one_process(masu: Masu) -> None:
+    """SIGKILL between the runtime's start and the record of its pid: adopted or replaced, never doubled."""
+    masu.write(container())
+    killed = masu.apply(env={"MASU_FAIL_AT": "LaunchContainer+:1"})
+    assert killed.returncode == -signal.SIGKILL
+    record = Path(f"/run/masu/{masu.instance}/records/web.json")
+    value = json.loads(record.read_text())
+    pid = value["pid"]
+    record.write_text(json.dumps({**value, "phase": "launching", "pid": 0, "start_time": 0}))
+    assert masu.apply().returncode == 0
+    assert masu.pid() == pid, "what was started is adopted"
+    assert masu.processes() == [pid]
+
+
+def test_a_damaged_record_is_no_reason_for_a_second_process(masu: Masu) -> None:
+    masu.write(container())
+    assert masu.apply().returncode == 0
+    Path(f"/run/masu/{masu.instance}/records/web.json").write_text('{"name": "we')
+    assert masu.apply().returncode == 0
+    assert masu.processes() == [masu.pid()]
+
+
+def test_another_boot_starts_everything_anew(masu: Masu) -> None:
+    """/run that survived a reboot names processes of another boot; they are not taken for ours."""
+    masu.write(container())
+    assert masu.apply().returncode == 0
+    pid = masu.pid()
+    path = Path(f"/run/masu/{masu.instance}/records/web.json")
+    path.write_text(json.dumps({**json.loads(path.read_text()), "boot_id": "another"}))
+    os.kill(pid, signal.SIGKILL)
+    assert masu.apply().returncode == 0
+    assert masu.pid() not in {0, pid}
+    assert masu.processes() == [masu.pid()]

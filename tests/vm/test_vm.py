@@ -1,0 +1,82 @@
+"""The tests that need pure cgroup v2, run inside a Debian 13 machine with masu installed as a user would."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.vm.machine import QEMU, Finished, Image, Machine
+from tests.vm.project import CHECKOUT, UNPACK, make_disk
+
+INNER_TESTS = ("tests/vm/inner", "tests/integration", "tests/e2e")
+"""What runs inside."""
+INNER_S = 420
+INNER_WAIT_S = 60
+"""Python is about ten times slower in there, so the end-to-end tests wait longer for the same things."""
+REPORT = "/run/report.xml"
+
+pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.root, pytest.mark.timeout(900)]
+
+
+@pytest.fixture(scope="session")
+def image() -> Image:
+    """Built on the first run (about a minute), then found. A host without qemu skips; CI installs it."""
+    if shutil.which(QEMU) is None and not os.environ.get("CI"):
+        pytest.skip(f"{QEMU} is not installed: apt-get install qemu-system-x86 qemu-utils")
+    script = CHECKOUT / ".setup" / "vm-image.sh"
+    done = subprocess.run([script], stdout=subprocess.PIPE, text=True, timeout=600, check=True)
+    return Image(Path(done.stdout.strip()))
+
+
+@pytest.fixture
+def machine(image: Image, tmp_path: Path) -> Iterator[Machine]:
+    disk = make_disk(tmp_path)
+    with Machine(image, tmp_path, (disk,)) as made:
+        yield made
+
+
+def test_the_suite_passes_on_pure_cgroup_v2(machine: Machine, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every selected test passes inside, some did run, and none was skipped."""
+    took = {"boot": machine.boot()}
+    took["install"] = _expect(machine.run(UNPACK, 120)).took_s
+    inner = machine.run(_pytest(INNER_TESTS), INNER_S)
+    took["tests"] = inner.took_s
+    began = time.monotonic()
+    report = machine.run(f"cat {REPORT}", 60)
+    machine.power_off()
+    took["report and power off"] = time.monotonic() - began
+    with capsys.disabled():
+        print("\nvm:", ", ".join(f"{phase} {seconds:.1f} s" for phase, seconds in took.items()))
+        print("vm: inside,", inner.output.strip().splitlines()[-1].strip("= "))
+    assert inner.status == 0, inner.output
+    passed, skipped = _outcomes(report.output)
+    assert passed, f"nothing ran inside\n{inner.output}"
+    assert not skipped, f"skipped inside: {skipped}"
+
+
+def _pytest(selection: tuple[str, ...]) -> str:
+    there = " ".join(each for each in selection if (CHECKOUT / each).exists())
+    return f"""
+cd /masu
+export CI=true MASU_VM=1 MASU_TEST_WAIT={INNER_WAIT_S} PYTHONUNBUFFERED=1
+exec python3 -m pytest {there} -m 'not vm' -p no:cacheprovider --durations=10 --timeout=240 --junitxml={REPORT}
+"""
+
+
+def _expect(finished: Finished) -> Finished:
+    assert finished.status == 0, finished.output
+    return finished
+
+
+def _outcomes(report: str) -> tuple[list[str], list[str]]:
+    """Names of the tests that passed and of those that were skipped, from pytest's JUnit report."""
+    cases = list(ET.fromstring(report).iter("testcase"))
+    skipped = [each.get("name", "") for each in cases if each.find("skipped") is not None]
+    return [each.get("name", "") for each in cases if not len(each)], skipped
