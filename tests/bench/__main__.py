@@ -1,0 +1,82 @@
+"""`python -m tests.bench [names…]`: runs the benchmarks as root, prints one table, and writes JSON if asked.
+
+Ratios are of one run on one machine; nothing here is a test, and no test depends on a time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tests.bench import cold, edit, look, repair, start
+from tests.bench.options import Options
+from tests.bench.rows import Row, table
+
+BENCHMARKS: Mapping[str, Callable[[Options], list[Row]]] = {
+    "start": start.measure,
+    "cold": cold.measure,
+    "repair": repair.measure,
+    "edit": edit.measure,
+    "look": look.measure,
+}
+QUICK = Options(starts=8, counts=(20,), repairs=40, kills=8, edits=40, looked_at=(50,), idle_s=3.0)
+FULL = replace(Options(), looked_at=(200, 1000))
+
+
+def main() -> int:
+    arguments = _arguments()
+    if os.geteuid() != 0:
+        print("benchmarks start containers: run them as root", file=sys.stderr)
+        return 5
+    options = _options(arguments)
+    rows: list[Row] = []
+    for name in arguments.names or BENCHMARKS:
+        print(f"… {name}", file=sys.stderr, flush=True)
+        rows += BENCHMARKS[name](options)
+    host = _host()
+    print(" · ".join(f"{key} {value}" for key, value in host.items()), table(rows), sep="\n")
+    if arguments.json:
+        whole = {"host": host, "rows": [row.to_json() for row in rows]}
+        Path(arguments.json).write_text(json.dumps(whole, indent=1))
+    return int(any(row.kept is False for row in rows))
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)}; default: all")
+    parser.add_argument("--json", metavar="FILE", help="every row with its samples")
+    parser.add_argument("--count", type=int, action="append", metavar="N", help="`cold` with so many")
+    parser.add_argument("--quick", action="store_true", help="few samples: does it run at all?")
+    parser.add_argument("--full", action="store_true", help="`look` at 1,000 containers, too")
+    arguments = parser.parse_args()
+    unknown = set(arguments.names) - set(BENCHMARKS)
+    if unknown:
+        parser.error(f"no such benchmark: {', '.join(sorted(unknown))}")
+    return arguments
+
+
+def _options(arguments: argparse.Namespace) -> Options:
+    chosen = QUICK if arguments.quick else FULL if arguments.full else Options()
+    return replace(chosen, counts=tuple(arguments.count)) if arguments.count else chosen
+
+
+def _host() -> dict[str, Any]:
+    return {
+        "at": time.strftime("%Y-%m-%d %H:%M"),
+        "kernel": platform.release(),
+        "cpus": os.cpu_count(),
+        "python": platform.python_version(),
+        "load": " ".join(f"{each:.2f}" for each in os.getloadavg()),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

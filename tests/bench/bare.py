@@ -1,0 +1,146 @@
+"""The same containers started by hand: a shell in one private mount namespace that calls the OCI runtime itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.bench.marks import announcing
+from tests.bench.world import ROOTFS, RUNTIME, World, cgroup_mounts
+
+CGROUP_ROOT = "/sys/fs/cgroup"
+LIMITS: dict[str, Any] = {
+    "memory": {"limit": 64 << 20},
+    "cpu": {"quota": 50_000, "period": 100_000},
+    "pids": {"limit": 32},
+}
+
+
+class Bare:
+    """`limits`: the runtime makes the cgroups and sets the limits, as far as it can on this layout; without them
+
+    it makes no cgroup at all. Root file systems are overlays, mounted beforehand.
+    """
+
+    def __init__(self, world: World, name: str, *, limits: bool) -> None:
+        self._world, self._limits = world, limits
+        self.base = world.base / name
+        self.base.mkdir()
+        self._group = f"/{world.instance}-{name}"
+        self._runtime = shutil.which(RUNTIME, path=f"/opt/masu/bin:{os.environ['PATH']}")
+        own = "" if limits else "--cgroup-manager=disabled"
+        self.command = f"{self._runtime} --root {self.base}/state {own}"
+        self._shell = subprocess.Popen(
+            ["unshare", "--mount", "--propagation", "private", "/bin/sh"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )
+        self.do(_make_room(limits=limits))
+
+    def prepare(self, wanted: Iterable[str], template: str) -> None:
+        """Bundles like the one that masu wrote for `template`, each with an overlay of its own."""
+        config = json.loads((self._world.run_dir / "bundles" / template / "config.json").read_text())
+        lower = ROOTFS
+        for name in wanted:
+            bundle = self.base / name
+            for part in ("upper", "work", "rootfs"):
+                (bundle / part).mkdir(parents=True)
+            (bundle / "config.json").write_text(json.dumps(self._adapted(config, name, bundle)))
+            layers = f"lowerdir={lower},upperdir={bundle}/upper,workdir={bundle}/work"
+            self.do(f"mount -t overlay overlay -o {layers} {bundle}/rootfs")
+
+    def start(self, name: str) -> float:
+        """create, then start → the moment of the call; the workload itself says when it runs."""
+        at = time.monotonic()
+        self.do(_start(self.command, self.base, name))
+        return at
+
+    def start_all(self, wanted: Iterable[str]) -> float:
+        """Two at a time, as a careful person would write it → the moment of the call."""
+        self._list(wanted)
+        at = time.monotonic()
+        self.do(f"xargs -P2 -I@ sh -c '{_start(self.command, self.base, '@')}' <{self.base}/names")
+        return at
+
+    def delete_all(self, wanted: Iterable[str]) -> float:
+        """`delete --force`, two at a time → seconds."""
+        self._list(wanted)
+        at = time.monotonic()
+        self.do(f"xargs -P2 -I@ {self.command} delete --force @ <{self.base}/names")
+        return time.monotonic() - at
+
+    def do(self, script: str, wait_s: float = 120) -> None:
+        """Run it in the shell. Raises RuntimeError when it fails, TimeoutError when it does not end."""
+        stdin, stdout = self._shell.stdin, self._shell.stdout
+        assert stdin
+        assert stdout
+        stdin.write(f"{script} </dev/null >/dev/null\necho $?\n".encode())
+        stdin.flush()
+        if not select.select([stdout], [], [], wait_s)[0]:
+            raise TimeoutError(script)
+        said = stdout.readline().strip()
+        if said != b"0":
+            raise RuntimeError(f"{script}: exit code {said!r}")
+
+    def close(self) -> None:
+        try:
+            state = self.base / "state"
+            left = [each.name for each in state.iterdir()] if state.is_dir() else []
+            if left:
+                self.delete_all(left)
+        finally:
+            os.killpg(self._shell.pid, signal.SIGKILL)
+            self._shell.communicate()
+        for mount, _, _ in cgroup_mounts():
+            _remove_group(Path(mount + self._group))
+
+    def _list(self, wanted: Iterable[str]) -> None:
+        (self.base / "names").write_text("".join(f"{name}\n" for name in wanted))
+
+    def _adapted(self, config: dict[str, Any], name: str, bundle: Path) -> dict[str, Any]:
+        linux = {**config["linux"], "cgroupsPath": f"{self._group}/{name}"} if self._limits else config["linux"]
+        return {
+            **config,
+            "root": {**config["root"], "path": f"{bundle}/rootfs"},
+            "process": {**config["process"], "args": announcing(name)},
+            "linux": {**linux, "resources": LIMITS} if self._limits else linux,
+        }
+
+
+@contextmanager
+def bare(world: World, name: str, *, limits: bool = True) -> Iterator[Bare]:
+    by_hand = Bare(world, name, limits=limits)
+    try:
+        yield by_hand
+    finally:
+        by_hand.close()
+
+
+def _start(command: str, base: Path, name: str) -> str:
+    return f"{command} create --bundle {base}/{name} {name} && {command} start {name}"
+
+
+def _make_room(*, limits: bool) -> str:
+    """On the hybrid layout crun works only where it sees one version: v1 alone, which has the limits, or v2 alone."""
+    unified = [mount for mount, kind, _ in cgroup_mounts() if kind == "cgroup2"]
+    if not unified or unified[0] == CGROUP_ROOT:
+        return "true"
+    return f"mount -t tmpfs none {unified[0]}" if limits else f"mount --bind {unified[0]} {CGROUP_ROOT}"
+
+
+def _remove_group(group: Path) -> None:
+    if group.is_dir():
+        for each in group.iterdir():
+            if each.is_dir():
+                each.rmdir()
+        group.rmdir()

@@ -1,0 +1,18 @@
+"""How much is measured. Plain values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Numbers of samples; `counts` and `looked_at`: how many containers at once."""
+
+    starts: int = 30
+    counts: tuple[int, ...] = (50, 200)
+    repairs: int = 200
+    kills: int = 30
+    edits: int = 120
+    looked_at: tuple[int, ...] = (200,)
+    idle_s: float = 10.0
