@@ -45,9 +45,7 @@ def _key(outcome: Outcome) -> str:
 def _event(step: Step, result: Result, *, edited: bool, at: int) -> Event:
     name = result.container
     if isinstance(step, LaunchContainer):
-        return Event(
-            at, name, "Started", f"pid {result.last.subject.pid}: {step.text.removeprefix('start ')}"
-        )
+        return Event(at, name, "Started", _born(step, result))
     if isinstance(step, StopContainer):
         return Event(at, name, "Stopping", step.why)
     if isinstance(step, RecordExit):
@@ -59,6 +57,12 @@ def _event(step: Step, result: Result, *, edited: bool, at: int) -> Event:
         kind = "Changed" if edited else "Repaired"
         return Event(at, name, kind, step.text, key=key, old=old, new=new)
     return Event(at, name, step.kind, step.text, level="debug")
+
+
+def _born(step: LaunchContainer, result: Result) -> str:
+    """With its pid, unless it has ended already."""
+    pid, args = result.last.subject.pid, step.text.removeprefix("start ")
+    return f"pid {pid}: {args}" if pid else args
 
 
 def _exited(step: RecordExit, at: int) -> Event:

@@ -1,0 +1,109 @@
+"""What becomes of a source: one bad file keeps its last good version, silence is not deletion."""
+
+from __future__ import annotations
+
+import hashlib
+
+from controller.errors import Problem, SpecInvalid
+from controller.model.container import Container
+from controller.model.desired import DesiredSet
+from controller.spec.accept import accept, across, freeze
+
+
+def parse(text: bytes, file: str) -> tuple[Container, ...]:
+    """`a=1 b=2` → two containers; `bad` → a problem."""
+    if b"bad" in text:
+        raise SpecInvalid((Problem(file, 1, 1, "", "bad"),))
+    words = [word.split("=") for word in text.decode().split()]
+    return tuple(Container(name, file, {}, {"version": version}) for name, version in words)
+
+
+def take(before: DesiredSet, **files: str) -> DesiredSet:
+    rows = [
+        (f"{name}.yaml", hashlib.sha256(text.encode()).hexdigest(), text.encode())
+        for name, text in files.items()
+    ]
+    return accept(before, "rev", rows, (), parse)
+
+
+def versions(desired: DesiredSet) -> dict[str, str]:
+    return {name: each.spec["version"] for name, each in desired.containers.items()}
+
+
+def test_good_files_are_taken_and_vanished_ones_dropped() -> None:
+    first = take(DesiredSet(), one="a=1", two="b=1 c=1")
+    assert versions(first) == {"a": "1", "b": "1", "c": "1"}
+    assert versions(take(first, one="a=2")) == {"a": "2"}
+
+
+def test_a_bad_file_keeps_its_last_good_version_and_is_rejected() -> None:
+    first = take(DesiredSet(), one="a=1", two="b=1")
+    second = take(first, one="bad", two="b=2")
+    assert versions(second) == {"a": "1", "b": "2"}
+    assert [problem.file for problem in second.rejected] == ["one.yaml"]
+    assert take(second, one="a=3", two="b=2").rejected == ()
+
+
+def test_a_file_bad_from_the_start_brings_nothing() -> None:
+    assert versions(take(DesiredSet(), one="bad", two="b=1")) == {"b": "1"}
+
+
+def test_silence_freezes() -> None:
+    first = take(DesiredSet(), one="a=1")
+    empty = take(first)
+    assert versions(empty) == {"a": "1"}
+    assert empty.frozen
+    assert versions(freeze(first, "gone")) == {"a": "1"}
+    assert not take(empty, one="a=2").frozen
+
+
+def test_an_unreadable_file_keeps_what_it_said() -> None:
+    first = take(DesiredSet(), one="a=1", two="b=1")
+    problem = Problem("one.yaml", 0, 0, "", "cannot be read")
+    second = accept(first, "rev", [("two.yaml", "x", b"b=2")], (problem,), parse)
+    assert versions(second) == {"a": "1", "b": "2"}
+    assert second.rejected == (problem,)
+
+
+def test_whoever_had_a_name_keeps_it() -> None:
+    first = take(DesiredSet(), two="a=1")
+    second = take(first, one="a=9 d=1", two="a=1")
+    assert versions(second) == {"a": "1"}
+    assert "two.yaml" in second.rejected[0].message
+    assert second.rejected[0].file == "one.yaml"
+    third = take(second, one="a=9 d=1", two="b=1")
+    assert versions(third) == {"a": "9", "d": "1", "b": "1"}
+    assert third.rejected == ()
+
+
+def test_of_two_new_ones_the_first_by_path_wins() -> None:
+    both = take(DesiredSet(), one="a=1", two="a=2")
+    assert versions(both) == {"a": "1"}
+    assert len(both.rejected) == 1
+
+
+def test_an_unchanged_file_is_not_parsed_again() -> None:
+    first = take(DesiredSet(), one="a=1")
+    again = take(first, one="a=1")
+    assert again.files["one.yaml"] is first.files["one.yaml"]
+
+
+def test_it_survives_being_stored() -> None:
+    mixed = take(take(DesiredSet(), one="a=1", two="b=1"), one="bad", two="b=2")
+    assert DesiredSet.from_json(mixed.to_json()) == mixed
+
+
+def test_partners_must_exist_and_not_share_in_a_circle() -> None:
+    def one(name: str, partner: str) -> Container:
+        return Container(name, f"{name}.yaml", {}, {"namespaces": {"net": f"container:{partner}"}})
+
+    def problems(*containers: Container) -> list[str]:
+        rows = [(each.file, each.name, each.name.encode()) for each in containers]
+        by_name = {each.name: each for each in containers}
+        return [
+            p.message
+            for p in across(accept(DesiredSet(), "", rows, (), lambda text, _: (by_name[text.decode()],)))
+        ]
+
+    assert "which no file defines" in problems(one("a", "b"))[0]
+    assert "in turn" in problems(one("a", "b"), one("b", "a"))[0]
