@@ -260,7 +260,7 @@ def settle(world: World, desired: Wanted, crash_after: int = -1) -> bool:
         for step in steps:
             if done == crash_after:
                 if step.kind == "LaunchContainer":
-                    world._LaunchContainer(step, recorded=False)  # noqa: SLF001
+                    world._LaunchContainer(step, recorded=False)
                 return False
             done += 1
             if not world.obey(step):
