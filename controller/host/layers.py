@@ -33,11 +33,16 @@ class LayerDirectories:
             return frozenset()
 
     def state(self, name: str) -> str | None:
-        text = read_text(f"{self._places.layers}/{name}/frame")
-        return text.strip() if text else None
+        try:
+            return os.readlink(f"{self._places.layers}/{name}/frame")
+        except OSError:
+            return None
 
     def prepare(self, name: str, frame: str, owner: int) -> None:
-        """Make an empty layer; the `frame` file is written last, so a layer without it is half made."""
+        """Make an empty layer; `frame` is made last, so a layer without it is half made.
+
+        It is a symbolic link that points nowhere: the journal keeps its text with its name, without a sync.
+        """
         base = f"{self._places.layers}/{name}"
         make_directories(base, 0o711)
         try:
@@ -45,9 +50,11 @@ class LayerDirectories:
                 os.makedirs(f"{base}/{part}", exist_ok=True)
                 os.chmod(f"{base}/{part}", mode)
                 os.chown(f"{base}/{part}", owner, owner)
+            os.symlink(frame, f"{base}/frame")
+        except FileExistsError:
+            return
         except OSError as error:
             raise failed(error, "preparing layer", base) from error
-        write_atomic(f"{base}/frame", frame, durable=True)
 
     def remove(self, name: str) -> None:
         """Renamed first, so that an interrupted removal never looks like a layer."""

@@ -76,8 +76,9 @@ class Controller:
         after = self._accepted(before)
         if after != before:
             self._tell_source(before, after)
-            self._store.save(after)
         self._take(after)
+        if after != before:
+            self._store.save(after)  # syncs to disk, while the workers are at it already
 
     def resync(self) -> None:
         """Look at everything, whether or not anybody nudged."""

@@ -272,7 +272,7 @@ DESIRES = st.builds(
     wanted,
     st.sampled_from(["running", "stopped"]),
     st.sampled_from(["always", "on-failure", "never"]),
-    st.builds(frame, st.sampled_from(["r1", "r2"]), st.sampled_from(["f1", "f2"]), layered=st.booleans()),
+    st.sampled_from([frame(r, f, layered=f != "f2") for r in ("r1", "r2") for f in ("f1", "f2", "f3")]),
 )
 HAPPENINGS = st.one_of(
     st.tuples(st.just("desire"), DESIRES, st.integers(-1, 12)),

@@ -1,0 +1,83 @@
+"""What every driver of the Cgroups port must do: the one in memory, and the real one on this machine's kernel."""
+
+from __future__ import annotations
+
+import secrets
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from controller.errors import KnobRefused
+from controller.host import facts as host_facts
+from controller.host.cgroups.tree import CgroupTree
+from controller.model.facts import CORE, Facts
+from tests.worlds import MemoryCgroups, facts
+
+
+@pytest.fixture(params=["memory-v1", "memory-v2", "memory-hybrid", "kernel"])
+def world(request: pytest.FixtureRequest) -> Iterator[tuple[Any, Facts, str]]:
+    """(driver, facts, the name of a group that is nobody else's)."""
+    kind, _, layout = request.param.partition("-")
+    known = facts(layout) if kind == "memory" else host_facts.look(None)
+    driver = MemoryCgroups(known) if kind == "memory" else CgroupTree(known)
+    group = f"/masu/t-{secrets.token_hex(4)}/web"
+    try:
+        yield driver, known, group
+    finally:
+        driver.remove(group)
+
+
+def test_created_everywhere_and_removed_everywhere(world: tuple[Any, Facts, str]) -> None:
+    driver, known, group = world
+    parent = group.rpartition("/")[0]
+    assert driver.present(group) == frozenset()
+    driver.create(group)
+    driver.create(group)
+    assert driver.present(group) == {each.mount for each in known.hierarchies}
+    assert driver.children(parent) == {"web"}
+    driver.remove(group)
+    driver.remove(group)
+    assert driver.present(group) == frozenset()
+    assert driver.children(parent) == frozenset()
+
+
+def test_what_is_written_is_read(world: tuple[Any, Facts, str]) -> None:
+    driver, _, group = world
+    driver.create(group)
+    driver.write(group, "pids", "pids.max", "17")
+    assert driver.read(group, "pids", "pids.max") == "17"
+
+
+def test_memory_without_a_limit_reads_as_the_aspect_expects(world: tuple[Any, Facts, str]) -> None:
+    driver, known, group = world
+    driver.create(group)
+    file = "memory.max" if known.version("memory") == 2 else "memory.limit_in_bytes"
+    driver.write(group, "memory", file, "67108864")
+    driver.write(group, "memory", file, "max" if known.version("memory") == 2 else "-1")
+    assert driver.read(group, "memory", file) in {"max", "9223372036854771712"}
+
+
+def test_absent_reads_as_none_and_writing_it_is_refused_with_everything(
+    world: tuple[Any, Facts, str],
+) -> None:
+    driver, _, group = world
+    assert driver.read(group, "pids", "pids.max") is None
+    assert driver.read(group, "no such subsystem", "x") is None
+    with pytest.raises(KnobRefused, match=r"'17' to .*/web/pids.max: ENOENT"):
+        driver.write(group, "pids", "pids.max", "17")
+
+
+def test_a_process_enters_everywhere(world: tuple[Any, Facts, str]) -> None:
+    driver, known, group = world
+    driver.create(group)
+    process = subprocess.Popen(["sleep", "60"])
+    try:
+        driver.enter(group, process.pid)
+        subsystems = [CORE if not each.subsystems else each.subsystems[0] for each in known.hierarchies]
+        for subsystem in subsystems:
+            assert str(process.pid) in (driver.read(group, subsystem, "cgroup.procs") or "").split()
+    finally:
+        process.kill()
+        process.wait()
