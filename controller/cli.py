@@ -303,8 +303,11 @@ def _doctor(arguments: argparse.Namespace) -> int:
 
 
 def _schema(arguments: argparse.Namespace) -> int:
-    from controller.spec.schema import schema  # noqa: PLC0415
+    from controller.spec.schema import kinds, schema  # noqa: PLC0415
 
+    if arguments.kind not in kinds():
+        print(f"masu schema: there is no kind {arguments.kind!r}, only {', '.join(kinds())}", file=sys.stderr)
+        return FAILED
     print(json.dumps(schema(arguments.kind), indent=2, ensure_ascii=False))
     return DONE
 

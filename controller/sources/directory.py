@@ -25,8 +25,11 @@ MAX_BYTES = 1024 * 1024
 MAX_FILES = 10_000
 SETTLED_NS = 20_000_000
 """A file read this soon after its time stamp may have been written again within the same tick of the clock."""
-LOOKS, LOOK_S = 5, 0.005
-"""Editors and git move or remove a file before they write the new one: gone is what stays away for this long."""
+LOOKS, LOOK_S = 11, 0.01
+"""Editors and git move or remove a file before they write the new one: gone is what stays away for 0.1 s.
+
+On a busy machine that took up to 12 ms; and what is taken for removed is a container that ends.
+"""
 ATTEMPTS = 5
 
 F_SETSIG = 10
@@ -108,21 +111,28 @@ class DirectorySource:
             problems.append(Problem(self._path, 0, 0, "", message))
         root = os.path.realpath(self._path)
         known = {path: each for path, each in self._known.items() if listing.covers(path)}
+        files = {path: each.file for path, each in known.items()}
         for path in listing.paths[:MAX_FILES]:
-            try:
-                reading = self._reading(path, root)
-            except _Unfinished as unfinished:
-                if not self._is_new(path):
-                    problems.append(Problem(path, 0, 0, "", str(unfinished)))
-                continue
-            except _Unfit as unfit:
-                problems.append(Problem(path, 0, 0, "", str(unfit)))
-                continue
+            reading = self._reading_or(problems, path, root)
             if reading:
-                known[path] = reading
+                files[path] = reading.file
+            last = reading or self._known.get(path)
+            if last:
+                known[path] = last
         self._known, self._told = known, frozenset(problem.file for problem in problems)
-        files = tuple(known[path].file for path in sorted(known))
-        return Snapshot(_revision(files), files, tuple(problems))
+        ordered = tuple(files[path] for path in sorted(files))
+        return Snapshot(_revision(ordered), ordered, tuple(problems))
+
+    def _reading_or(self, problems: list[Problem], path: str, root: str) -> _Reading | None:
+        """None: it is not there, or `problems` says why not."""
+        try:
+            return self._reading(path, root)
+        except _Unfinished as unfinished:
+            if not self._is_new(path):
+                problems.append(Problem(path, 0, 0, "", str(unfinished)))
+        except _Unfit as unfit:
+            problems.append(Problem(path, 0, 0, "", str(unfit)))
+        return None
 
     def _is_new(self, path: str) -> bool:
         """Whether nobody can know an earlier version: of what was there before the first look, somebody may.
@@ -134,20 +144,28 @@ class DirectorySource:
         return not any(path == each or path.startswith(f"{each}/") for each in self._told)
 
     def _reading(self, path: str, root: str) -> _Reading | None:
-        """None: it went away. Raises _Unfit. Nothing but a regular file is opened: opening a device is an act."""
+        """None: it went away, and was never read. Raises _Unfit."""
+        for attempt in range(ATTEMPTS):
+            try:
+                return self._read(path, root)
+            except OSError as error:
+                if not os.path.lexists(path):
+                    break
+                if not isinstance(error, FileNotFoundError) or attempt == ATTEMPTS - 1:
+                    raise _Unfit(f"cannot be read: {os.strerror(error.errno or 0)}") from error
+                time.sleep(0.001)  # it is being replaced, or is a link to nothing
+        return self._known.get(path)  # a nudge that it is gone will follow
+
+    def _read(self, path: str, root: str) -> _Reading:
+        """Nothing but a regular file is opened: opening a device is an act. Raises OSError and _Unfit."""
         known = self._known.get(path)
-        try:
-            with _opened(path, os.O_PATH) as place:
-                found = os.fstat(place)
-                _check(found, os.readlink(f"/proc/self/fd/{place}"), "" if path == self._path else root)
-                if known and is_unchanged(known.identity, known.at_ns, _identity(found)):
-                    return known
-                with _opened(f"/proc/self/fd/{place}", os.O_RDONLY | os.O_NONBLOCK) as descriptor:
-                    return _read(path, descriptor, known)
-        except OSError as error:
-            if not os.path.lexists(path):
-                return known  # a nudge that it is gone will follow
-            raise _Unfit(f"cannot be read: {os.strerror(error.errno or 0)}") from error
+        with _opened(path, os.O_PATH) as place:
+            found = os.fstat(place)
+            _check(found, os.readlink(f"/proc/self/fd/{place}"), "" if path == self._path else root)
+            if known and is_unchanged(known.identity, known.at_ns, _identity(found)):
+                return known
+            with _opened(f"/proc/self/fd/{place}", os.O_RDONLY | os.O_NONBLOCK) as descriptor:
+                return _read(path, descriptor, known)
 
 
 class _Unfit(Exception):
@@ -184,6 +202,9 @@ def _opened(path: str, flags: int) -> Iterator[int]:
 
 def _read(path: str, descriptor: int, known: _Reading | None) -> _Reading:
     """The text, or the last one while somebody writes; raises _Unfinished where there is no last one."""
+    found = os.fstat(descriptor)
+    if found.st_size == 0 and time.time_ns() - found.st_mtime_ns < SETTLED_NS:
+        time.sleep(SETTLED_NS / 1e9)  # open(2) makes a file a moment before it holds it open
     with _held(descriptor) as is_held:
         if is_held:
             return _read_held(path, descriptor)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import time
+from pathlib import Path
 
 from tests.e2e.harness import Masu, container, memory_max, set_knob, until
 
@@ -199,3 +201,23 @@ def test_exec_joins_namespaces_and_cgroup(either: Masu) -> None:
     look = "cat /sys/fs/cgroup/*/x 2>/dev/null; sleep 2"
     with_cgroup = either.run("exec", "web", "--", "/bin/sh", "-c", f"cat /proc/self/cgroup; {look}")
     assert ":/\n" in with_cgroup.stdout, "the cgroup namespace shows the container's own group as its root"
+
+
+def test_a_service_tells_systemd_and_rereads_on_sighup(masu: Masu, tmp_path: Path) -> None:
+    """sd_notify(3): READY=1 once the source was read, WATCHDOG=1 while alive, STOPPING=1 at the end."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(10)
+        masu.write(container())
+        masu.start(env={"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "400000"})
+        assert systemd.recv(4096).startswith(b"READY=1")
+        assert systemd.recv(4096) == b"WATCHDOG=1"
+        pid = masu.running()
+        assert masu.daemon
+        masu.daemon.send_signal(signal.SIGHUP)
+        assert systemd.recv(4096) == b"WATCHDOG=1"
+        assert masu.stop() == 0
+        said = b""
+        while said != b"STOPPING=1":
+            said = systemd.recv(4096)
+    assert masu.pid() == pid

@@ -8,6 +8,10 @@ import os
 from controller.host.text import read_text
 
 
+HANDED_DOWN = frozenset({"cpu", "cpuset", "memory", "pids"})
+"""What a limit of masu needs; what nobody asks for is not switched on for the whole host."""
+
+
 def prepare(mount: str, group: str, subsystems: tuple[str, ...]) -> None:
     """Make a group on a v2 mount; every level above it hands its subsystems down.
 
@@ -25,7 +29,9 @@ def prepare(mount: str, group: str, subsystems: tuple[str, ...]) -> None:
 def _hand_down(path: str, subsystems: tuple[str, ...]) -> None:
     enabled = (read_text(f"{path}/cgroup.subtree_control") or "").split()
     offered = (read_text(f"{path}/cgroup.controllers") or "").split()
-    wanted = [f"+{each}" for each in subsystems if each in offered and each not in enabled]
+    wanted = [
+        f"+{each}" for each in subsystems if each in HANDED_DOWN and each in offered and each not in enabled
+    ]
     if wanted:
         with open(f"{path}/cgroup.subtree_control", "w") as control:
             control.write(" ".join(wanted))
