@@ -25,8 +25,8 @@ def accept(
 ) -> DesiredSet:
     """Pure. `files`: (path, digest, text). A file whose digest is known is not parsed again."""
     found = {path: _read(before.files.get(path), path, digest, text, parse) for path, digest, text in files}
-    held = {problem.file for problem in unreadable} - set(found)
-    found.update({path: before.files[path] for path in held if path in before.files})
+    held = [path for path in before.files if path not in found and _concerned(path, unreadable)]
+    found.update({path: before.files[path] for path in held})
     if not found:
         reason = "the source holds no spec file; nothing is removed without `masu down`"
         return replace(before, unreadable=unreadable, frozen=reason)
@@ -43,6 +43,11 @@ def across(desired: DesiredSet) -> list[Problem]:
 def freeze(before: DesiredSet, reason: str) -> DesiredSet:
     """Pure. The source cannot be read: what was desired stays desired."""
     return replace(before, frozen=reason)
+
+
+def _concerned(path: str, unreadable: Iterable[Problem]) -> bool:
+    """Whether a file, or a directory above it, could not be read: it is then not known to be gone."""
+    return any(path == problem.file or path.startswith(problem.file + "/") for problem in unreadable)
 
 
 def _read(known: FileState | None, path: str, digest: str, text: bytes, parse: Parse) -> FileState:

@@ -107,3 +107,14 @@ def test_partners_must_exist_and_not_share_in_a_circle() -> None:
 
     assert "which no file defines" in problems(one("a", "b"))[0]
     assert "in turn" in problems(one("a", "b"), one("b", "a"))[0]
+
+
+def test_files_of_a_directory_that_cannot_be_listed_keep_what_they_said() -> None:
+    first = accept(
+        DesiredSet(), "", [("s/sub/one.yaml", "1", b"a=1"), ("s/two.yaml", "2", b"b=1")], (), parse
+    )
+    problem = Problem("s/sub", 0, 0, "", "cannot be listed")
+    assert versions(accept(first, "", [("s/two.yaml", "2", b"b=1")], (problem,), parse)) == {
+        "a": "1",
+        "b": "1",
+    }

@@ -8,8 +8,7 @@ import select
 import time
 
 import proc
-from logbook import Logbook
-from stream import Stream
+from logbook import Logbook, Stream
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # the keeper is small: typing is for the checker alone
@@ -17,38 +16,26 @@ if TYPE_CHECKING:  # the keeper is small: typing is for the checker alone
 
 REMEMBERED = 1000
 EXIT_PATIENCE_S = 2.0
-LAST_ROUNDS = 4  # a pipe holds 1 MiB at most, unless root has raised the limit; a round takes half of that
 
 
 class Held:
-    """One container: init's pid and start time, its two streams, and what is known of its end."""
+    """One container: init's pid and start time, and its open streams by descriptor."""
 
-    def __init__(self, name: str, pid: int, started: int, book: Logbook, streams: tuple[Stream, ...]) -> None:
-        self.name, self.pid, self.started = name, pid, started
-        self.book, self.streams = book, streams
+    def __init__(self, name: str, pid: int, started: int, book: Logbook) -> None:
+        self.name, self.pid, self.started, self.book = name, pid, started, book
+        self.streams: dict[int, Stream] = {}
+        self.exited = False
         self.pidfd = -1
         self.gone_at = 0.0
-        self.end: dict[str, Any] | None = None
-        self.published = False
-
-    @property
-    def waiting(self) -> bool:
-        """Its end is to be looked up, or to be written down once more."""
-        return bool(self.gone_at or self.end) and not self.published
 
 
 class Containers:
-    """Everything the keeper knows of containers. `RUN_DIR/pipes/<name>.*` is what a successor needs:
-
-    `json` says what to look for, `launch` the same of a launch under way, `reached` is the logbook's,
-    `stdout` and `stderr` are spools.
-    """
+    """Everything the keeper knows of containers; `RUN_DIR/pipes/<name>.json` is what a successor needs."""
 
     def __init__(self, run_dir: str, log_dir: str, epoll: select.epoll) -> None:
         self._run_dir, self._log_dir, self._epoll = run_dir, log_dir, epoll
         self._held: dict[str, Held] = {}
-        self._by_descriptor: dict[int, tuple[Held, Stream | None]] = {}
-        self._unborn: dict[str, float] = {}
+        self._by_descriptor: dict[int, Held] = {}
         self._strangers: dict[int, tuple[int, int]] = {}
         self._boot_id = proc.read("/proc/sys/kernel/random/boot_id").strip()
         for part in ("pipes", "exits"):
@@ -56,132 +43,102 @@ class Containers:
 
     @property
     def held(self) -> bool:
-        return bool(self._held or self._unborn)
+        return bool(self._held)
 
     @property
-    def impatient(self) -> bool:
-        """Something has to be looked at again soon, because no event will tell."""
-        return bool(self._unborn) or any(each.waiting for each in self._held.values())
+    def orphaned(self) -> bool:
+        """Some init is not a child of this keeper, so nobody tells when it has been reaped."""
+        return any(each.gone_at for each in self._held.values())
 
-    def expect(self, request: dict[str, Any], pipes: tuple[int, int]) -> None:
-        """A launch begins: should this keeper not live to see the container, a successor finds it."""
+    def open_book(self, request: dict[str, Any]) -> Logbook:
+        log = request["log"]
+        return Logbook(f"{self._log_dir}/{request['container']}", log["max_bytes"], log["files"])
+
+    def hold(
+        self, request: dict[str, Any], pid: int, started: int, stdout: int, stderr: int, book: Logbook
+    ) -> None:
+        """Take a container whose runtime has just succeeded; one of the same name before it has ended."""
         name = request["container"]
-        self._unborn.pop(name, None)
+        self._drop(name)
+        held = Held(name, pid, started, book)
+        self._held[name] = held
+        self._listen(held, stdout, stderr)
+        inodes = [os.fstat(stdout).st_ino, os.fstat(stderr).st_ino]
         known = {
-            "boot_id": self._boot_id,
-            "pid_file": request["pid_file"],
-            "pipes": [os.fstat(each).st_ino for each in pipes],
+            "pid": pid,
+            "started": started,
+            "pipes": inodes,
             "members": request["members"],
             "log": request["log"],
-            "timeout_ms": request["timeout_ms"],
         }
-        self._remember(name, "launch", known)
-
-    def unexpect(self, name: str) -> None:
-        """The launch has failed."""
-        self._unborn.pop(name, None)
-        _unlink(self._known(name, "launch"))
-
-    def hold(self, name: str, pid: int, started: int, pipes: tuple[int, int]) -> None:
-        """Take a container whose launch has succeeded; one of the same name before it has ended."""
-        known = {**proc.read_json(self._known(name, "launch")), "pid": pid, "started": started}
-        self._drop(name)
-        self._remember(name, "json", known)
-        self.unexpect(name)
-        held = self._open(name, known)
-        self._attach(held, pipes)
+        proc.write_json(self._known(name), known)
         if pid in self._strangers:
             self.ended(pid, *self._strangers.pop(pid))
 
     def take_over(self) -> None:
         """A keeper before this one is gone: find its pipes again through whoever still has them open."""
         for file in os.listdir(f"{self._run_dir}/pipes"):
-            name, _, kind = file.rpartition(".")
-            known = proc.read_json(self._known(name, kind)) if kind in {"json", "launch"} else {}
-            if known.get("boot_id") != self._boot_id:
-                continue
-            if kind == "launch":
-                self._unborn[name] = time.monotonic() + known["timeout_ms"] / 1000
-            else:
-                self._take_over_one(name, known)
+            name = file.removesuffix(".json")
+            if file.endswith(".json") and name not in self._held:
+                self._take_over_one(name, proc.read_json(self._known(name)), [])
 
-    def _take_over_one(self, name: str, known: dict[str, Any]) -> None:
-        """What the writers do not have open any more, the controller may: see `adopt`."""
-        held = self._open(name, known)
+    def adopt(self, request: dict[str, Any], descriptors: list[int]) -> bool:
+        """The controller still had the read ends of a container whose keeper is gone."""
+        name = request["container"]
+        held = self._held.get(name)
+        if held is None:
+            return self._take_over_one(name, proc.read_json(self._known(name)), descriptors)
+        for each in descriptors:
+            os.close(each)
+        return True
+
+    def _take_over_one(self, name: str, known: dict[str, Any], descriptors: list[int]) -> bool:
+        if not known:
+            return False
         members = [int(word) for word in proc.read(known["members"]).split()]
-        self._attach(held, [proc.reopen_pipe([held.pid, *members], inode) for inode in known["pipes"]])
-        exits = proc.read_json(self._exits(name))
-        held.published = exits.get("start_time") == held.started
-        if proc.start_time(held.pid) == held.started:
-            self._watch(held, _pidfd(held.pid))
+        pids = [known["pid"], *members]
+        pipes = descriptors or [proc.reopen_pipe(pids, inode) for inode in known["pipes"]]
+        alive = proc.start_time(known["pid"]) == known["started"]
+        if not alive and all(pipe < 0 for pipe in pipes):
+            return False
+        held = Held(name, known["pid"], known["started"], self.open_book({"container": name, **known}))
+        self._held[name] = held
+        self._listen(held, *[*pipes, -1, -1][:2])
+        held.pidfd = _pidfd(known["pid"]) if alive else -1
+        if held.pidfd >= 0:
+            self._by_descriptor[held.pidfd] = held
+            self._epoll.register(held.pidfd, select.EPOLLIN)
         else:
-            held.gone_at = time.monotonic()
-        self._drop_if_done(held)
-
-    def adopt(self, name: str, descriptors: list[int]) -> bool:
-        """The controller's descriptors of stdout, stderr and init, for those that could not be found."""
-        held = self._held.get(name)
-        pipes, pidfd = [*descriptors, -1, -1][:2], [*descriptors, -1, -1, -1][2]
-        if held and held.pidfd < 0 and not held.published and pidfd >= 0:
-            self._watch(held, pidfd)
-        elif pidfd >= 0:
-            os.close(pidfd)
-        if held:
-            self._attach(held, pipes)
-        else:
-            _close(pipes)
-        return held is not None
-
-    def descriptors(self, name: str) -> list[int]:
-        """For the controller to keep: both pipes, which stay ours, and a pidfd, which is the caller's to close."""
-        held = self._held.get(name)
-        if held is None or any(each.descriptor < 0 for each in held.streams):
-            return []
-        same = proc.start_time(held.pid) == held.started
-        pidfd = _pidfd(held.pid) if same else -1
-        return [each.descriptor for each in held.streams] + ([pidfd] if pidfd >= 0 else [])
+            self._write_exit(held, None)
+        return True
 
     def ready(self, descriptor: int) -> None:
         """A pipe has something to read or has ended, or an adopted init has."""
-        held, stream = self._by_descriptor.get(descriptor, (None, None))
+        held = self._by_descriptor.get(descriptor)
         if held is None:
             return
-        if stream is None:
+        if descriptor == held.pidfd:
             self._epoll.unregister(descriptor)
             held.gone_at = time.monotonic()
-        elif not stream.drain():
-            self._finish(stream)
+        elif not held.streams[descriptor].drain():
+            self._close_stream(held, descriptor)
             self._drop_if_done(held)
 
-    def look_again(self) -> None:
+    def look_for_exits(self) -> None:
         """Inits that are nobody's children of ours: the kernel tells their status once they are reaped."""
-        for held in [each for each in self._held.values() if each.waiting]:
-            if held.end is None:
-                status = proc.exit_status(held.pidfd)
-                if status is not None or time.monotonic() - held.gone_at > EXIT_PATIENCE_S:
-                    self._ended(held, status)
-            else:
-                self._publish(held)
-        for name, deadline in list(self._unborn.items()):
-            self._look_for_birth(name, deadline)
+        for held in [each for each in self._held.values() if each.gone_at and not each.exited]:
+            status = proc.exit_status(held.pidfd)
+            if status is not None or time.monotonic() - held.gone_at > EXIT_PATIENCE_S:
+                self._write_exit(held, status)
 
-    def _look_for_birth(self, name: str, deadline: float) -> None:
-        """A runtime that the keeper before this one started may yet succeed: it writes init's pid at the end."""
-        known = proc.read_json(self._known(name, "launch"))
-        pid = proc.read_pid(known["pid_file"]) if known else 0
-        pipe = proc.reopen_pipe([pid], known["pipes"][0]) if pid else -1
-        if pipe >= 0:
-            os.close(pipe)
-            self.hold(name, pid, proc.start_time(pid), (-1, -1))
-            self._take_over_one(name, proc.read_json(self._known(name, "json")))
-        elif not known or time.monotonic() > deadline:
-            self.unexpect(name)
+    def start_time(self, pid: int) -> int:
+        return proc.start_time(pid)
 
     def ended(self, pid: int, started: int, status: int) -> None:
         """A child was reaped: a container's init, one that is still being launched, or a stranger's orphan."""
         for held in list(self._held.values()):
             if held.pid == pid and held.started == started:
-                self._ended(held, status)
+                self._write_exit(held, status)
                 return
         self._strangers[pid] = (started, status)
         while len(self._strangers) > REMEMBERED:
@@ -193,101 +150,60 @@ class Containers:
 
     def forget(self, name: str) -> None:
         self._drop(name)
-        self.unexpect(name)
-        self._unlink_all(name)
-        _unlink(self._exits(name))
+        for path in (self._known(name), f"{self._run_dir}/exits/{name}.json"):
+            if os.path.exists(path):
+                os.unlink(path)
 
-    def _ended(self, held: Held, status: int | None) -> None:
-        signalled = status is not None and os.WIFSIGNALED(status)
-        held.end = {
+    def _write_exit(self, held: Held, status: int | None) -> None:
+        """After the last log bytes, so that whoever sees the exit finds the whole log."""
+        for stream in list(held.streams.values()):
+            stream.drain()
+        code = -1 if status is None else (0 if os.WIFSIGNALED(status) else os.waitstatus_to_exitcode(status))
+        value = {
             "pid": held.pid,
             "start_time": held.started,
             "boot_id": self._boot_id,
-            "code": -1 if status is None else (0 if signalled else os.waitstatus_to_exitcode(status)),
-            "signal": os.WTERMSIG(status) if status is not None and signalled else 0,
+            "code": code,
+            "signal": os.WTERMSIG(status) if status is not None and os.WIFSIGNALED(status) else 0,
             "at": time.time_ns() // 1_000_000,
         }
-        self._publish(held)
-
-    def _publish(self, held: Held) -> None:
-        """After the last log bytes, so that whoever sees the exit finds the whole log."""
-        for stream in held.streams:
-            open_ = stream.descriptor >= 0
-            if open_ and not all(stream.drain() for _ in range(LAST_ROUNDS)):
-                self._finish(stream)
-        try:
-            proc.write_json(self._exits(held.name), held.end or {})
-        except OSError as error:
-            proc.complain(f"exit of {held.name} not written: {error}")
-            return
-        held.published = True
+        with contextlib.suppress(OSError):
+            proc.write_json(f"{self._run_dir}/exits/{held.name}.json", value)
+        held.exited, held.gone_at = True, 0.0
         self._drop_if_done(held)
 
-    def _open(self, name: str, known: dict[str, Any]) -> Held:
-        log, base = known["log"], f"{self._run_dir}/pipes/{name}"
-        book = Logbook(f"{self._log_dir}/{name}", base + ".reached", log["max_bytes"], log["files"])
-        streams = (Stream(0, base, book), Stream(1, base, book))
-        held = self._held[name] = Held(name, known["pid"], known["started"], book, streams)
-        return held
+    def _listen(self, held: Held, stdout: int, stderr: int) -> None:
+        for name, descriptor in ((b"stdout", stdout), (b"stderr", stderr)):
+            if descriptor >= 0:
+                held.streams[descriptor] = Stream(name, descriptor, held.book)
+                self._by_descriptor[descriptor] = held
+                self._epoll.register(descriptor, select.EPOLLIN)
 
-    def _attach(self, held: Held, pipes: list[int] | tuple[int, int]) -> None:
-        for stream, descriptor in zip(held.streams, pipes, strict=True):
-            if descriptor < 0:
-                continue
-            if stream.descriptor >= 0 or held.published:
-                os.close(descriptor)
-                continue
-            os.set_blocking(descriptor, False)
-            stream.descriptor = descriptor
-            self._by_descriptor[descriptor] = (held, stream)
-            self._epoll.register(descriptor, select.EPOLLIN)
-
-    def _watch(self, held: Held, pidfd: int) -> None:
-        if pidfd >= 0:
-            held.pidfd = pidfd
-            self._by_descriptor[pidfd] = (held, None)
-            self._epoll.register(pidfd, select.EPOLLIN)
-
-    def _finish(self, stream: Stream) -> None:
-        if stream.descriptor >= 0:
-            self._epoll.unregister(stream.descriptor)
-            del self._by_descriptor[stream.descriptor]
-        stream.finish()
-        stream.close()
+    def _close_stream(self, held: Held, descriptor: int) -> None:
+        self._epoll.unregister(descriptor)
+        del held.streams[descriptor], self._by_descriptor[descriptor]
+        os.close(descriptor)
 
     def _drop_if_done(self, held: Held) -> None:
-        if held.published and all(each.descriptor < 0 for each in held.streams):
+        if held.exited and not held.streams:
             self._drop(held.name)
 
     def _drop(self, name: str) -> None:
         held = self._held.pop(name, None)
         if held is None:
             return
-        for stream in held.streams:
-            if stream.descriptor >= 0:
-                stream.drain()
-            self._finish(stream)
+        for descriptor, stream in list(held.streams.items()):
+            stream.drain()
+            self._close_stream(held, descriptor)
         if held.pidfd >= 0:
             self._by_descriptor.pop(held.pidfd, None)
             os.close(held.pidfd)
         held.book.close()
-        self._unlink_all(name)
+        if os.path.exists(self._known(name)):
+            os.unlink(self._known(name))
 
-    def _unlink_all(self, name: str) -> None:
-        for kind in ("json", "stdout", "stderr", "reached"):
-            _unlink(self._known(name, kind))
-
-    def _remember(self, name: str, kind: str, known: dict[str, Any]) -> None:
-        try:
-            proc.write_json(self._known(name, kind), known)
-        except OSError as error:
-            proc.complain(f"{name} would not survive this keeper: {error}")
-
-    def _known(self, name: str, kind: str) -> str:
-        return f"{self._run_dir}/pipes/{name}.{kind}"
-
-    def _exits(self, name: str) -> str:
-        return f"{self._run_dir}/exits/{name}.json"
+    def _known(self, name: str) -> str:
+        return f"{self._run_dir}/pipes/{name}.json"
 
 
 def _pidfd(pid: int) -> int:
@@ -295,14 +211,3 @@ def _pidfd(pid: int) -> int:
         return os.pidfd_open(pid)
     except OSError:
         return -1
-
-
-def _close(descriptors: list[int]) -> None:
-    for each in descriptors:
-        if each >= 0:
-            os.close(each)
-
-
-def _unlink(path: str) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)

@@ -1,46 +1,31 @@
-"""The log of one container in the CRI's format, rotated by size, exact across a killed keeper.
+"""Two pipes of one container become one log in the CRI's format, rotated by size.
 
 `2026-01-02T03:04:05.123456789Z stdout F text`; a part of a line longer than 16 KiB has P for F.
-How far the log and each stream have come is written down after every write, so a successor can tell a write
-that counts from one that was interrupted, which it takes back and repeats.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
-import struct
 import time
 
-import proc
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:  # the keeper is small: typing is for the checker alone
-    from collections.abc import Sequence
-
-STREAMS = (b"stdout", b"stderr")
-REACHED = struct.Struct("QQQQ")  # inode and size of the log; how much of each stream's spool is in it
+PART = 16 * 1024
+CHUNK = 64 * 1024
+ROUND = 512 * 1024
 
 
 class Logbook:
-    """A full disk loses lines, never the keeper; how many were lost is written when there is space again."""
+    """The log file of one container. A full disk loses lines, never the keeper; how many is written later."""
 
-    def __init__(self, directory: str, reached: str, max_bytes: int, files: int) -> None:
-        self._directory, self._path = directory, directory + "/current.log"
+    def __init__(self, directory: str, max_bytes: int, files: int) -> None:
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+        self._path = directory + "/current.log"
         self._max_bytes, self._files = max_bytes, files
-        self._lost = self._size = self._inode = 0
-        self._reached = proc.open_or_complain(reached, os.O_RDWR | os.O_CREAT)
-        before = os.pread(self._reached, REACHED.size, 0) if self._reached >= 0 else b""
-        inode, size, *offsets = REACHED.unpack(before.ljust(REACHED.size, b"\0"))
-        self.offsets = list(offsets)
-        self._file = self._open()
-        if inode == self._inode and size < self._size:
-            self._take_back(size)
-        self._commit()
+        self._lost = 0
+        self._open()
 
-    def write(self, stream: int, lines: Sequence[tuple[bytes, bytes]], offset: int) -> None:
-        """`lines`: (b"F" or b"P", text); they are in the stream's spool up to `offset`."""
-        head = _stamp() + b" " + STREAMS[stream] + b" "
+    def write(self, stream: bytes, lines: list[tuple[bytes, bytes]]) -> None:
+        """`lines`: (b"F" or b"P", text)."""
+        head = _stamp() + b" " + stream + b" "
         text = b"".join([head + tag + b" " + line + b"\n" for tag, line in lines])
         if self._lost:
             notice = f"masu: {self._lost} lines were lost: no space was left for the log".encode()
@@ -49,52 +34,28 @@ class Logbook:
             self._lost = 0
         else:
             self._lost += len(lines)
-        self.reach(stream, offset)
         if self._size > self._max_bytes:
             self._rotate()
 
-    def reach(self, stream: int, offset: int) -> None:
-        self.offsets[stream] = offset
-        self._commit()
-
     def close(self) -> None:
-        for each in (self._file, self._reached):
-            if each >= 0:
-                os.close(each)
+        os.close(self._file)
 
-    def _commit(self) -> None:
-        """One small write: the kernel does all of it or nothing, whenever this process is killed."""
-        if self._reached >= 0:
-            with contextlib.suppress(OSError):
-                os.pwrite(self._reached, REACHED.pack(self._inode, self._size, *self.offsets), 0)
-
-    def _open(self) -> int:
-        with contextlib.suppress(OSError):  # opening complains
-            os.makedirs(self._directory, mode=0o700, exist_ok=True)
-        file = proc.open_or_complain(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-        if file >= 0:
-            status = os.fstat(file)
-            self._inode, self._size = status.st_ino, status.st_size
-        return file
+    def _open(self) -> None:
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        self._file = os.open(self._path, flags, 0o600)
+        self._size = os.fstat(self._file).st_size
 
     def _append(self, text: bytes) -> bool:
         """All of it or nothing: a torn line would be read as a wrong one."""
-        if self._file < 0:
-            self._file = self._open()
         written = 0
         try:
             while written < len(text):
                 written += os.write(self._file, text[written:])
         except OSError:
-            self._take_back(self._size)
+            os.ftruncate(self._file, self._size)
             return False
         self._size += written
         return True
-
-    def _take_back(self, size: int) -> None:
-        with contextlib.suppress(OSError):
-            os.ftruncate(self._file, size)
-            self._size = size
 
     def _rotate(self) -> None:
         try:
@@ -106,10 +67,54 @@ class Logbook:
         except OSError:
             return
         os.close(self._file)
-        self._file = self._open()
-        self._commit()
+        self._open()
+
+
+class Stream:
+    """The read end of one pipe, and what has come of a line that is not finished."""
+
+    def __init__(self, name: bytes, descriptor: int, book: Logbook) -> None:
+        os.set_blocking(descriptor, False)
+        self.descriptor = descriptor
+        self._name, self._book, self._rest = name, book, b""
+
+    def drain(self) -> bool:
+        """Read what is there, up to a fair share. False when everybody has closed the other end."""
+        taken = 0
+        while taken < ROUND:
+            try:
+                data = os.read(self.descriptor, CHUNK)
+            except BlockingIOError:
+                return True
+            if not data:
+                self._finish()
+                return False
+            taken += len(data)
+            self._take(data)
+        return True
+
+    def _take(self, data: bytes) -> None:
+        *whole, rest = (self._rest + data).split(b"\n")
+        lines = []
+        for line in whole:
+            while len(line) > PART:
+                lines.append((b"P", line[:PART]))
+                line = line[PART:]  # noqa: PLW2901
+            lines.append((b"F", line))
+        while len(rest) > PART:
+            lines.append((b"P", rest[:PART]))
+            rest = rest[PART:]
+        self._rest = rest
+        if lines:
+            self._book.write(self._name, lines)
+
+    def _finish(self) -> None:
+        if self._rest:
+            self._book.write(self._name, [(b"F", self._rest)])
+            self._rest = b""
 
 
 def _stamp() -> bytes:
-    seconds, rest = divmod(time.time_ns(), 1_000_000_000)
+    now = time.time_ns()
+    seconds, rest = divmod(now, 1_000_000_000)
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)).encode() + b".%09dZ" % rest

@@ -6,7 +6,6 @@ import fcntl
 import json
 import os
 import struct
-import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # the keeper is small: typing is for the checker alone
@@ -15,26 +14,6 @@ if TYPE_CHECKING:  # the keeper is small: typing is for the checker alone
 PIDFD_GET_INFO = 0xC040FF0B
 PIDFD_INFO_EXIT = 1 << 3
 INFO = struct.Struct("QQ11Ii")
-COMPLAINTS_BYTES = 256 * 1024
-
-
-def complain(message: str) -> None:
-    """One line into keeper.log, which is standard error and begins anew when it has grown too large."""
-    try:
-        if os.fstat(2).st_size > COMPLAINTS_BYTES:
-            os.ftruncate(2, 0)
-        os.write(2, f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {message}\n".encode())
-    except OSError:
-        return
-
-
-def open_or_complain(path: str, flags: int) -> int:
-    """-1 when it cannot be opened, and then keeper.log says why."""
-    try:
-        return os.open(path, flags | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        complain(str(error))
-        return -1
 
 
 def start_time(pid: int) -> int:
