@@ -39,12 +39,12 @@ one_at_a_time() { # two set-ups on one host would build the same prefix
     flock 9
 }
 
-missing_packages() { # names …: prints those that are not installed
+missing_packages() { # names …: prints those that are not installed, on one line
     local installed
     # shellcheck disable=SC2016
     installed=" $(dpkg-query -W -f '${db:Status-Status}:${Package} ' "$@" 2>/dev/null || true)"
     for package in "$@"; do
-        [[ $installed == *" installed:$package "* ]] || printf '%s\n' "$package"
+        [[ $installed == *" installed:$package "* ]] || printf '%s ' "$package"
     done
 }
 
@@ -55,13 +55,13 @@ refresh_lists() { # once; a source of somebody else's that fails is no reason to
 }
 
 install_packages() { # names …: installs those that are missing
-    local missing
-    mapfile -t missing < <(missing_packages "$@")
+    local missing said
+    read -ra missing <<<"$(missing_packages "$@")"
     [ ${#missing[@]} -gt 0 ] || return 0
     say "installing ${missing[*]}"
     refresh_lists
-    DEBIAN_FRONTEND=noninteractive "${APT[@]}" install --no-install-recommends "${missing[@]}" >/dev/null ||
-        die "apt-get could not install ${missing[*]}: see its message above, then run this again"
+    said=$(DEBIAN_FRONTEND=noninteractive "${APT[@]}" install --no-install-recommends "${missing[@]}" 2>&1) ||
+        die "$said"$'\n'"set-up: apt-get could not install ${missing[*]}: see its message above, then run this again"
 }
 
 # shellcheck source=.setup/environment.sh

@@ -6,9 +6,11 @@ Ratios are of one run on one machine; nothing here is a test, and no test depend
 from __future__ import annotations
 
 import argparse
+import compileall
 import json
 import os
 import platform
+import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -19,6 +21,7 @@ from typing import Any
 from tests.bench import cold, edit, look, repair, start
 from tests.bench.options import Options
 from tests.bench.rows import Row, table
+from tests.bench.world import CHECKOUT
 
 BENCHMARKS: Mapping[str, Callable[[Options], list[Row]]] = {
     "start": start.measure,
@@ -28,6 +31,7 @@ BENCHMARKS: Mapping[str, Callable[[Options], list[Row]]] = {
     "look": look.measure,
 }
 QUICK = Options(starts=8, counts=(20,), repairs=40, kills=8, edits=40, looked_at=(50,), idle_s=3.0)
+BUSY_S = 2.0
 FULL = replace(Options(), looked_at=(200, 1000))
 
 
@@ -36,12 +40,14 @@ def main() -> int:
     if os.geteuid() != 0:
         print("benchmarks start containers: run them as root", file=sys.stderr)
         return 5
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that everything is taken away first
+    compileall.compile_dir(CHECKOUT / "controller", quiet=1)  # as an installed package is
     options = _options(arguments)
+    host = _host()
     rows: list[Row] = []
     for name in arguments.names or BENCHMARKS:
         print(f"… {name}", file=sys.stderr, flush=True)
         rows += BENCHMARKS[name](options)
-    host = _host()
     print(" · ".join(f"{key} {value}" for key, value in host.items()), table(rows), sep="\n")
     if arguments.json:
         whole = {"host": host, "rows": [row.to_json() for row in rows]}
@@ -69,13 +75,23 @@ def _options(arguments: argparse.Namespace) -> Options:
 
 
 def _host() -> dict[str, Any]:
+    """`busy` is what others take of all processors before anything was started here: over a few %, times lie."""
+    before = _ticks()
+    time.sleep(BUSY_S)
+    total, idle = (now - was for now, was in zip(_ticks(), before, strict=True))
     return {
         "at": time.strftime("%Y-%m-%d %H:%M"),
         "kernel": platform.release(),
         "cpus": os.cpu_count(),
         "python": platform.python_version(),
-        "load": " ".join(f"{each:.2f}" for each in os.getloadavg()),
+        "busy": f"{100 * (1 - idle / total):.0f} %",
     }
+
+
+def _ticks() -> tuple[int, int]:
+    """(all, idle and waiting for disks) since boot, of all processors: proc_stat(5)."""
+    fields = [int(word) for word in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+    return sum(fields), fields[3] + fields[4]
 
 
 if __name__ == "__main__":

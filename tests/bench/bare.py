@@ -69,14 +69,14 @@ class Bare:
         """Two at a time, as a careful person would write it → the moment of the call."""
         self._list(wanted)
         at = time.monotonic()
-        self.do(f"xargs -P2 -I@ sh -c '{_start(self.command, self.base, '@')}' <{self.base}/names")
+        self.do(f"xargs -a {self.base}/names -P2 -I@ sh -c '{_start(self.command, self.base, '@')}'")
         return at
 
     def delete_all(self, wanted: Iterable[str]) -> float:
         """`delete --force`, two at a time → seconds."""
         self._list(wanted)
         at = time.monotonic()
-        self.do(f"xargs -P2 -I@ {self.command} delete --force @ <{self.base}/names")
+        self.do(f"xargs -a {self.base}/names -P2 -I@ {self.command} delete --force @")
         return time.monotonic() - at
 
     def do(self, script: str, wait_s: float = 120) -> None:
@@ -84,31 +84,33 @@ class Bare:
         stdin, stdout = self._shell.stdin, self._shell.stdout
         assert stdin
         assert stdout
-        stdin.write(f"{script} </dev/null >/dev/null\necho $?\n".encode())
+        stdin.write(f"{script} </dev/null >/dev/null 2>>{self.base}/errors\necho $?\n".encode())
         stdin.flush()
         if not select.select([stdout], [], [], wait_s)[0]:
             raise TimeoutError(script)
         said = stdout.readline().strip()
         if said != b"0":
-            raise RuntimeError(f"{script}: exit code {said!r}")
+            raise RuntimeError(f"{script}: exit code {said!r}: {(self.base / 'errors').read_text()[-500:]}")
 
     def close(self) -> None:
+        """Whatever has happened: containers, mounts (with the shell's namespace) and cgroups go."""
         try:
-            state = self.base / "state"
-            left = [each.name for each in state.iterdir()] if state.is_dir() else []
+            left = [path.name for path in self.base.glob("state/[!.]*")]
             if left:
                 self.delete_all(left)
         finally:
             os.killpg(self._shell.pid, signal.SIGKILL)
             self._shell.communicate()
-        for mount, _, _ in cgroup_mounts():
-            _remove_group(Path(mount + self._group))
+            for mount, _, _ in cgroup_mounts():
+                _remove_group(Path(mount + self._group))
 
     def _list(self, wanted: Iterable[str]) -> None:
         (self.base / "names").write_text("".join(f"{name}\n" for name in wanted))
 
     def _adapted(self, config: dict[str, Any], name: str, bundle: Path) -> dict[str, Any]:
-        linux = {**config["linux"], "cgroupsPath": f"{self._group}/{name}"} if self._limits else config["linux"]
+        linux = (
+            {**config["linux"], "cgroupsPath": f"{self._group}/{name}"} if self._limits else config["linux"]
+        )
         return {
             **config,
             "root": {**config["root"], "path": f"{bundle}/rootfs"},
@@ -131,7 +133,7 @@ def _start(command: str, base: Path, name: str) -> str:
 
 
 def _make_room(*, limits: bool) -> str:
-    """On the hybrid layout crun works only where it sees one version: v1 alone, which has the limits, or v2 alone."""
+    """On the hybrid layout crun works only where it sees one version alone: v1, which has the limits, or v2."""
     unified = [mount for mount, kind, _ in cgroup_mounts() if kind == "cgroup2"]
     if not unified or unified[0] == CGROUP_ROOT:
         return "true"

@@ -23,14 +23,15 @@ def measure(options: Options) -> list[Row]:
     with running_world(CONTAINERS) as world, bare(world, "by-hand") as hand:
         knobs = [1000 * _overwrite(world, wanted[index % CONTAINERS]) for index in range(options.repairs)]
         hand.prepare(wanted, ANCHOR)
-        pairs = []
-        for name in wanted[: options.kills]:
-            pairs.append((1000 * _kill(world, name), 1000 * _start(world, hand, name)))
-    ours, theirs = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+        pairs = [(_kill(world, name), _start(world, hand, name)) for name in wanted[: options.kills]]
+    ours, theirs = ([1000 * pair[kind] for pair in pairs] for kind in range(2))
     return [
         *spread("repair: limit overwritten → right again", knobs, "ms", p99=(None, KNOB_BUDGET_MS)),
         *spread(
-            "repair: killed → runs again, against one bare start", ours, "ms", p50=(median(theirs), PROCESS_BUDGET)
+            "repair: killed → runs again, against one bare start",
+            ours,
+            "ms",
+            p50=(median(theirs), PROCESS_BUDGET),
         ),
     ]
 

@@ -1,4 +1,4 @@
-"""What a benchmark says: rows with a measured value, its baseline and its budget. Pure values and their printing."""
+"""What a benchmark says: rows with measured value, baseline and budget. Pure values and their printing."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Row:
         return {True: "ok", False: "MISSED", None: "-"}[self.kept]
 
     def cells(self) -> tuple[str, ...]:
-        sign, of = ("≥" if self.at_least else "≤"), (" ×" if self.ratio else f" {self.unit}")
+        sign, of = ("≥" if self.at_least else "≤"), (" ×" if self.ratio else f" {self.unit}")  # noqa: RUF001
         return (
             self.name,
             f"{_number(self.value)} {self.unit}",

@@ -1,4 +1,4 @@
-"""One container: spec file renamed into place → the workload runs, against bare create + start of the same bundle."""
+"""One container: spec file renamed into place → workload runs, against bare create + start of the same bundle."""
 
 from __future__ import annotations
 
@@ -17,7 +17,11 @@ BUDGET = 1.5
 
 def measure(options: Options) -> list[Row]:
     """Samples of the three kinds are taken in turn."""
-    with running_world() as world, bare(world, "by-hand") as hand, bare(world, "no-cgroup", limits=False) as free:
+    with (
+        running_world() as world,
+        bare(world, "by-hand") as hand,
+        bare(world, "no-cgroup", limits=False) as free,
+    ):
         wanted = names("s", options.starts + 1)
         for each in (hand, free):
             each.prepare(wanted, ANCHOR)

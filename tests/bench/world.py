@@ -1,4 +1,4 @@
-"""One instance of masu as a real process on the real kernel, with the directory it watches; cleans up in `close`."""
+"""One instance of masu as a real process on the real kernel, and the directory it watches; `close` cleans up."""
 
 from __future__ import annotations
 
@@ -51,7 +51,9 @@ class World:
         """`masu run`, with the anchor running when this returns."""
         self.write([ANCHOR])
         argv = [*self.argv(), "run", "--allow-removals", str(self.source)]
-        self.daemon = subprocess.Popen(argv, cwd=CHECKOUT, stdout=self._log, stderr=self._log)
+        self.daemon = subprocess.Popen(
+            argv, cwd=CHECKOUT, stdout=self._log, stderr=self._log, env=environment()
+        )
         self.marks.wait([ANCHOR], WAIT_S)
 
     def argv(self) -> list[str]:
@@ -59,7 +61,9 @@ class World:
 
     def call(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         argv = [*self.argv(), *arguments]
-        return subprocess.run(argv, cwd=CHECKOUT, capture_output=True, text=True, timeout=120, check=False)
+        return subprocess.run(
+            argv, cwd=CHECKOUT, env=environment(), capture_output=True, text=True, timeout=120, check=False
+        )
 
     def stop(self) -> None:
         """SIGTERM: containers go on running."""
@@ -170,6 +174,11 @@ def running_world(count: int = 0, prefix: str = "c") -> Iterator[World]:
         world.close()
 
 
+def environment() -> dict[str, str]:
+    """Whatever makes Python itself slower for developers is left out."""
+    return {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+
+
 def rename(moves: Iterable[tuple[Path, Path]]) -> float:
     at = time.monotonic()
     for before, after in moves:
@@ -190,7 +199,9 @@ def until(condition: Callable[[], Any], what: str, pause_s: float = 0.0001, wait
 def cgroup_mounts() -> list[tuple[str, str, set[str]]]:
     """(mount point, file system, options) of every cgroup mount."""
     fields = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
-    return [(each[1], each[2], set(each[3].split(","))) for each in fields if each[2] in {"cgroup", "cgroup2"}]
+    return [
+        (each[1], each[2], set(each[3].split(","))) for each in fields if each[2] in {"cgroup", "cgroup2"}
+    ]
 
 
 def is_v1(subsystem: str) -> bool:

@@ -15,6 +15,8 @@ from controller.host.cgroups.tree import CgroupTree
 from controller.model.facts import CORE, Facts
 from tests.worlds import MemoryCgroups, facts
 
+pytestmark = pytest.mark.on_v2
+
 
 @pytest.fixture(params=["memory-v1", "memory-v2", "memory-hybrid", "kernel"])
 def world(request: pytest.FixtureRequest) -> Iterator[tuple[Any, Facts, str]]:

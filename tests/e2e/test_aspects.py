@@ -6,6 +6,8 @@ import os
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from tests.e2e.harness import Masu, container, knob, set_knob, until
 
 
@@ -19,6 +21,7 @@ def _space(pid: int | str, kind: str) -> int:
     return os.stat(f"/proc/{pid}/ns/{kind}").st_ino
 
 
+@pytest.mark.on_v2
 def test_limits_are_in_the_kernel_and_each_is_repaired(masu: Masu) -> None:
     limits = {
         "cpu": {"max": "0.5", "weight": 200, "cpus": "0", "mems": "0"},
@@ -42,6 +45,7 @@ def test_limits_are_in_the_kernel_and_each_is_repaired(masu: Masu) -> None:
         until(lambda p=path, b=before: p.read_text() == b, f"{path} repaired")  # type: ignore[misc]
 
 
+@pytest.mark.on_v2
 def test_namespaces_private_host_and_shared(either: Masu) -> None:
     either.write(
         container("own"),
@@ -87,6 +91,7 @@ def test_lowered_loopback_is_raised(masu: Masu) -> None:
     assert "UP" in _inside(masu, "ifconfig lo")
 
 
+@pytest.mark.on_v2
 def test_user_namespace_with_a_leased_range(either: Masu) -> None:
     """Root inside is nobody outside; files of the pristine rootfs are root's inside; writes go to the layer."""
     either.write(
@@ -115,6 +120,7 @@ def test_explicit_user_map(masu: Masu) -> None:
     assert Path(f"/proc/{masu.pid()}/uid_map").read_text().split() == ["0", "700000", "1000"]
 
 
+@pytest.mark.on_v2
 def test_time_namespace_offsets(either: Masu) -> None:
     either.write(container(namespaces={"time": {"boottime": "10d", "monotonic": "5s"}}))
     done = either.apply()

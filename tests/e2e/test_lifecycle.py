@@ -8,9 +8,12 @@ import socket
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.e2e.harness import Masu, container, memory_max, set_knob, until
 
 
+@pytest.mark.on_v2
 def test_file_dropped_changed_and_deleted(either: Masu) -> None:
     """The issue's first sentence, with a live daemon."""
     either.write(container("keep"), file="keep.yaml")
@@ -28,6 +31,7 @@ def test_file_dropped_changed_and_deleted(either: Masu) -> None:
     assert either.pid("keep"), "the neighbour is untouched"
 
 
+@pytest.mark.on_v2
 def test_apply_plan_status_and_down_without_a_daemon(either: Masu) -> None:
     """Everything but `run` works alone."""
     either.write(container(limits={"pids": {"max": 32}}, hostname="box"))
@@ -47,6 +51,7 @@ def test_apply_plan_status_and_down_without_a_daemon(either: Masu) -> None:
     assert either.processes() == []
 
 
+@pytest.mark.on_v2
 def test_drift_is_repaired_and_told_with_old_and_new_value(masu: Masu) -> None:
     masu.write(container(limits={"memory": {"max": "64Mi"}}))
     masu.start()
@@ -61,6 +66,7 @@ def test_drift_is_repaired_and_told_with_old_and_new_value(masu: Masu) -> None:
     )
 
 
+@pytest.mark.on_v2
 def test_killed_process_is_running_again(either: Masu) -> None:
     either.write(container())
     either.start()
@@ -136,6 +142,7 @@ def test_stop_signal_is_sent_and_grace_ends_in_sigkill(masu: Masu) -> None:
     assert masu.record("stubborn")["exit"]["signal"] == signal.SIGKILL
 
 
+@pytest.mark.on_v2
 def test_states_running_frozen_stopped(masu: Masu) -> None:
     loop = {"args": ["/bin/sh", "-c", "i=0; while :; do i=$((i+1)); echo $i; sleep 0.02; done"]}
     masu.write(container(process=loop))
@@ -171,6 +178,7 @@ def test_restart_keeps_the_layer_and_recreate_throws_it_away(masu: Masu) -> None
     until(lambda: masu.run("exec", "web", "--", "cat", "/data/runs").stdout == "x\n", "the layer is new")
 
 
+@pytest.mark.on_v2
 def test_plan_says_live_restart_recreate_create_and_delete(masu: Masu) -> None:
     masu.write(container("live"), container("restart"), container("recreate"), container("gone"))
     assert masu.apply().returncode == 0

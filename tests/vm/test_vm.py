@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
 import time
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
@@ -12,27 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.vm.machine import QEMU, Finished, Image, Machine
+from tests.vm.machine import Finished, Image, Machine
 from tests.vm.project import CHECKOUT, UNPACK, make_disk
 
-INNER_TESTS = ("tests/vm/inner", "tests/integration", "tests/e2e")
-"""What runs inside."""
+INNER_TESTS = ("tests/vm/inner", "tests/contracts", "tests/e2e")
+INNER_SELECTION = "-m on_v2 -k 'not runc'"
+"""What runs inside: the tests that say so, with the runtime that `auto` picks."""
 INNER_S = 420
 INNER_WAIT_S = 60
 """Python is about ten times slower in there, so the end-to-end tests wait longer for the same things."""
 REPORT = "/run/report.xml"
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.root, pytest.mark.timeout(900)]
-
-
-@pytest.fixture(scope="session")
-def image() -> Image:
-    """Built on the first run (about a minute), then found. A host without qemu skips; CI installs it."""
-    if shutil.which(QEMU) is None and not os.environ.get("CI"):
-        pytest.skip(f"{QEMU} is not installed: apt-get install qemu-system-x86 qemu-utils")
-    script = CHECKOUT / ".setup" / "vm-image.sh"
-    done = subprocess.run([script], stdout=subprocess.PIPE, text=True, timeout=600, check=True)
-    return Image(Path(done.stdout.strip()))
 
 
 @pytest.fixture
@@ -66,7 +54,8 @@ def _pytest(selection: tuple[str, ...]) -> str:
     return f"""
 cd /masu
 export CI=true MASU_VM=1 MASU_TEST_WAIT={INNER_WAIT_S} PYTHONUNBUFFERED=1
-exec python3 -m pytest {there} -m 'not vm' -p no:cacheprovider --durations=10 --timeout=240 --junitxml={REPORT}
+exec python3 -m pytest {there} {INNER_SELECTION} -p no:cacheprovider \\
+    --durations=10 --timeout=240 --junitxml={REPORT}
 """
 
 

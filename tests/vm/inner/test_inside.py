@@ -14,6 +14,8 @@ import controller
 
 ROOTFS = Path("/opt/masu/rootfs/busybox")
 
+pytestmark = pytest.mark.on_v2
+
 
 def test_cgroups_are_v2_alone() -> None:
     """One cgroup2 mount with every subsystem that masu knows, and no v1 mount."""
