@@ -126,6 +126,7 @@ def _add_describing(verbs: Any) -> None:
     doctor.add_argument("-o", "--output", choices=("text", "json"), default="text")
     schema = _verb(verbs, "schema", _schema, "print the JSON schema of a kind")
     schema.add_argument("kind", nargs="?", default="Container", metavar="KIND")
+    schema.add_argument("-o", "--output", choices=("json", "markdown"), default="json")
     _verb(verbs, "aspects", _aspects, "list what masu converges, key by key: live, restart or recreate")
 
 
@@ -303,12 +304,17 @@ def _doctor(arguments: argparse.Namespace) -> int:
 
 
 def _schema(arguments: argparse.Namespace) -> int:
+    from controller.report.reference import markdown  # noqa: PLC0415
     from controller.spec.schema import kinds, schema  # noqa: PLC0415
 
     if arguments.kind not in kinds():
         print(f"masu schema: there is no kind {arguments.kind!r}, only {', '.join(kinds())}", file=sys.stderr)
         return FAILED
-    print(json.dumps(schema(arguments.kind), indent=2, ensure_ascii=False))
+    found = schema(arguments.kind)
+    if arguments.output == "markdown":
+        print(markdown(arguments.kind, found), end="")
+    else:
+        print(json.dumps(found, indent=2, ensure_ascii=False))
     return DONE
 
 
