@@ -82,6 +82,10 @@ class NamespaceInside:
         self._change(pid, f"writing {value!r}", path, work)
 
     def loopback_up(self, pid: int) -> bool | None:
+        """A local route of 127.0.0.1 is there only while lo is up; where it is not, lo itself is asked."""
+        if "127.0.0.1" in (read_text(f"/proc/{pid}/net/fib_trie") or ""):
+            return True
+
         def work(trip: Trip) -> bool:
             trip.enter(pid, CLONE_NEWNET)
             return bool(_loopback_flags() & _IFF_UP)

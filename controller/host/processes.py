@@ -23,6 +23,7 @@ class ProcDirectory:
 
     def __init__(self, facts: Facts) -> None:
         self._facts = facts
+        self._own = _namespaces_of("self")
 
     def stat(self, pid: int) -> ProcessStat | None:
         """proc_pid_stat(5): the fields after the last parenthesis, because a name may contain anything."""
@@ -53,12 +54,7 @@ class ProcDirectory:
 
     def namespaces(self, pid: int) -> Mapping[str, int]:
         """Namespace type → inode, from /proc/PID/ns; a process that is gone has none."""
-        base = f"/proc/{pid or 'self'}/ns"
-        found: dict[str, int] = {}
-        for kind in NAMESPACES:
-            with contextlib.suppress(OSError):
-                found[kind] = os.stat(f"{base}/{kind}").st_ino
-        return found
+        return _namespaces_of(str(pid)) if pid else self._own
 
     def id_map(self, pid: int) -> IdMap | None:
         uids, gids = read_text(f"/proc/{pid}/uid_map"), read_text(f"/proc/{pid}/gid_map")
@@ -124,6 +120,14 @@ class ProcDirectory:
         with contextlib.suppress(OSError), _pidfd(pid) as descriptor:
             if any(path == group or path.startswith(group + "/") for path in self.groups(pid).values()):
                 signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+
+
+def _namespaces_of(process: str) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for kind in NAMESPACES:
+        with contextlib.suppress(OSError):
+            found[kind] = os.stat(f"/proc/{process}/ns/{kind}").st_ino
+    return found
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
 
 from controller.host.ports import Conditions, EventLog, Host
 from controller.model.container import Container
@@ -14,6 +15,7 @@ from controller.reconcile.reconciler import Reconciler
 from controller.report import narrate
 
 POLL_MS = 5
+WORKERS = 4
 
 
 def status_of(
@@ -80,16 +82,16 @@ def take_down(
     """Remove all of them side by side; → name → conditions of what is still there at the deadline."""
     until = host.clock.now_ms() + deadline_ms
     left: dict[str, tuple[Condition, ...]] = dict.fromkeys(names, ())
-    while left:
-        for name in list(left):
-            result = reconciler.remove(name)
-            for event in narrate.events(result, edited=True, at=host.clock.now_ms()):
-                told.event(event)
-            if result.gone:
-                del left[name]
-            else:
-                left[name] = result.conditions
-        if host.clock.now_ms() > until:
-            break
-        host.clock.sleep_ms(POLL_MS)
+    with ThreadPoolExecutor(WORKERS) as workers:
+        while left:
+            for result in workers.map(reconciler.remove, list(left)):
+                for event in narrate.events(result, edited=True, at=host.clock.now_ms()):
+                    told.event(event)
+                left[result.container] = result.conditions
+                if result.gone:
+                    del left[result.container]
+            if host.clock.now_ms() > until:
+                break
+            if left:
+                host.clock.sleep_ms(POLL_MS)
     return left

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from controller.errors import Problem
 from controller.model.container import Container
 from controller.model.quantity import parse_bytes
-from controller.spec.document import Document
+
+if TYPE_CHECKING:  # `masu status` needs these rules, but no YAML
+    from controller.spec.document import Document
 
 IPC_SYSCTLS = frozenset(
     {
