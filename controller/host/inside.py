@@ -35,6 +35,9 @@ _IFF_UP: Final = 0x1
 _IFREQ: Final = struct.Struct("16sH22x")
 
 
+_LOOPBACK_V6: Final = "00000000000000000000000000000001"
+
+
 class NamespaceInside:
     """The driver of `Inside`. Looking at a process that has ended gives None; changing it is StepFailed.
 
@@ -82,8 +85,8 @@ class NamespaceInside:
         self._change(pid, f"writing {value!r}", path, work)
 
     def loopback_up(self, pid: int) -> bool | None:
-        """A local route of 127.0.0.1 is there only while lo is up; where it is not, lo itself is asked."""
-        if "127.0.0.1" in (read_text(f"/proc/{pid}/net/fib_trie") or ""):
+        """::1 is there only while lo is up (net/ipv6/addrconf.c flushes it); else lo itself is asked."""
+        if _LOOPBACK_V6 in (read_text(f"/proc/{pid}/net/if_inet6") or ""):
             return True
 
         def work(trip: Trip) -> bool:
