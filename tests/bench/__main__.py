@@ -45,14 +45,19 @@ def main() -> int:
     options = _options(arguments)
     host = _host()
     rows: list[Row] = []
-    for name in arguments.names or BENCHMARKS:
-        print(f"… {name}", file=sys.stderr, flush=True)
-        rows += BENCHMARKS[name](options)
-    print(" · ".join(f"{key} {value}" for key, value in host.items()), table(rows), sep="\n")
-    if arguments.json:
-        whole = {"host": host, "rows": [row.to_json() for row in rows]}
-        Path(arguments.json).write_text(json.dumps(whole, indent=1))
+    try:
+        for name in arguments.names or BENCHMARKS:
+            print(f"… {name}", file=sys.stderr, flush=True)
+            rows += BENCHMARKS[name](options)
+    finally:  # what was measured before something failed is worth having
+        _publish(host, rows, arguments.json)
     return int(any(row.kept is False for row in rows))
+
+
+def _publish(host: dict[str, Any], rows: list[Row], file: str | None) -> None:
+    print(" · ".join(f"{key} {value}" for key, value in host.items()), table(rows), sep="\n")
+    if file:
+        Path(file).write_text(json.dumps({"host": host, "rows": [row.to_json() for row in rows]}, indent=1))
 
 
 def _arguments() -> argparse.Namespace:

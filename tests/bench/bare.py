@@ -28,14 +28,17 @@ LIMITS: dict[str, Any] = {
 class Bare:
     """`limits`: the runtime makes the cgroups and sets the limits, as far as it can on this layout; without them
 
-    it makes no cgroup at all. Root file systems are overlays, mounted beforehand.
+    it makes no cgroup at all. Root file systems are overlays, mounted beforehand. Everything lies on the same file
+    systems as masu's own things.
     """
 
     def __init__(self, world: World, name: str, *, limits: bool) -> None:
         self._world, self._limits = world, limits
-        self.base = world.base / name
+        own_name = f"{world.instance}-{name}"
+        self.base, self._layers = Path("/run") / own_name, Path("/var/lib") / own_name
         self.base.mkdir()
-        self._group = f"/{world.instance}-{name}"
+        self._layers.mkdir()
+        self._group = f"/{own_name}"
         self._runtime = shutil.which(RUNTIME, path=f"/opt/masu/bin:{os.environ['PATH']}")
         own = "" if limits else "--cgroup-manager=disabled"
         self.command = f"{self._runtime} --root {self.base}/state {own}"
@@ -52,11 +55,11 @@ class Bare:
         config = json.loads((self._world.run_dir / "bundles" / template / "config.json").read_text())
         lower = ROOTFS
         for name in wanted:
-            bundle = self.base / name
-            for part in ("upper", "work", "rootfs"):
-                (bundle / part).mkdir(parents=True)
+            bundle, layer = self.base / name, self._layers / name
+            for each in (bundle / "rootfs", layer / "upper", layer / "work"):
+                each.mkdir(parents=True)
             (bundle / "config.json").write_text(json.dumps(self._adapted(config, name, bundle)))
-            layers = f"lowerdir={lower},upperdir={bundle}/upper,workdir={bundle}/work"
+            layers = f"lowerdir={lower},upperdir={layer}/upper,workdir={layer}/work"
             self.do(f"mount -t overlay overlay -o {layers} {bundle}/rootfs")
 
     def start(self, name: str) -> float:
@@ -103,6 +106,8 @@ class Bare:
             self._shell.communicate()
             for mount, _, _ in cgroup_mounts():
                 _remove_group(Path(mount + self._group))
+            for directory in (self.base, self._layers):
+                shutil.rmtree(directory)
 
     def _list(self, wanted: Iterable[str]) -> None:
         (self.base / "names").write_text("".join(f"{name}\n" for name in wanted))
