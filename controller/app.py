@@ -133,8 +133,7 @@ class App:
         """Read-only. What `apply` would do."""
         before = self.store.load()
         found = self._source(source).snapshot()
-        files = ((each.path, each.digest, each.text) for each in found.files)
-        after = accept(before, found.revision, files, found.unreadable, _parse)
+        after = accept(before, found, _parse)
         present = existing(self.places.group, self.host)
         removed = set() if after.frozen else present - set(after.containers)
         wanted = [desire(each, self.host.facts) for _, each in sorted(after.containers.items())]
@@ -257,8 +256,7 @@ def validate(paths: tuple[str, ...]) -> tuple[Problem, ...]:
     known = DesiredSet()
     for path in paths:
         found = DirectorySource(path).snapshot()
-        files = ((each.path, each.digest, each.text) for each in found.files)
-        accepted = accept(DesiredSet(), found.revision, files, found.unreadable, _parse)
+        accepted = accept(DesiredSet(), found, _parse)
         problems.extend(accepted.rejected)
         known = replace(known, files={**known.files, **accepted.files})
     problems.extend(across(known))

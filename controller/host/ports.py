@@ -6,17 +6,17 @@ Reading something absent returns None or an empty value. Failures while changing
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from controller.errors import Problem
 from controller.model.desired import DesiredSet
 from controller.model.event import Event
 from controller.model.facts import Facts
 from controller.model.launch import ExitRecord, Launched, LaunchRecipe
 from controller.model.process import IdMap, IdRange, MountEntry, ProcessStat, RuntimeState
 from controller.model.record import Record
+from controller.model.snapshot import Snapshot
 from controller.model.status import Condition
 
 
@@ -169,36 +169,10 @@ class Host:
     clock: Clock
 
 
-class SourceText(Protocol):
-    """One spec file as read: `path` as shown to people, `digest` of its text."""
-
-    @property
-    def path(self) -> str: ...
-
-    @property
-    def text(self) -> bytes: ...
-
-    @property
-    def digest(self) -> str: ...
-
-
-class SourceSnapshot(Protocol):
-    """The whole source at one moment."""
-
-    @property
-    def revision(self) -> str: ...
-
-    @property
-    def files(self) -> Sequence[SourceText]: ...
-
-    @property
-    def unreadable(self) -> tuple[Problem, ...]: ...
-
-
 class SourcePort(Protocol):
     """Where the desired state comes from. `snapshot` raises SourceUnreadable."""
 
-    def snapshot(self) -> SourceSnapshot: ...
+    def snapshot(self) -> Snapshot: ...
 
 
 class Store(Protocol):

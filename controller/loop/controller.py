@@ -149,8 +149,7 @@ class Controller:
             found = self._source.snapshot()
         except SourceUnreadable as error:
             return freeze(before, str(error))
-        files = ((each.path, each.digest, each.text) for each in found.files)
-        after = accept(before, found.revision, files, found.unreadable, self._parse)
+        after = accept(before, found, self._parse)
         return self._guarded(before, after)
 
     def _guarded(self, before: DesiredSet, after: DesiredSet) -> DesiredSet:

@@ -18,44 +18,21 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from controller.errors import Problem, SourceUnreadable
+from controller.model.snapshot import Snapshot, SourceFile
 from controller.sources.walk import Listing, outside, walk
-from controller.sources.watch import Watch
+from controller.sources.watch import GONE_S, Watch
 
 MAX_BYTES = 1024 * 1024
 MAX_FILES = 10_000
 SETTLED_NS = 20_000_000
 """A file read this soon after its time stamp may have been written again within the same tick of the clock."""
-LOOKS, LOOK_S = 11, 0.01
-"""Editors and git move or remove a file before they write the new one: gone is what stays away for 0.1 s.
-
-On a busy machine that took up to 12 ms; and what is taken for removed is a container that ends.
-"""
+GIVE_UP_S = 1.0
+"""What is missing for this long is gone, however busy the directory it was in."""
 ATTEMPTS = 5
 
 F_SETSIG = 10
 
 Identity = tuple[int, int, int, int, int]
-
-
-@dataclass(frozen=True, slots=True)
-class SourceFile:
-    """`path` as shown to people; `digest` is the SHA-256 of the text, in hexadecimal."""
-
-    path: str
-    text: bytes
-    digest: str
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """Everything that the source says at one moment, by path; `unreadable` names what could not be read.
-
-    A directory, or the source itself, in `unreadable` stands for all the files below it that are not in `files`.
-    """
-
-    revision: str
-    files: tuple[SourceFile, ...]
-    unreadable: tuple[Problem, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,19 +50,17 @@ class DirectorySource:
     def __init__(self, path: str) -> None:
         self._path = path.rstrip("/") or "/"
         self._known: dict[str, _Reading] = {}
+        self._missed_at: dict[str, float] = {}
         self._told: frozenset[str] | None = None
         self._lock = threading.Lock()
 
     def snapshot(self) -> Snapshot:
-        """Raises SourceUnreadable when the source as a whole is missing or cannot be listed."""
+        """Raises SourceUnreadable when the source as a whole is missing or cannot be listed.
+
+        A file that went away less than GONE_S ago is still in it: a watch nudges again when that time is over.
+        """
         with self._lock:
-            listing = self._list()
-            for _ in range(LOOKS - 1):
-                if not self._misses(listing):
-                    break
-                time.sleep(LOOK_S)
-                listing = self._list()
-            return self._read_all(listing)
+            return self._read_all(self._list())
 
     def watch(self, nudge: Callable[[], None]) -> Watch:
         """Call `nudge` whenever a spec file was closed after writing, moved, removed, or may have been."""
@@ -100,8 +75,21 @@ class DirectorySource:
             raise SourceUnreadable(f"source {self._path}: {os.strerror(error.errno or 0)}") from error
         return walk(self._path)
 
-    def _misses(self, listing: Listing) -> bool:
-        return any(not listing.covers(path) for path in set(self._known) - set(listing.paths))
+    def _leaving(self, listing: Listing) -> frozenset[str]:
+        """What is not there, but may be about to come back; what is removed is a container that ends.
+
+        Editors and git move or remove a file before they write the new one, and change its directory with that.
+        """
+        now = time.monotonic()
+        missing = (path for path in set(self._known) - set(listing.paths) if not listing.covers(path))
+        missed_at = {path: self._missed_at.get(path, now) for path in missing}
+        ages = {parent: _age_s(parent) for parent in map(os.path.dirname, missed_at)}
+        self._missed_at = {
+            path: at
+            for path, at in missed_at.items()
+            if now - at < GIVE_UP_S and ages[os.path.dirname(path)] < GONE_S
+        }
+        return frozenset(self._missed_at)
 
     def _read_all(self, listing: Listing) -> Snapshot:
         """What is below a directory that cannot be listed stays as it was."""
@@ -110,8 +98,9 @@ class DirectorySource:
             message = f"more than {MAX_FILES} spec files: the rest is not read"
             problems.append(Problem(self._path, 0, 0, "", message))
         root = os.path.realpath(self._path)
-        known = {path: each for path, each in self._known.items() if listing.covers(path)}
-        files = {path: each.file for path, each in known.items()}
+        leaving = self._leaving(listing)
+        known = {path: each for path, each in self._known.items() if path in leaving or listing.covers(path)}
+        files = {path: replace(each.file, is_leaving=path in leaving) for path, each in known.items()}
         for path in listing.paths[:MAX_FILES]:
             reading = self._reading_or(problems, path, root)
             if reading:
@@ -246,6 +235,18 @@ def _held(descriptor: int) -> Iterator[bool]:
         yield True
     finally:
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+
+
+def _age_s(directory: str) -> float:
+    """Seconds since an entry came or went; of the nearest directory above, where it is gone itself."""
+    while True:
+        try:
+            return time.time() - os.stat(directory).st_mtime
+        except OSError:
+            above = os.path.dirname(directory) or "."
+            if above == directory:
+                return GONE_S
+            directory = above
 
 
 def _identity(found: os.stat_result) -> Identity:

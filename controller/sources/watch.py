@@ -9,9 +9,13 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
+
+from controller.sources.walk import is_spec
 
 if TYPE_CHECKING:
     from watchdog.observers.inotify_c import CallbackId, InotifyEvent, Mask, WatchDescriptor
@@ -19,6 +23,10 @@ if TYPE_CHECKING:
 POLL_S = 0.5
 """How often the root is looked for, in case it was replaced without an event, as a symbolic link can be."""
 MISSING_S = 0.05
+GONE_S = 0.1
+"""Editors and git move or remove a file before they write the new one, for up to 12 ms on a busy machine."""
+AGAIN_S = (GONE_S + 0.02, 1.3)
+"""After a removal another look is due: when it counts, and when it counts in a directory that never rests."""
 DEGRADED_S = 1.0
 
 IN_ATTRIB, IN_CLOSE_WRITE, IN_MOVED_FROM, IN_MOVED_TO = 0x004, 0x008, 0x040, 0x080
@@ -30,6 +38,7 @@ MASK = OF_ENTRIES | IN_DELETE_SELF | IN_MOVE_SELF | IN_ONLYDIR
 EXHAUSTED = frozenset({errno.ENOSPC, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 Identity = tuple[int, ...]
+Signal = Callable[[], None]
 
 
 class Watch:
@@ -44,6 +53,7 @@ class Watch:
         self.degraded = ""
         self._tree: _Tree | None = None
         self._watched: Identity = ()
+        self._due: tuple[float, ...] = ()
         self._woken, self._closed = threading.Event(), threading.Event()
         self._renew()
         self._thread = threading.Thread(target=self._follow, name="source", daemon=True)
@@ -61,14 +71,39 @@ class Watch:
         while not self._closed.is_set():
             self._woken.wait(self._pause_s())
             self._woken.clear()
-            if not self._closed.is_set() and self._is_stale():
+            if self._closed.is_set():
+                return
+            if self._is_stale():
                 self._renew()
-                self._nudge()
+                self._due = () if self.degraded else _later()
+                self._tell()
+            elif self._is_due():
+                self._tell()
+
+    def _tell(self) -> None:
+        """An error of who is told is theirs, and reported; it must not end the watch."""
+        try:
+            self._nudge()
+        except Exception:  # noqa: BLE001
+            threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
+
+    def _removed(self) -> None:
+        """Something may have gone: see whether it has, later."""
+        self._due = _later()
+        self._woken.set()
+
+    def _is_due(self) -> bool:
+        now, due = time.monotonic(), self._due
+        if not due or due[0] > now:
+            return False
+        self._due = due[1:]
+        return True
 
     def _pause_s(self) -> float:
         if self.degraded:
             return DEGRADED_S
-        return POLL_S if self._watched else MISSING_S
+        pause, due = POLL_S if self._watched else MISSING_S, self._due
+        return min(pause, max(0.0, due[0] - time.monotonic())) if due else pause
 
     def _is_stale(self) -> bool:
         lost = self._tree is not None and self._tree.is_lost()
@@ -79,7 +114,9 @@ class Watch:
         self._drop()
         self._watched = _identity(self._root)
         try:
-            self._tree = _Tree(self._root, self._nudge, self._woken.set) if self._watched else None
+            self._tree = (
+                _Tree(self._root, self._tell, self._woken.set, self._removed) if self._watched else None
+            )
             self.degraded = ""
         except OSError as error:
             self._failed(error)
@@ -104,10 +141,10 @@ class _Tree:
     Raises OSError when the root cannot be watched, or the kernel allows no more watches.
     """
 
-    def __init__(self, root: str, nudge: Callable[[], None], wake: Callable[[], None]) -> None:
+    def __init__(self, root: str, nudge: Signal, wake: Signal, removed: Signal) -> None:
         from watchdog.observers.inotify_c import InotifyFD  # noqa: PLC0415  # one-shot commands do not watch
 
-        self._nudge, self._wake = nudge, wake
+        self._nudge, self._wake, self._removed = nudge, wake, removed
         self._only = "" if os.path.isdir(root) else os.path.basename(root)
         self._top = (os.path.dirname(root) or ".") if self._only else root
         self._paths: dict[WatchDescriptor, tuple[str, CallbackId]] = {}
@@ -138,6 +175,8 @@ class _Tree:
         elif path and self._matters(name):
             if event.mask & IN_ISDIR and event.mask & (IN_CREATE | IN_MOVED_TO):
                 self._arrived(f"{path}/{name}")
+            if event.mask & (IN_DELETE | IN_MOVED_FROM | IN_ISDIR) or not is_spec(name):
+                self._removed()  # a swapped link or directory may leave out what the last one had
             self._nudge()
 
     def on_watch_deleted(self, wd: WatchDescriptor) -> None:
@@ -146,6 +185,7 @@ class _Tree:
     def on_queue_overflow(self) -> None:
         """Whatever was lost may have been a new directory."""
         self._arrived(self._top)
+        self._removed()
         self._nudge()
 
     def _matters(self, name: str) -> bool:
@@ -187,6 +227,11 @@ class _Tree:
         before, self._paths[wd] = self._paths.get(wd), (path, serial)
         if before:
             self._inotify.remove_callbacks([(wd, before[1])])
+
+
+def _later() -> tuple[float, ...]:
+    now = time.monotonic()
+    return tuple(now + after for after in AGAIN_S)
 
 
 def _directories(path: str) -> Iterator[str]:

@@ -5,32 +5,28 @@ Silence is not deletion: a source without a single spec file changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 
 from controller.errors import Problem, SpecInvalid
 from controller.model.container import Container
 from controller.model.desired import DesiredSet, FileState
+from controller.model.snapshot import Snapshot, SourceFile
 from controller.spec.check import missing_partners
 
 Parse = Callable[[bytes, str], tuple[Container, ...]]
 
 
-def accept(
-    before: DesiredSet,
-    revision: str,
-    files: Iterable[tuple[str, str, bytes]],
-    unreadable: tuple[Problem, ...],
-    parse: Parse,
-) -> DesiredSet:
-    """Pure. `files`: (path, digest, text). A file whose digest is known is not parsed again."""
-    found = {path: _read(before.files.get(path), path, digest, text, parse) for path, digest, text in files}
-    held = [path for path in before.files if path not in found and _concerned(path, unreadable)]
-    found.update({path: before.files[path] for path in held})
-    if not found:
+def accept(before: DesiredSet, found: Snapshot, parse: Parse) -> DesiredSet:
+    """Pure. A file whose digest is known is not parsed again."""
+    states = {each.path: _read(before.files.get(each.path), each, parse) for each in found.files}
+    _give_up(states, {each.path for each in found.files if each.is_leaving})
+    unsure = [path for path in before.files if path not in states and _concerned(path, found.unreadable)]
+    states.update({path: before.files[path] for path in unsure})
+    if not states:
         reason = "the source holds no spec file; nothing is removed without `masu down`"
-        return replace(before, unreadable=unreadable, frozen=reason)
-    return DesiredSet(revision, _settle_duplicates(before, found), unreadable)
+        return replace(before, unreadable=found.unreadable, frozen=reason)
+    return DesiredSet(found.revision, _settle_duplicates(before, states), found.unreadable)
 
 
 def across(desired: DesiredSet) -> list[Problem]:
@@ -50,13 +46,24 @@ def _concerned(path: str, unreadable: Iterable[Problem]) -> bool:
     return any(path == problem.file or path.startswith(problem.file + "/") for problem in unreadable)
 
 
-def _read(known: FileState | None, path: str, digest: str, text: bytes, parse: Parse) -> FileState:
-    if known and known.digest == digest:
+def _read(known: FileState | None, file: SourceFile, parse: Parse) -> FileState:
+    if known and known.digest == file.digest:
         return known
     try:
-        return FileState(digest, parse(text, path))
+        return FileState(file.digest, parse(file.text, file.path))
     except SpecInvalid as error:
-        return FileState(digest, known.containers if known else (), error.problems)
+        return FileState(file.digest, known.containers if known else (), error.problems)
+
+
+def _give_up(states: dict[str, FileState], leaving: Collection[str]) -> None:
+    """A file that was renamed is seen under both names for a while: what the new one defines is no duplicate."""
+    staying = {
+        each.name for path, state in states.items() if path not in leaving for each in state.containers
+    }
+    for path in leaving:
+        kept = tuple(each for each in states[path].containers if each.name not in staying)
+        if kept != states[path].containers:
+            states[path] = FileState("", kept)  # without its digest, so that it is read anew if it comes back
 
 
 def _settle_duplicates(before: DesiredSet, found: Mapping[str, FileState]) -> dict[str, FileState]:

@@ -44,8 +44,7 @@ def _observe(world: World, count: int) -> list[Row]:
 
 def _desired(app: App, world: World) -> list[Desired]:
     found = DirectorySource(str(world.source)).snapshot()
-    files = ((each.path, each.digest, each.text) for each in found.files)
-    after = accept(app.store.load(), found.revision, files, found.unreadable, _parse)
+    after = accept(app.store.load(), found, _parse)
     return [desire(each, app.host.facts) for each in after.containers.values()]
 
 

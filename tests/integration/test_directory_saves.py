@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from controller.sources.directory import MAX_BYTES, SETTLED_NS, DirectorySource, Snapshot
+from controller.model.snapshot import Snapshot
+from controller.sources.directory import MAX_BYTES, SETTLED_NS, DirectorySource
 
 
 def texts(snapshot: Snapshot, root: Path) -> dict[str, str]:

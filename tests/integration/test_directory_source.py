@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from controller.errors import SourceUnreadable
-from controller.sources.directory import MAX_BYTES, MAX_FILES, DirectorySource, Snapshot
+from controller.model.snapshot import Snapshot
+from controller.sources.directory import MAX_BYTES, MAX_FILES, DirectorySource
 
 NOBODY = 65534
 

@@ -7,6 +7,7 @@ import hashlib
 from controller.errors import Problem, SpecInvalid
 from controller.model.container import Container
 from controller.model.desired import DesiredSet
+from controller.model.snapshot import Snapshot, SourceFile
 from controller.spec.accept import accept, across, freeze
 
 
@@ -19,11 +20,15 @@ def parse(text: bytes, file: str) -> tuple[Container, ...]:
 
 
 def take(before: DesiredSet, **files: str) -> DesiredSet:
-    rows = [
-        (f"{name}.yaml", hashlib.sha256(text.encode()).hexdigest(), text.encode())
-        for name, text in files.items()
-    ]
-    return accept(before, "rev", rows, (), parse)
+    return accept(before, snapshot({f"{name}.yaml": text for name, text in files.items()}), parse)
+
+
+def snapshot(texts: dict[str, str], *unreadable: Problem, leaving: str = "") -> Snapshot:
+    files = tuple(
+        SourceFile(path, text.encode(), hashlib.sha256(text.encode()).hexdigest(), path == leaving)
+        for path, text in texts.items()
+    )
+    return Snapshot("rev", files, unreadable)
 
 
 def versions(desired: DesiredSet) -> dict[str, str]:
@@ -60,7 +65,7 @@ def test_silence_freezes() -> None:
 def test_an_unreadable_file_keeps_what_it_said() -> None:
     first = take(DesiredSet(), one="a=1", two="b=1")
     problem = Problem("one.yaml", 0, 0, "", "cannot be read")
-    second = accept(first, "rev", [("two.yaml", "x", b"b=2")], (problem,), parse)
+    second = accept(first, snapshot({"two.yaml": "b=2"}, problem), parse)
     assert versions(second) == {"a": "1", "b": "2"}
     assert second.rejected == (problem,)
 
@@ -98,23 +103,27 @@ def test_partners_must_exist_and_not_share_in_a_circle() -> None:
         return Container(name, f"{name}.yaml", {}, {"namespaces": {"net": f"container:{partner}"}})
 
     def problems(*containers: Container) -> list[str]:
-        rows = [(each.file, each.name, each.name.encode()) for each in containers]
         by_name = {each.name: each for each in containers}
-        return [
-            p.message
-            for p in across(accept(DesiredSet(), "", rows, (), lambda text, _: (by_name[text.decode()],)))
-        ]
+        found = snapshot({each.file: each.name for each in containers})
+        accepted = accept(DesiredSet(), found, lambda text, _: (by_name[text.decode()],))
+        return [problem.message for problem in across(accepted)]
 
     assert "which no file defines" in problems(one("a", "b"))[0]
     assert "in turn" in problems(one("a", "b"), one("b", "a"))[0]
 
 
 def test_files_of_a_directory_that_cannot_be_listed_keep_what_they_said() -> None:
-    first = accept(
-        DesiredSet(), "", [("s/sub/one.yaml", "1", b"a=1"), ("s/two.yaml", "2", b"b=1")], (), parse
-    )
+    first = accept(DesiredSet(), snapshot({"s/sub/one.yaml": "a=1", "s/two.yaml": "b=1"}), parse)
     problem = Problem("s/sub", 0, 0, "", "cannot be listed")
-    assert versions(accept(first, "", [("s/two.yaml", "2", b"b=1")], (problem,), parse)) == {
-        "a": "1",
-        "b": "1",
-    }
+    assert versions(accept(first, snapshot({"s/two.yaml": "b=1"}, problem), parse)) == {"a": "1", "b": "1"}
+
+
+def test_a_renamed_file_defines_its_containers_under_the_new_name_at_once() -> None:
+    """Also when it is edited on the way, and when it then comes back."""
+    first = take(DesiredSet(), one="a=1 b=1")
+    both = accept(first, snapshot({"one.yaml": "a=1 b=1", "two.yaml": "a=2"}, leaving="one.yaml"), parse)
+    assert versions(both) == {"a": "2", "b": "1"}
+    assert both.rejected == ()
+    assert versions(take(both, two="a=2")) == {"a": "2"}
+    back = take(both, one="a=1 b=1")
+    assert versions(back) == {"a": "1", "b": "1"}
