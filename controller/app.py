@@ -196,7 +196,7 @@ class App:
     def _controller(self, source: str) -> Iterator[tuple[Controller, EventLog]]:
         told = self._teller()
         work_queue = WorkQueue()
-        watch = KernelWatch(self.host.facts, work_queue.add, work_queue.add_all)
+        watch = KernelWatch(self.host.facts, work_queue.add, lambda: controller.resync())  # noqa: PLW0108  # it is made below
         controller = Controller(
             self.host,
             Reconciler(self.host, self.places.group, self._failpoint()),

@@ -17,7 +17,7 @@ class Settings:
     log_format: Literal["json", "console"] = "console"
     runtime: str = "auto"
     allow_removals: bool = False
-    workers: int = 4
+    workers: int = 3
     resync_s: float = 30.0
     fail_at: str = ""
     trace_steps: str = ""

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 
 from controller.errors import KnobRefused, StepFailed
 from controller.model.facts import CORE, Facts, Hierarchy
@@ -65,7 +66,8 @@ class MemoryCgroups:
             groups = self._groups.setdefault(each.mount, {})
             groups.setdefault(group, {"cgroup.procs": ""})
 
-    def remove(self, group: str) -> None:
+    def remove(self, group: str, evict: Callable[[], None]) -> None:
+        del evict
         for groups in self._groups.values():
             for path in [path for path in groups if path == group or path.startswith(group + "/")]:
                 del groups[path]

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Iterator
 
-from controller.host.text import make_directories
+from controller.host.text import open_for_writing
 from controller.model.event import Event
 
 MAX_BYTES = 4 * 1024 * 1024
@@ -23,9 +23,7 @@ class Journal:
 
     def append(self, event: Event) -> None:
         try:
-            make_directories(os.path.dirname(self._path))
-            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-            descriptor = os.open(self._path, flags, 0o600)
+            descriptor = open_for_writing(self._path, os.O_APPEND, 0o711)
             try:
                 os.write(descriptor, event.to_line().encode())
                 too_large = os.fstat(descriptor).st_size > MAX_BYTES
@@ -33,7 +31,7 @@ class Journal:
                 os.close(descriptor)
             if too_large:
                 os.replace(self._path, self._path + ".1")
-        except (OSError, Exception):  # noqa: BLE001
+        except Exception:  # noqa: BLE001
             self.lost += 1
 
     def read(self) -> Iterator[Event]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -15,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from controller.errors import KeeperGone, LaunchFailed, StepFailed
-from controller.host.text import failed, make_directories, read_text, remove_file
+from controller.host.text import failed, make_directories, read_text, remove_file, remove_tree
 from controller.model.launch import ExitRecord, Launched, LaunchRecipe
 
 PROGRAM = os.path.join(os.path.dirname(__file__), "keeper")
@@ -55,7 +54,7 @@ class KeeperClient:
             self._ask({"op": "forget", "container": name}, (), ANSWER_MARGIN_S)
         for path in (f"{self._run_dir}/exits/{name}.json", f"{self._run_dir}/pipes/{name}.json"):
             remove_file(path)
-        shutil.rmtree(f"{self._log_dir}/{name}", ignore_errors=True)
+        remove_tree(f"{self._log_dir}/{name}")
 
     def exit_of(self, name: str) -> ExitRecord | None:
         try:

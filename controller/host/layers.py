@@ -11,7 +11,7 @@ from typing import Any
 
 from controller.errors import StepFailed
 from controller.host.places import Places
-from controller.host.text import failed, make_directories, read_text, write_atomic
+from controller.host.text import failed, make_directories, open_for_writing, read_text, write_atomic
 from controller.model.process import IdRange
 
 RANGE_SIZE = 65_536
@@ -98,8 +98,7 @@ class LayerDirectories:
 
     def _change_leases(self, change: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
         """Several instances share the host's ids, so the file is locked while it changes."""
-        make_directories(self._places.state_root, 0o711)
-        lock = os.open(self._places.ranges + ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock = open_for_writing(self._places.ranges + ".lock", 0, 0o711)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
             leases = _read_leases(self._places.ranges)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +16,7 @@ from controller.errors import HostLacks, LaunchFailed
 from controller.host.keeping import KeeperClient
 from controller.host.places import Places
 from controller.host.processes import ProcDirectory
-from controller.host.text import failed, make_directories, read_text, remove_file, write_atomic
+from controller.host.text import make_directories, read_text, remove_file, remove_tree, write_atomic
 from controller.model.facts import CORE, Facts, Runtime
 from controller.model.launch import (
     BindMount,
@@ -93,13 +92,13 @@ class OciRuntime:
         return RuntimeState(remembered, traces, pid if ours else 0)
 
     def clear(self, name: str) -> None:
-        _remove_tree(f"{self.places.runtime}/{name}")
+        remove_tree(f"{self.places.runtime}/{name}")
         remove_file(f"{self._bundle(name)}/pid")
 
     def forget(self, name: str) -> None:
         self.clear(name)
         self.keeper.forget(name)
-        _remove_tree(self._bundle(name))
+        remove_tree(self._bundle(name))
 
     def exit_of(self, name: str) -> ExitRecord | None:
         return self.keeper.exit_of(name)
@@ -162,12 +161,3 @@ def _last_message(path: str) -> str:
         if entry.get("level") in {"error", "fatal"}:
             message = str(entry.get("msg", ""))
     return message
-
-
-def _remove_tree(path: str) -> None:
-    try:
-        shutil.rmtree(path)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise failed(error, "removing", path) from error

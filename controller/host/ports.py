@@ -6,7 +6,7 @@ Reading something absent returns None or an empty value. Failures while changing
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -33,7 +33,9 @@ class Cgroups(Protocol):
 
     def create(self, group: str) -> None: ...
 
-    def remove(self, group: str) -> None: ...
+    def remove(self, group: str, evict: Callable[[], None]) -> None:
+        """`evict` is called while something is still in the group."""
+        ...
 
     def read(self, group: str, subsystem: str, file: str) -> str | None: ...
 
@@ -202,8 +204,12 @@ class EventLog(Protocol):
 class Tracker(Protocol):
     """Nudges from the kernel about one container."""
 
-    def track(self, name: str, pid: int, group: str) -> bool:
-        """Whether anything was not watched before: it may have changed since it was looked at."""
+    def watch_group(self, name: str, group: str) -> bool:
+        """Whether it was not watched before: it may have changed since it was looked at."""
+        ...
+
+    def watch_init(self, name: str, pid: int) -> None:
+        """Instead of any that was watched before; 0 for none."""
         ...
 
     def untrack(self, name: str) -> None: ...

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 
-from controller.host.text import make_directories, read_text, remove_file, write_atomic
+from controller.host.text import read_text, remove_file, write_atomic
 from controller.model.record import Record
 
 SUFFIX = ".json"
@@ -34,7 +34,6 @@ class RecordFiles:
             return None
 
     def write(self, record: Record) -> None:
-        make_directories(self._directory, 0o700)
         write_atomic(self._path(record.name), json.dumps(record.to_json()), durable=False)
 
     def remove(self, name: str) -> None:

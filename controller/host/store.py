@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from controller.errors import StepFailed
 from controller.host.places import Places
-from controller.host.text import make_directories, read_text, remove_file, write_atomic
+from controller.host.text import read_text, remove_file, write_atomic
 from controller.model.desired import DesiredSet
 from controller.model.status import Condition
 
@@ -29,9 +29,8 @@ class DesiredFile:
         return desired if value.get("version") == self._version else _unparsed(desired)
 
     def save(self, desired: DesiredSet) -> None:
-        make_directories(self._places.state)
         text = json.dumps({"version": self._version, "desired": desired.to_json()})
-        write_atomic(self._places.desired, text, durable=True)
+        write_atomic(self._places.desired, text, durable=True, directory_mode=0o711)
 
     def clear(self) -> None:
         """Forget what was desired: somebody said so."""
@@ -62,7 +61,6 @@ class ConditionFiles:
             if not conditions:
                 remove_file(self._path(name))
                 return
-            make_directories(self._directory, 0o700)
             write_atomic(self._path(name), json.dumps([each.to_json() for each in conditions]), durable=False)
         except StepFailed:
             return

@@ -31,11 +31,14 @@ def failed(error: OSError, doing: str, path: str) -> StepFailed:
     return StepFailed(message, path=path, errno=error.errno or 0)
 
 
-def write_atomic(path: str, text: str, *, durable: bool, mode: int = 0o600) -> None:
-    """Replace a file so that readers see the old or the new text, never half; `durable` also syncs to disk."""
+def write_atomic(path: str, text: str, *, durable: bool, directory_mode: int = 0o700) -> None:
+    """Replace a file so that readers see the old or the new text, never half; `durable` also syncs to disk.
+
+    Directories that are missing are made.
+    """
     temporary = f"{path}.{os.getpid()}.tmp"
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+        descriptor = open_for_writing(temporary, os.O_TRUNC, directory_mode)
         try:
             _write_all(descriptor, text.encode("utf-8", "surrogateescape"))
             if durable:
@@ -49,6 +52,16 @@ def write_atomic(path: str, text: str, *, durable: bool, mode: int = 0o600) -> N
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise failed(error, "writing", path) from error
+
+
+def open_for_writing(path: str, flags: int, directory_mode: int = 0o700) -> int:
+    """A descriptor; the file and the directories above are made if need be. Raises OSError, NotPermitted."""
+    flags |= os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
+    try:
+        return os.open(path, flags, 0o600)
+    except FileNotFoundError:
+        make_directories(os.path.dirname(path), directory_mode)
+        return os.open(path, flags, 0o600)
 
 
 def _write_all(descriptor: int, data: bytes) -> None:
@@ -69,10 +82,10 @@ def make_directories(path: str, mode: int = 0o711) -> None:
 
     0711: the root of a user namespace has to pass through to its bundle, but may list nothing.
     """
+    if os.path.isdir(path):
+        return
     try:
-        parent = os.path.dirname(path)
-        if not os.path.isdir(parent):
-            make_directories(parent)
+        make_directories(os.path.dirname(path))
         os.makedirs(path, mode=mode, exist_ok=True)
     except PermissionError as error:
         raise NotPermitted(f"cannot create {path}: not permitted; masu must run as root") from error
@@ -83,6 +96,19 @@ def make_directories(path: str, mode: int = 0o711) -> None:
 def remove_file(path: str) -> None:
     try:
         os.unlink(path)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise failed(error, "removing", path) from error
+
+
+def remove_tree(path: str) -> None:
+    """Of masu's own making, where no container can write: links are not followed, but names are trusted."""
+    try:
+        with os.scandir(path) as entries:
+            for entry in entries:
+                (remove_tree if entry.is_dir(follow_symlinks=False) else os.unlink)(entry.path)
+        os.rmdir(path)
     except FileNotFoundError:
         return
     except OSError as error:

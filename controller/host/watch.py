@@ -28,7 +28,7 @@ Nudge = Callable[[str], None]
 
 
 class KernelWatch:
-    """`track` and `untrack` from any thread; `nudge` is called from the watching thread and must be quick."""
+    """Thread-safe. `nudge` is called from the watching thread and must be quick."""
 
     def __init__(self, facts: Facts, nudge: Nudge, overflow: Callable[[], None]) -> None:
         self._facts = facts
@@ -50,21 +50,25 @@ class KernelWatch:
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
         self._thread.start()
 
-    def track(self, name: str, pid: int, group: str) -> bool:
-        """Watch a container's init and its cgroup directories; what is watched already costs nothing.
+    def watch_group(self, name: str, group: str) -> bool:
+        """Watch a container's cgroup directories; what is watched already costs nothing.
 
-        True when anything is watched anew: it may have changed since it was looked at.
+        True when they are watched anew: they may have changed since they were looked at.
         """
         with self._lock:
             fresh = name not in self._watches
             if fresh:
                 self._watch_directories(name, tuple(each.path(group) for each in self._facts.hierarchies))
+            return fresh
+
+    def watch_init(self, name: str, pid: int) -> None:
+        """Watch for the end of a container's init, instead of one that was watched before; 0: of none."""
+        with self._lock:
             known = self._pids.get(name)
             if known and known[0] != pid:
                 self._drop_pid(name)
             if pid and name not in self._pids:
                 self._watch_pid(name, pid)
-            return fresh
 
     def untrack(self, name: str) -> None:
         with self._lock:

@@ -183,7 +183,9 @@ class Controller:
             self.queue.add(name)
 
     def _reconcile(self, name: str, desired: Desired | None) -> Result:
-        return self._reconciler.converge(desired) if desired else self._reconciler.remove(name)
+        if desired is None:
+            return self._reconciler.remove(name)
+        return self._reconciler.converge(desired, self._tracker.watch_group)
 
     def _after(self, name: str, result: Result, memory: Memory, *, edited: bool) -> None:
         """Report, remember, and say when to look again."""
@@ -193,8 +195,9 @@ class Controller:
             return
         self._nudge_sharers(name, result)
         pid = result.last.subject.pid
-        if self._tracker.track(name, pid, result.last.subject.group):
+        if self._tracker.watch_group(name, result.last.subject.group):
             self.queue.add(name)
+        self._tracker.watch_init(name, pid)
         now = time.monotonic()
         if result.error and result.error.retry:
             self._try_later(name, memory, now, runs=bool(pid))

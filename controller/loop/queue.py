@@ -16,7 +16,6 @@ class WorkQueue:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._ready: dict[str, None] = {}
-        self._known: set[str] = set()
         self._working: set[str] = set()
         self._again: set[str] = set()
         self._later: list[tuple[float, str]] = []
@@ -24,7 +23,6 @@ class WorkQueue:
 
     def add(self, key: str) -> None:
         with self._changed:
-            self._known.add(key)
             self._enqueue(key)
 
     def add_at(self, key: str, when_s: float) -> None:
@@ -32,12 +30,6 @@ class WorkQueue:
         with self._changed:
             heapq.heappush(self._later, (when_s, key))
             self._changed.notify()
-
-    def add_all(self) -> None:
-        """Nudge every key that has ever been added: something was missed, nobody knows what."""
-        with self._changed:
-            for key in self._known:
-                self._enqueue(key)
 
     def get(self) -> str | None:
         """The next key, waiting for one; None when the queue is closed."""
@@ -59,7 +51,6 @@ class WorkQueue:
             if key in self._again:
                 self._again.discard(key)
                 self._enqueue(key)
-            self._changed.notify_all()
 
     def idle(self) -> bool:
         """Nothing is ready or being worked on; later keys may still be waiting."""

@@ -45,6 +45,7 @@ class Result:
 
 
 Look = Callable[[], Plan]
+Watch = Callable[[str, str], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,18 +56,24 @@ class Reconciler:
     root: str
     failpoint: Failpoint
 
-    def converge(self, desired: Desired) -> Result:
-        """Look and act until nothing differs, something must be waited for, or something failed."""
-        return self._settle(lambda: plan(desired, self._group(desired.name), self.host), desired.lacks)
+    def converge(self, desired: Desired, watch: Watch) -> Result:
+        """Look and act until nothing differs, something must be waited for, or something failed.
+
+        `watch` is called between acting and looking, so that what changes after the last look is noticed.
+        """
+        name, group = desired.name, self._group(desired.name)
+        return self._settle(
+            lambda: plan(desired, group, self.host), desired.lacks, lambda: watch(name, group)
+        )
 
     def remove(self, name: str) -> Result:
         """Take every trace of a container away."""
-        return self._settle(lambda: removal(name, self._group(name), self.host), ())
+        return self._settle(lambda: removal(name, self._group(name), self.host), (), lambda: None)
 
     def _group(self, name: str) -> str:
         return f"{self.root}/{name}"
 
-    def _settle(self, look: Look, lacks: tuple[Condition, ...]) -> Result:
+    def _settle(self, look: Look, lacks: tuple[Condition, ...], before_next: Callable[[], object]) -> Result:
         outcomes: list[Outcome] = []
         for _ in range(MAX_PASSES):
             found = look()
@@ -77,6 +84,7 @@ class Reconciler:
             wait = next((each.wait for each in done if each.wait), None)
             if error or not steps or (wait and wait.until > self.host.clock.now_ms()):
                 break
+            before_next()
         else:
             wait = Wait("Unsettled", "still differs after many looks", self.host.clock.now_ms() + 1000)
         return _result(found, outcomes, error, wait, refused, lacks)

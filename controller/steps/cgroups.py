@@ -116,7 +116,7 @@ class SetKnob(Step):
 
 @dataclass(frozen=True, slots=True)
 class RemoveCgroup(Step):
-    """Remove the container's group from every hierarchy."""
+    """Remove the container's group from every hierarchy, and end whoever is still in it."""
 
     group: str
 
@@ -133,6 +133,5 @@ class RemoveCgroup(Step):
         return f"remove cgroup {self.group}"
 
     def apply(self, host: Host) -> Wait | None:
-        host.processes.kill_group(self.group)
-        host.cgroups.remove(self.group)
+        host.cgroups.remove(self.group, lambda: host.processes.kill_group(self.group))
         return None

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench.marks import announcing
-from tests.bench.world import ROOTFS, RUNTIME, World, cgroup_mounts
+from tests.bench.world import ROOTFS, RUNTIME, World, cgroup_mounts, end_volatile, make_volatile
 
 CGROUP_ROOT = "/sys/fs/cgroup"
 LIMITS: dict[str, Any] = {
@@ -36,7 +36,7 @@ class Bare:
         self._world, self._limits = world, limits
         own_name = f"{world.instance}-{name}"
         self.base, self._layers = Path("/run") / own_name, Path("/var/lib") / own_name
-        self.base.mkdir()
+        make_volatile(self.base)
         self._layers.mkdir()
         self._group = f"/{own_name}"
         self._runtime = shutil.which(RUNTIME, path=f"/opt/masu/bin:{os.environ['PATH']}")
@@ -106,8 +106,8 @@ class Bare:
             self._shell.communicate()
             for mount, _, _ in cgroup_mounts():
                 _remove_group(Path(mount + self._group))
-            for directory in (self.base, self._layers):
-                shutil.rmtree(directory)
+            end_volatile(self.base)
+            shutil.rmtree(self._layers)
 
     def _list(self, wanted: Iterable[str]) -> None:
         (self.base / "names").write_text("".join(f"{name}\n" for name in wanted))

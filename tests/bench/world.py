@@ -42,6 +42,7 @@ class World:
         self._nursery.mkdir()
         self.marks = Marks(self.base / "marks")
         self.run_dir = Path("/run/masu") / self.instance
+        make_volatile(self.run_dir)
         self._log = (self.base / "daemon.log").open("wb")
         self.daemon: subprocess.Popen[bytes] | None = None
 
@@ -93,7 +94,8 @@ class World:
         if done.returncode:
             sys.stderr.write(f"{self.instance} is left behind: {done.stderr}\n")
             return
-        for each in (self.run_dir, Path("/var/lib/masu") / self.instance, self.base):
+        end_volatile(self.run_dir)
+        for each in (Path("/var/lib/masu") / self.instance, self.base):
             shutil.rmtree(each, ignore_errors=True)
 
     # --- desired state ---
@@ -172,6 +174,20 @@ def running_world(count: int = 0, prefix: str = "c") -> Iterator[World]:
         raise
     finally:
         world.close()
+
+
+def make_volatile(directory: Path) -> None:
+    """A directory below /run on a tmpfs, as all of /run is wherever systemd runs."""
+    directory.mkdir(parents=True, mode=0o711)
+    found = subprocess.run(["findmnt", "-no", "FSTYPE", "-T", directory], capture_output=True, check=True)
+    if found.stdout.strip() != b"tmpfs":
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=711", directory.name, directory], check=True)
+
+
+def end_volatile(directory: Path) -> None:
+    if directory.is_mount():
+        subprocess.run(["umount", "--lazy", directory], check=False)
+    shutil.rmtree(directory, ignore_errors=True)
 
 
 def environment() -> dict[str, str]:

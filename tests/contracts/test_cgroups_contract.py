@@ -28,7 +28,7 @@ def world(request: pytest.FixtureRequest) -> Iterator[tuple[Any, Facts, str]]:
     try:
         yield driver, known, group
     finally:
-        driver.remove(group)
+        driver.remove(group, lambda: None)
 
 
 def test_created_everywhere_and_removed_everywhere(world: tuple[Any, Facts, str]) -> None:
@@ -39,10 +39,27 @@ def test_created_everywhere_and_removed_everywhere(world: tuple[Any, Facts, str]
     driver.create(group)
     assert driver.present(group) == {each.mount for each in known.hierarchies}
     assert driver.children(parent) == {"web"}
-    driver.remove(group)
-    driver.remove(group)
+    driver.remove(group, lambda: None)
+    driver.remove(group, lambda: None)
     assert driver.present(group) == frozenset()
     assert driver.children(parent) == frozenset()
+
+
+def test_removal_evicts_whoever_is_inside_and_below() -> None:
+    driver = CgroupTree(host_facts.look(None))
+    parent = f"/masu/t-{secrets.token_hex(4)}"
+    group, below = f"{parent}/web", f"{parent}/web/below"
+    with subprocess.Popen(["sleep", "60"]) as process:
+        try:
+            driver.create(below)
+            driver.enter(below, process.pid)
+            evicted = []
+            driver.remove(group, lambda: (evicted.append(process.kill()), process.wait()))  # type: ignore[func-returns-value]
+            assert evicted
+            assert driver.present(group) == frozenset()
+        finally:
+            process.kill()
+            driver.remove(group, lambda: None)
 
 
 def test_what_is_written_is_read(world: tuple[Any, Facts, str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import time
+from collections.abc import Callable
 
 from controller.errors import HostLacks, KnobRefused, StepFailed
 from controller.host.cgroups import v1, v2
@@ -44,10 +45,13 @@ class CgroupTree:
             except OSError as error:
                 raise failed(error, "creating cgroup", each.path(group)) from error
 
-    def remove(self, group: str) -> None:
-        """Remove the group and whatever was made below it, everywhere; the masu parents go when empty."""
+    def remove(self, group: str, evict: Callable[[], None]) -> None:
+        """Remove the group and whatever was made below it, everywhere; the masu parents go when empty.
+
+        `evict` is called when something is still in it.
+        """
         for mount in (*(each.mount for each in self._facts.hierarchies), *self._facts.named):
-            _remove_tree(mount + group)
+            _remove(mount + group, evict)
             for parent in _parents(group):
                 try:
                     os.rmdir(mount + parent)
@@ -100,25 +104,33 @@ def _parents(group: str) -> list[str]:
     return ["/" + "/".join(parts[:count]) for count in range(len(parts) - 1, 0, -1)]
 
 
-def _remove_tree(path: str) -> None:
-    for directory, _, _ in sorted(os.walk(path), reverse=True):
-        _remove_one(directory)
-
-
-def _remove_one(path: str) -> None:
+def _remove(path: str, evict: Callable[[], None]) -> None:
+    """A group is busy while a process or another group is in it, and a little longer."""
     deadline = time.monotonic() + BUSY_WAIT_S
-    while True:
-        try:
-            os.rmdir(path)
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            if error.errno != errno.EBUSY:
-                raise failed(error, "removing cgroup", path) from error
-            if time.monotonic() > deadline:
-                raise StepFailed(
-                    f"removing cgroup {path}: still busy", path=path, errno=errno.EBUSY
-                ) from error
-            time.sleep(0.001)
-        else:
-            return
+    while not _removed(path):
+        evict()
+        for below in _groups_in(path):
+            _remove(below, evict)
+        if time.monotonic() > deadline:
+            raise StepFailed(f"removing cgroup {path}: still busy", path=path, errno=errno.EBUSY)
+        time.sleep(0.001)
+
+
+def _removed(path: str) -> bool:
+    try:
+        os.rmdir(path)
+    except FileNotFoundError:
+        return True
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise failed(error, "removing cgroup", path) from error
+        return False
+    return True
+
+
+def _groups_in(path: str) -> list[str]:
+    try:
+        with os.scandir(path) as entries:
+            return [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+    except FileNotFoundError:
+        return []

@@ -13,20 +13,32 @@ def prepare(mount: str, group: str, subsystems: tuple[str, ...]) -> None:
 
     Documentation/admin-guide/cgroup-v1/cpusets.rst: no task may enter a cpuset with empty cpus or mems.
     """
-    path = mount
-    for part in group.strip("/").split("/"):
-        parent, path = path, f"{path}/{part}"
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(path, 0o755)
-        if "cpuset" in subsystems:
-            _inherit_cpuset(parent, path)
+    above = os.path.dirname(group)
+    try:
+        _make(mount + group)
+    except FileNotFoundError:
+        if above == "/":
+            raise
+        prepare(mount, above, subsystems)
+        _make(mount + group)
+    if "cpuset" in subsystems:
+        for file in ("cpuset.cpus", "cpuset.mems"):
+            _inherit(mount, group, file)
 
 
-def _inherit_cpuset(parent: str, child: str) -> None:
-    for file in ("cpuset.cpus", "cpuset.mems"):
-        if (read_text(f"{child}/{file}") or "").strip():
-            continue
-        inherited = (read_text(f"{parent}/{file}") or "").strip()
-        if inherited:
-            with open(f"{child}/{file}", "w") as knob:
-                knob.write(inherited)
+def _make(path: str) -> None:
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(path, 0o755)
+
+
+def _inherit(mount: str, group: str, file: str) -> str:
+    """The group's own value; where it has none yet, it is given the one of the group above."""
+    path = f"{mount}{group}/{file}"
+    own = (read_text(path) or "").strip()
+    if own or group == "/":
+        return own
+    inherited = _inherit(mount, os.path.dirname(group), file)
+    if inherited:
+        with open(path, "w") as knob:
+            knob.write(inherited)
+    return inherited
