@@ -37,12 +37,13 @@ from controller.model.status import Condition, ContainerStatus
 from controller.reconcile import guard
 from controller.reconcile.apply import Failpoint
 from controller.reconcile.desired import desire
-from controller.reconcile.plan import existing, plan, removal, subject_of
+from controller.reconcile.plan import existing, plan, recorded, removal, subject_of
 from controller.reconcile.reconciler import Reconciler
 from controller.report import summary
 from controller.report.preview import Preview
 from controller.settings import Settings
 from controller.spec.accept import accept, across
+from controller.steps.freezer import frozen_by
 from controller.version import VERSION
 
 POLL_S = 0.005
@@ -136,6 +137,7 @@ class App:
         after = accept(before, found, _parse)
         present = existing(self.places.group, self.host)
         removed = set() if after.frozen else present - set(after.containers)
+        known = recorded(self.host) | set(before.containers)
         wanted = [desire(each, self.host.facts) for _, each in sorted(after.containers.items())]
         plans = [plan(each, self.places.group_of(each.name), self.host) for each in wanted]
         removals = [removal(name, self.places.group_of(name), self.host) for name in sorted(removed)]
@@ -144,7 +146,7 @@ class App:
             removed=tuple(sorted(removed)),
             rejected=after.rejected,
             frozen=after.frozen,
-            refused=_refusal(present | set(before.containers), removed, allowed=self.settings.allow_removals),
+            refused=_refusal(known, removed & known, allowed=self.settings.allow_removals),
             lacks=tuple((each.name, lack) for each in wanted for lack in each.lacks),
         )
 
@@ -155,12 +157,17 @@ class App:
         chosen = sorted(names if not name else names & {name})
         return tuple(self._status_of(each, containers.get(each)) for each in chosen)
 
-    def down(self, names: tuple[str, ...], wait_s: float) -> dict[str, tuple[Condition, ...]]:
-        """Remove containers of this instance, or all of them, now. → what could not be removed, and why."""
+    def down(self, names: tuple[str, ...], wait_s: float, *, now: bool) -> dict[str, tuple[Condition, ...]]:
+        """Remove containers of this instance, or all of them. → what could not be removed, and why.
+
+        `now`: without the grace that their specs give them.
+        """
         with self._alone():
             reconciler = Reconciler(self.host, self.places.group, self._failpoint())
             chosen = set(names) or set(existing(self.places.group, self.host))
             told = Tellers(self.journal.append)
+            if now:
+                summary.deny_grace(chosen, self.host)
             left = summary.take_down(chosen, reconciler, self.host, told, deadline_ms=int(wait_s * 1000))
             for each in chosen - set(left):
                 self.conditions.remove(each)
@@ -178,6 +185,8 @@ class App:
         subject = subject_of(name, group, self.host)
         if not subject.pid:
             raise StepFailed(f"container {name} is not running")
+        if frozen_by(self.host, group):
+            raise StepFailed(f"container {name} is frozen: a command in it would be, too")
         return exec_inside(self.host.facts, self.places, name, group, subject.pid, command)
 
     def _status_of(self, name: str, container: object) -> ContainerStatus:

@@ -80,7 +80,7 @@ def _add_converging(verbs: Any) -> None:
     )
     run.add_argument("source", metavar="SOURCE", help="a directory of spec files, or one file")
     run.add_argument(
-        "--resync", type=float, default=30.0, metavar="SECONDS", help="look at everything this often"
+        "--resync", default="30s", metavar="DURATION", help="look at everything this often (default: 30s)"
     )
     plan = _verb(verbs, "plan", _plan, "say what would change, and change nothing (exit 2: changes pending)")
     plan.add_argument("source", metavar="SOURCE")
@@ -97,7 +97,10 @@ def _add_converging(verbs: Any) -> None:
     down = _verb(verbs, "down", _down, "remove containers of this instance with every trace")
     down.add_argument("names", nargs="*", metavar="NAME")
     down.add_argument("--all", action="store_true", help="all of them")
-    down.add_argument("--wait", default="60s", metavar="DURATION")
+    down.add_argument(
+        "--wait", default="60s", metavar="DURATION", help="give up after this long (default: 60s)"
+    )
+    down.add_argument("--now", action="store_true", help="kill at once, without stop signal and grace")
 
 
 def _add_looking(verbs: Any) -> None:
@@ -152,7 +155,7 @@ def _settings(arguments: argparse.Namespace) -> Settings:
         log_format=arguments.log_format,
         runtime=arguments.runtime,
         allow_removals=getattr(arguments, "allow_removals", False),
-        resync_s=getattr(arguments, "resync", 30.0),
+        resync_s=_duration_s(getattr(arguments, "resync", "30s"), "--resync"),
         fail_at=fail_at,
         trace_steps=trace_steps,
     )
@@ -164,13 +167,13 @@ def _app(arguments: argparse.Namespace, *, runtime: bool) -> App:
     return App.build(_settings(arguments), runtime=runtime)
 
 
-def _duration_s(text: str) -> float:
+def _duration_s(text: str, option: str) -> float:
     from controller.model.quantity import parse_duration  # noqa: PLC0415
 
     try:
         return parse_duration(text) / 1000
     except ValueError as error:
-        raise SpecInvalid((Problem("--wait", 0, 0, "", str(error)),)) from error
+        raise SpecInvalid((Problem(option, 0, 0, "", str(error)),)) from error
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -199,7 +202,7 @@ def _plan_code(found: Preview) -> int:
 
 def _apply(arguments: argparse.Namespace) -> int:
     app = _app(arguments, runtime=True)
-    converged, controller = app.apply(arguments.source, _duration_s(arguments.wait))
+    converged, controller = app.apply(arguments.source, _duration_s(arguments.wait, "--wait"))
     for problem in controller.rejected:
         print(problem, file=sys.stderr)
     if controller.refused:
@@ -217,7 +220,9 @@ def _down(arguments: argparse.Namespace) -> int:
         print("masu down: name the containers to remove, or say --all", file=sys.stderr)
         return REFUSED
     names = () if arguments.all else tuple(arguments.names)
-    left = _app(arguments, runtime=False).down(names, _duration_s(arguments.wait))
+    left = _app(arguments, runtime=False).down(
+        names, _duration_s(arguments.wait, "--wait"), now=arguments.now
+    )
     for name, conditions in sorted(left.items()):
         print(f"masu: {name}: " + "; ".join(each.message for each in conditions), file=sys.stderr)
     return FAILED if left else DONE

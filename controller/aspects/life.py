@@ -100,6 +100,7 @@ class Life:
         del facts
         restart, stop = section["restart"] or {}, section["stop"] or {}
         backoff = restart.get("backoff", {})
+        longest = parse_duration(str(backoff.get("max", "1m")))
         return Wanted(
             section["state"] or "running",
             section["frame"],
@@ -108,8 +109,8 @@ class Life:
             ),
             Restart(
                 restart.get("policy", "always"),
-                parse_duration(str(backoff.get("initial", "200ms"))),
-                parse_duration(str(backoff.get("max", "1m"))),
+                min(parse_duration(str(backoff.get("initial", "200ms"))), longest),
+                longest,
             ),
         )
 
@@ -147,7 +148,7 @@ class Life:
         if observed.alive and subject.record:
             steps.extend(_stopping(subject, subject.record, "removed from the source", Effect.DELETE))
         elif observed.populated:
-            steps.append(KillContainer(subject.name, subject.group, "nobody owns it", Effect.DELETE))
+            steps.append(KillContainer(subject.name, subject.group, None, "nobody owns it", Effect.DELETE))
         if observed.layer is not None:
             steps.append(RemoveLayer(subject.name, Effect.DELETE))
         if observed.traces:
@@ -209,7 +210,7 @@ def _stopping(subject: Subject, record: Record, why: str, means: Effect) -> Iter
     if record.phase != "stopping":
         yield StopContainer(subject.name, record, subject.group, why, means)
     elif subject.now_ms >= record.kill_at:
-        yield KillContainer(subject.name, subject.group, "grace is over", means)
+        yield KillContainer(subject.name, subject.group, record, "grace is over", means)
     else:
         message = f"pid {record.pid} has until its grace is over to end"
         yield Await(subject.name, "Stopping", message, record.kill_at)

@@ -11,7 +11,7 @@ from controller.errors import HostLacks
 from controller.host.ports import Host
 from controller.model.facts import Facts
 from controller.steps._base import Effect, Step
-from controller.steps.freezer import Freezer, SetFreezer, freezer_of
+from controller.steps.freezer import Freezer, SetFreezer, freezers_of, frozen_by
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,14 +27,14 @@ class State:
 
     def parse(self, section: Any, facts: Facts) -> Wanted | None:
         """Pure. Raises HostLacks when `frozen` is asked of a host without a freezer."""
-        freezer = freezer_of(facts)
-        if freezer is None:
+        freezers = freezers_of(facts)
+        if not freezers:
             if section == "frozen":
                 raise HostLacks(
                     "state: frozen needs cgroup v2 or the freezer subsystem; this host has neither"
                 )
             return None
-        return Wanted(section == "frozen", freezer)
+        return Wanted(section == "frozen", freezers[0])
 
     def birth(self, desired: Wanted) -> Birth | None:
         """Pure. A frozen container is born first and frozen then."""
@@ -42,9 +42,12 @@ class State:
         return None
 
     def observe(self, subject: Subject, host: Host, desired: Wanted | None) -> str | None:
-        """Read-only."""
+        """Read-only. Also whether the freezer that masu does not use has been used."""
         if desired is None or not subject.pid:
             return None
+        foreign = next((each for each in frozen_by(host, subject.group) if each != desired.freezer), None)
+        if foreign:
+            return foreign.frozen
         return host.cgroups.read(subject.group, desired.freezer.subsystem, desired.freezer.file)
 
     def diff(self, subject: Subject, desired: Wanted, observed: str | None) -> list[Step]:

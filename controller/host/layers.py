@@ -15,6 +15,7 @@ from controller.host.text import failed, make_directories, open_for_writing, rea
 from controller.model.process import IdRange
 
 RANGE_SIZE = 65_536
+REMOVED = ".removed"
 FIRST_RANGE = 0x2000_0000
 """Above what distributions hand out in /etc/subuid (100,000 on) and systemd-nspawn picks (below 2^29)."""
 LAST_RANGE = 0x6000_0000
@@ -28,15 +29,17 @@ class LayerDirectories:
 
     def names(self) -> frozenset[str]:
         try:
-            return frozenset(name for name in os.listdir(self._places.layers) if not name.startswith("."))
+            return frozenset(_owner(entry) for entry in os.listdir(self._places.layers))
         except FileNotFoundError:
             return frozenset()
 
     def state(self, name: str) -> str | None:
+        """The frame that the layer was made for; empty where it is half made or half removed, None without one."""
+        base = f"{self._places.layers}/{name}"
         try:
-            return os.readlink(f"{self._places.layers}/{name}/frame")
+            return os.readlink(f"{base}/frame")
         except OSError:
-            return None
+            return "" if os.path.lexists(base) or os.path.lexists(self._doomed(name)) else None
 
     def prepare(self, name: str, frame: str, owner: int) -> None:
         """Make an empty layer; `frame` is made last, so a layer without it is half made.
@@ -57,14 +60,14 @@ class LayerDirectories:
             raise failed(error, "preparing layer", base) from error
 
     def remove(self, name: str) -> None:
-        """Renamed first, so that an interrupted removal never looks like a layer."""
-        base, doomed = f"{self._places.layers}/{name}", f"{self._places.layers}/.{name}.removed"
+        """Renamed first, so that an interrupted removal never looks like a layer; the next one ends it."""
+        base, doomed = f"{self._places.layers}/{name}", self._doomed(name)
         try:
-            shutil.rmtree(doomed, ignore_errors=True)
-            os.rename(base, doomed)
-            shutil.rmtree(doomed)
-        except FileNotFoundError:
-            return
+            if os.path.lexists(doomed):
+                shutil.rmtree(doomed)
+            if os.path.lexists(base):
+                os.rename(base, doomed)
+                shutil.rmtree(doomed)
         except OSError as error:
             raise failed(error, "removing layer", base) from error
 
@@ -93,6 +96,9 @@ class LayerDirectories:
         if self.range_of(name) is not None:
             self._change_leases(lambda leases: leases.pop(self._key(name), None))
 
+    def _doomed(self, name: str) -> str:
+        return f"{self._places.layers}/.{name}{REMOVED}"
+
     def _key(self, name: str) -> str:
         return f"{self._places.instance}/{name}"
 
@@ -107,6 +113,11 @@ class LayerDirectories:
             return leases
         finally:
             os.close(lock)
+
+
+def _owner(entry: str) -> str:
+    """Of a layer, and of one whose removal was interrupted."""
+    return entry.removeprefix(".").removesuffix(REMOVED)
 
 
 def _read_leases(path: str) -> dict[str, Any]:

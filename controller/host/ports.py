@@ -65,6 +65,10 @@ class Processes(Protocol):
 
     def mounts(self, pid: int) -> tuple[MountEntry, ...]: ...
 
+    def kill(self, pid: int, start_time: int) -> None:
+        """SIGKILL exactly the process that was started then, and wait for its end."""
+        ...
+
     def kill_group(self, group: str) -> None:
         """SIGKILL everything in a cgroup and wait until it is empty."""
         ...
@@ -132,7 +136,7 @@ class Layers(Protocol):
     def names(self) -> frozenset[str]: ...
 
     def state(self, name: str) -> str | None:
-        """The frame digest that the layer was made for, or None."""
+        """The frame digest that the layer was made for; empty for half a layer, None for none."""
         ...
 
     def prepare(self, name: str, frame: str, owner: int) -> None: ...

@@ -52,6 +52,15 @@ class ProcDirectory:
         except OSError as error:
             raise failed(error, f"sending signal {number} to", f"/proc/{pid}") from error
 
+    def kill(self, pid: int, start_time: int) -> None:
+        """SIGKILL exactly the process that was started then, and wait for its end; one that is gone needs none."""
+        self.signal(pid, start_time, signal.SIGKILL)
+        deadline = time.monotonic() + KILL_WAIT_S
+        while (found := self.stat(pid)) and found.start_time == start_time and not found.ended:
+            if time.monotonic() > deadline:
+                raise StepFailed(f"process {pid} does not end after SIGKILL", path=f"/proc/{pid}")
+            time.sleep(0.001)
+
     def namespaces(self, pid: int) -> Mapping[str, int]:
         """Namespace type → inode, from /proc/PID/ns; a process that is gone has none."""
         return _namespaces_of(str(pid)) if pid else self._own

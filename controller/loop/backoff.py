@@ -13,6 +13,8 @@ FIGHT_WINDOW_S = 5.0
 FIGHT_FIRST_S = 1.0
 FIGHT_MAXIMUM_S = 30.0
 """Eight repairs of one key within five seconds are no accident any more."""
+FIGHT_LOOK_S = 0.25
+"""While one key is left alone the others are looked after, but not with every nudge of the fight."""
 
 
 def retry_delay(failures: int) -> float:
@@ -53,9 +55,10 @@ def after_repairs(fight: Fight, keys: Iterable[str], now: float) -> Fight:
         if key not in repaired and at[-1] > now - 2 * FIGHT_MAXIMUM_S
     }
     updated = replace(fight, recent={**kept, **recent})
-    if not updated.contested(now):
+    contested = updated.contested(now)
+    if not contested:
         return replace(updated, level=0, until=0.0)
-    if not repaired:
+    if repaired.isdisjoint(contested):
         return updated
     slowed = replace(updated, level=min(updated.level + 1, 6))
     return replace(slowed, until=now + slowed.delay)

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from controller.errors import GuardRefused, MasuError, Problem, SourceUnreadable
 from controller.host.ports import Conditions, EventLog, Host, SourcePort, Store, Tracker
-from controller.loop.backoff import Fight, after_repairs, retry_delay
+from controller.loop.backoff import FIGHT_LOOK_S, Fight, after_repairs, retry_delay
 from controller.loop.queue import WorkQueue
 from controller.model.container import Container
 from controller.model.desired import DesiredSet
@@ -20,7 +20,7 @@ from controller.model.event import Event
 from controller.model.status import Condition
 from controller.reconcile import guard
 from controller.reconcile.desired import Desired, desire
-from controller.reconcile.plan import existing
+from controller.reconcile.plan import existing, recorded
 from controller.reconcile.reconciler import Reconciler, Result
 from controller.report import narrate
 from controller.spec.accept import Parse, accept, freeze
@@ -32,6 +32,7 @@ class Memory:
 
     failures: int = 0
     hold_until: float = 0.0
+    looked_at: float = 0.0
     fight: Fight = field(default_factory=Fight)
     digest: str = ""
     converged: bool = False
@@ -63,6 +64,7 @@ class Controller:
         self._allow_removals = allow_removals
         self._lock = threading.Lock()
         self._set = store.load()
+        self._saved = True
         self._desired: dict[str, Desired] = {}
         self._digests: dict[str, str] = {}
         self._doomed: set[str] = set()
@@ -71,14 +73,19 @@ class Controller:
         self.refused: GuardRefused | None = None
 
     def reload(self) -> None:
-        """Read the source, keep what is good, and queue every name whose desired state changed."""
+        """Read the source, keep what is good, and queue every name whose desired state changed.
+
+        Raises StepFailed when that cannot be saved; the next call tries again.
+        """
         before = self._set
         after = self._accepted(before)
         if after != before:
             self._tell_source(before, after)
         self._take(after)
-        if after != before:
+        self._saved = self._saved and after == before
+        if not self._saved:
             self._store.save(after)  # syncs to disk, while the workers are at it already
+            self._saved = True
 
     def resync(self) -> None:
         """Look at everything, whether or not anybody nudged."""
@@ -88,7 +95,10 @@ class Controller:
             self.queue.add(name)
 
     def look(self, name: str) -> Result | None:
-        """Reconcile one name; None while it is held back: a fight, or a launch that failed just now."""
+        """Reconcile one name; None while it is held back because a launch failed just now.
+
+        In a fight over some of its keys those are left alone for a while, and the rest is looked at less often.
+        """
         with self._lock:
             desired, memory = self._desired.get(name), self._memory.setdefault(name, Memory())
             digest, doomed = self._digests.get(name, ""), name in self._doomed
@@ -96,11 +106,13 @@ class Controller:
             return None
         now = time.monotonic()
         edited = digest != memory.digest
-        held_until = max(memory.fight.until, memory.hold_until)
+        contested = () if edited or now >= memory.fight.until else memory.fight.contested(now)
+        held_until = max(memory.hold_until, memory.looked_at + FIGHT_LOOK_S if contested else 0.0)
         if not edited and now < held_until:
             self.queue.add_at(name, held_until)
             return None
-        result = self._reconcile(name, desired)
+        result = self._reconcile(name, desired, contested)
+        memory.looked_at = now
         self._after(name, result, memory, edited=edited)
         memory.digest = digest
         return result
@@ -154,7 +166,7 @@ class Controller:
 
     def _guarded(self, before: DesiredSet, after: DesiredSet) -> DesiredSet:
         """A mass removal freezes the source as a whole: half of an accident is an accident, too."""
-        present = existing(self._reconciler.root, self._host) | set(before.containers)
+        present = recorded(self._host) | set(before.containers)
         removed = frozenset[str]() if after.frozen else present - set(after.containers)
         try:
             guard.check_removals(present, removed, allowed=self._allow_removals)
@@ -182,10 +194,10 @@ class Controller:
         for name in (*sorted(gone), *_in_order(changed, containers)):
             self.queue.add(name)
 
-    def _reconcile(self, name: str, desired: Desired | None) -> Result:
+    def _reconcile(self, name: str, desired: Desired | None, leave: Collection[str]) -> Result:
         if desired is None:
             return self._reconciler.remove(name)
-        return self._reconciler.converge(desired, self._tracker.watch_group)
+        return self._reconciler.converge(desired, self._tracker.watch_group, leave)
 
     def _after(self, name: str, result: Result, memory: Memory, *, edited: bool) -> None:
         """Report, remember, and say when to look again."""

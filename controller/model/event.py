@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """`at` in milliseconds since the epoch; `key`, `old` and `new` where a value changed."""
+    """`at` in milliseconds since the epoch; `container` is empty for what concerns the instance; `key`, `old` and `new` where a value changed."""
 
     at: int
     container: str
@@ -26,4 +26,4 @@ class Event:
     @classmethod
     def from_line(cls, line: str) -> Event:
         """Raises ValueError or TypeError for a torn line."""
-        return cls(**json.loads(line))
+        return cls(**{"container": "", **json.loads(line)})

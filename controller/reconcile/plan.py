@@ -101,7 +101,12 @@ def _verify(aspect: Any, part: Any, observed: Any) -> list[Drift]:
 
 def existing(root: str, host: Host) -> frozenset[str]:
     """Read-only. Names of all containers of this instance of which anything is left on the host."""
-    return host.cgroups.children(root) | host.records.names() | host.layers.names()
+    return host.cgroups.children(root) | recorded(host)
+
+
+def recorded(host: Host) -> frozenset[str]:
+    """Read-only. Names of all containers that masu itself has made: anybody can make a cgroup."""
+    return host.records.names() | host.layers.names()
 
 
 def by_name(plans: Iterable[Plan]) -> Mapping[str, Plan]:

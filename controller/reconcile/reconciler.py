@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from controller.errors import GuardRefused, HostLacks, MasuError
@@ -56,14 +56,15 @@ class Reconciler:
     root: str
     failpoint: Failpoint
 
-    def converge(self, desired: Desired, watch: Watch) -> Result:
+    def converge(self, desired: Desired, watch: Watch, leave: Collection[str] = ()) -> Result:
         """Look and act until nothing differs, something must be waited for, or something failed.
 
         `watch` is called between acting and looking, so that what changes after the last look is noticed.
+        The keys in `leave` are left as they are while the container runs; none is born with them.
         """
         name, group = desired.name, self._group(desired.name)
         return self._settle(
-            lambda: plan(desired, group, self.host), desired.lacks, lambda: watch(name, group)
+            lambda: plan(desired, group, self.host), desired.lacks, lambda: watch(name, group), leave
         )
 
     def remove(self, name: str) -> Result:
@@ -73,11 +74,19 @@ class Reconciler:
     def _group(self, name: str) -> str:
         return f"{self.root}/{name}"
 
-    def _settle(self, look: Look, lacks: tuple[Condition, ...], before_next: Callable[[], object]) -> Result:
+    def _settle(
+        self,
+        look: Look,
+        lacks: tuple[Condition, ...],
+        before_next: Callable[[], object],
+        leave: Collection[str] = (),
+    ) -> Result:
         outcomes: list[Outcome] = []
         for _ in range(MAX_PASSES):
             found = look()
             steps, refused = guard.split(found)
+            if leave and found.subject.pid:
+                steps = tuple(each for each in steps if not (each.change and each.change[0] in leave))
             done = apply(steps, self.host, self.failpoint)
             outcomes.extend(done)
             error = next((each.error for each in done if each.error), None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 from controller.host.ports import Conditions, EventLog, Host
 from controller.model.container import Container
@@ -74,6 +75,13 @@ def _exit_code(name: str, record: Record | None, host: Host) -> int | None:
         return kept.code
     ended = record.exit or record.last_exit
     return None if ended is None else ended.code
+
+
+def deny_grace(names: Collection[str], host: Host) -> None:
+    """From now on their stop is a kill, also of those that are being stopped."""
+    for record in filter(None, map(host.records.read, names)):
+        stop = replace(record.stop, grace_ms=0)
+        host.records.write(replace(record, stop=stop, kill_at=min(record.kill_at, host.clock.now_ms())))
 
 
 def take_down(

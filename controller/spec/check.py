@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from controller.errors import Problem
 from controller.model.container import Container
-from controller.model.quantity import parse_bytes
+from controller.model.quantity import parse_bytes, parse_duration
 
 if TYPE_CHECKING:  # `masu status` needs these rules, but no YAML
     from controller.spec.document import Document
@@ -33,6 +33,7 @@ def container(document: Document, wanted: Container) -> tuple[Problem, ...]:
     return (
         *_sysctls(document, wanted.section("sysctls") or {}, spaces),
         *_hostname(document, wanted, spaces),
+        *_restart(document, wanted.section("restart") or {}),
         *_memory(document, wanted.section("limits.memory") or {}),
         *_partners(document, wanted.name, spaces),
         *_targets(document, wanted.section("mounts") or ()),
@@ -88,6 +89,14 @@ def _memory(document: Document, memory: Mapping[str, Any]) -> Iterator[Problem]:
             yield document.problem(path, f"{lower} is above {upper}: {memory[lower]} > {memory[upper]}")
 
 
+def _restart(document: Document, restart: Mapping[str, Any]) -> Iterator[Problem]:
+    backoff = restart.get("backoff", {})
+    initial, longest = (str(backoff.get(key, "0")) for key in ("initial", "max"))
+    if "max" in backoff and parse_duration(initial) > parse_duration(longest):
+        path = ("spec", "restart", "backoff", "initial")
+        yield document.problem(path, f"the first pause is above the longest: {initial} > {longest}")
+
+
 def _bytes(value: Any) -> float:
     return float("inf") if value == "max" else parse_bytes(str(value))
 
@@ -116,8 +125,19 @@ def missing_partners(containers: Mapping[str, Container]) -> dict[str, str]:
         for partner in _partner_names(wanted):
             if partner not in containers:
                 found[name] = f'shares a namespace with "{partner}", which no file defines'
-            elif name in _partner_names(containers[partner]):
+            elif name in _all_partners(partner, containers):
                 found[name] = f'shares a namespace with "{partner}", which shares with it in turn'
+    return found
+
+
+def _all_partners(name: str, containers: Mapping[str, Container]) -> set[str]:
+    """Pure. Whose namespaces it shares, and whose they share."""
+    found, left = set[str](), [name]
+    while left:
+        wanted = containers.get(left.pop())
+        more = _partner_names(wanted) - found if wanted else set()
+        found |= more
+        left.extend(more)
     return found
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from controller.errors import NotReadBack
 from controller.host.ports import Host
 from controller.steps._base import Effect, Stage, Step, Wait
+from controller.steps.freezer import end
 
 DIRECTION_STAGE = {"down": Stage.DECREASE, "same": Stage.CHANGE, "up": Stage.INCREASE}
 
@@ -133,5 +134,5 @@ class RemoveCgroup(Step):
         return f"remove cgroup {self.group}"
 
     def apply(self, host: Host) -> Wait | None:
-        host.cgroups.remove(self.group, lambda: host.processes.kill_group(self.group))
+        host.cgroups.remove(self.group, lambda: end(host, self.group, None))
         return None

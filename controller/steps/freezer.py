@@ -1,12 +1,14 @@
-"""Freezing and thawing: cgroup.freeze wherever a cgroup2 mount exists, v1's freezer.state elsewhere."""
+"""Freezing, thawing and ending: cgroup.freeze wherever a cgroup2 mount exists, v1's freezer.state elsewhere."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from controller.errors import NotReadBack
 from controller.host.ports import Host
 from controller.model.facts import CORE, Facts
+from controller.model.record import Record
 from controller.steps._base import Effect, Stage, Step, Wait
 
 SETTLE_MS = 2_000
@@ -23,13 +25,25 @@ class Freezer:
     thawed: str
 
 
-def freezer_of(facts: Facts) -> Freezer | None:
-    """Pure. A task frozen by v2 can still be killed, one frozen by v1 cannot: v2 is preferred."""
-    if facts.hierarchy(CORE):
-        return Freezer(CORE, "cgroup.freeze", "1", "0")
-    if facts.hierarchy("freezer"):
-        return Freezer("freezer", "freezer.state", "FROZEN", "THAWED")
-    return None
+V2 = Freezer(CORE, "cgroup.freeze", "1", "0")
+V1 = Freezer("freezer", "freezer.state", "FROZEN", "THAWED")
+"""A task that it has frozen cannot even be killed."""
+
+
+def freezers_of(facts: Facts) -> tuple[Freezer, ...]:
+    """Pure. What can freeze a container here; masu freezes with the first, and thaws all of them."""
+    return tuple(each for each in (V2, V1) if facts.hierarchy(each.subsystem))
+
+
+def frozen_by(host: Host, group: str) -> tuple[Freezer, ...]:
+    """Read-only. Whoever holds the group frozen, or is about to."""
+    return tuple(
+        each for each in freezers_of(host.facts) if _live(host, group, each) not in {None, each.thawed}
+    )
+
+
+def _live(host: Host, group: str, freezer: Freezer) -> str | None:
+    return host.cgroups.read(group, freezer.subsystem, freezer.file)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +77,7 @@ class SetFreezer(Step):
 
     def apply(self, host: Host) -> Wait | None:
         deadline = host.clock.now_ms() + SETTLE_MS
+        _release(host, self.group, (each for each in frozen_by(host, self.group) if each != self.freezer))
         host.cgroups.write(self.group, self.freezer.subsystem, self.freezer.file, self._wanted)
         while not self._settled(host):
             if host.clock.now_ms() > deadline:
@@ -79,6 +94,21 @@ class SetFreezer(Step):
 
 def thaw(host: Host, group: str) -> None:
     """A frozen process cannot obey a signal."""
-    freezer = freezer_of(host.facts)
-    if freezer and host.cgroups.read(group, freezer.subsystem, freezer.file) not in {None, freezer.thawed}:
-        host.cgroups.write(group, freezer.subsystem, freezer.file, freezer.thawed)
+    _release(host, group, frozen_by(host, group))
+
+
+def end(host: Host, group: str, init: Record | None) -> None:
+    """SIGKILL everything in the group, and its init wherever it may have been moved to.
+
+    What v2 has frozen does not come to life before it dies.
+    """
+    _release(host, group, (each for each in frozen_by(host, group) if each == V1))
+    host.processes.kill_group(group)
+    if init and init.pid and init.boot_id == host.facts.boot_id:
+        host.processes.kill(init.pid, init.start_time)
+    thaw(host, group)
+
+
+def _release(host: Host, group: str, freezers: Iterable[Freezer]) -> None:
+    for each in freezers:
+        host.cgroups.write(group, each.subsystem, each.file, each.thawed)

@@ -12,7 +12,7 @@ from controller.model.frame import Frame, IdMapping, resolve
 from controller.model.launch import Launched
 from controller.model.record import Exit, Record, StopRule
 from controller.steps._base import Effect, Stage, Step, Wait
-from controller.steps.freezer import thaw
+from controller.steps.freezer import end, thaw
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class StopContainer(Step):
         until = host.clock.now_ms() + self.record.stop.grace_ms
         host.records.write(replace(self.record, phase="stopping", kill_at=until, intent=self.why))
         if self.record.stop.grace_ms == 0:
-            host.processes.kill_group(self.group)
+            end(host, self.group, self.record)
             return Wait("Stopping", f"waiting for pid {self.record.pid} to end", host.clock.now_ms())
         thaw(host, self.group)
         host.processes.signal(self.record.pid, self.record.start_time, self.record.stop.signal)
@@ -74,9 +74,10 @@ class StopContainer(Step):
 
 @dataclass(frozen=True, slots=True)
 class KillContainer(Step):
-    """SIGKILL everything in the container's cgroup: grace is over, or nobody owns what is left."""
+    """SIGKILL init and everything in the container's cgroup: grace is over, or nobody owns what is left."""
 
     group: str
+    record: Record | None
     why: str
     means: Effect
 
@@ -93,7 +94,7 @@ class KillContainer(Step):
         return f"kill: {self.why}"
 
     def apply(self, host: Host) -> Wait | None:
-        host.processes.kill_group(self.group)
+        end(host, self.group, self.record)
         return None
 
 
@@ -141,7 +142,7 @@ class ClearRuntime(Step):
         return "clear what is left of the last run"
 
     def apply(self, host: Host) -> Wait | None:
-        host.processes.kill_group(self.group)
+        end(host, self.group, None)
         host.runtime.clear(self.container)
         return None
 

@@ -168,6 +168,7 @@ class Masu:
             (run, f"keeper/exits/{name}.json"),
             (run, f"keeper/pipes/{name}.json"),
             (state, f"layers/{name}"),
+            (state, f"layers/.{name}.removed"),
             (state, f"logs/{name}"),
         ]
         found = [str(path) for base, pattern in patterns for path in base.glob(pattern)]

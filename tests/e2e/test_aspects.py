@@ -136,7 +136,7 @@ def test_time_namespace_offsets(either: Masu) -> None:
 def test_hostname_and_sysctls_change_live_and_are_repaired(either: Masu) -> None:
     spec = {"hostname": "first", "sysctls": {"net.core.somaxconn": "64", "kernel.msgmax": "4096"}}
     either.write(container(**spec))
-    either.start("--resync", "1")
+    either.start("--resync", "1s")
     pid = either.running()
     assert _inside(either, "hostname; cat /proc/sys/net/core/somaxconn /proc/sys/kernel/msgmax").split() == [
         "first",
@@ -241,7 +241,7 @@ def test_process_rights(either: Masu) -> None:
 
 def test_processes_moved_out_are_brought_back(masu: Masu) -> None:
     masu.write(container(limits={"pids": {"max": 20}}))
-    masu.start("--resync", "1")
+    masu.start("--resync", "1s")
     pid = masu.running()
     home = knob(masu, "web", "pids/cgroup.procs", "cgroup.procs")
     set_knob(home.parents[3] / "cgroup.procs", str(pid))
@@ -250,7 +250,7 @@ def test_processes_moved_out_are_brought_back(masu: Masu) -> None:
 
 def test_a_removed_cgroup_of_a_stopped_container_is_made_again(masu: Masu) -> None:
     masu.write(container(state="stopped", limits={"pids": {"max": 20}}))
-    masu.start("--resync", "1")
+    masu.start("--resync", "1s")
     path = knob(masu, "web", "pids/pids.max", "pids.max")
     until(path.exists, "made")
     path.parent.rmdir()

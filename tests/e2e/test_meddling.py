@@ -1,0 +1,140 @@
+"""What others do behind masu's back, and what it does about it: nothing is lost, nothing is left, nothing hangs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.harness import Masu, cgroup_mounts, container, knob, memory_max, set_knob, until
+
+LIMIT = {"memory": {"max": "64Mi"}}
+
+
+def move_out(pid: int) -> None:
+    """Into the root group of every hierarchy."""
+    for mount in cgroup_mounts():
+        (Path(mount) / "cgroup.procs").write_text(str(pid))
+
+
+@pytest.mark.on_v2
+@pytest.mark.parametrize("grace", ["0s", "300ms"])
+def test_an_init_that_was_moved_out_of_its_groups_is_removed_all_the_same(masu: Masu, grace: str) -> None:
+    deaf = {"args": ["/bin/sh", "-c", "trap '' TERM; while :; do sleep 0.1; done"], "stop": {"grace": grace}}
+    masu.write(container(process=deaf))
+    assert masu.apply().returncode == 0
+    pid = masu.pid()
+    move_out(pid)
+    assert masu.run("down", "web").returncode == 0
+    assert not Path(f"/proc/{pid}").exists()
+
+
+@pytest.mark.skipif(
+    not Path("/sys/fs/cgroup/freezer").is_dir(), reason="no v1 freezer: nothing else can freeze"
+)
+def test_what_the_v1_freezer_holds_is_thawed_and_can_be_removed(masu: Masu) -> None:
+    masu.write(container("other"), file="other.yaml")
+    masu.write(container())
+    masu.start()
+    pid = masu.running()
+    masu.running("other")
+    freezer = knob(masu, "web", "freezer/freezer.state", "")
+    set_knob(freezer, "FROZEN")
+    until(lambda: freezer.read_text().strip() == "THAWED", "thawed", 40)
+    masu.stop()
+    set_knob(freezer, "FROZEN")
+    assert masu.status()["state"] == "frozen"
+    assert "frozen" in masu.run("exec", "web", "--", "true").stderr
+    assert masu.run("down", "web").returncode == 0
+    assert not Path(f"/proc/{pid}").exists()
+
+
+def test_an_interrupted_removal_of_a_layer_goes_on(masu: Masu) -> None:
+    masu.write(container())
+    assert masu.apply().returncode == 0
+    layers = Path(f"/var/lib/masu/{masu.instance}/layers")
+    masu.run("down", "web")
+    (layers / ".web.removed/upper").mkdir(parents=True)
+    assert masu.traces("web")
+    assert masu.apply().returncode == 0
+    assert not (layers / ".web.removed").exists()
+
+
+def test_groups_that_somebody_made_do_not_freeze_the_source(masu: Masu) -> None:
+    masu.write(container())
+    masu.start()
+    masu.running()
+    for number in range(8):
+        knob(masu, f"bogus-{number}", "pids/pids.max", "pids.max").parent.mkdir()
+    masu.write(container("more"), file="more.yaml")
+    masu.running("more")
+
+
+@pytest.mark.on_v2
+def test_a_fight_over_one_key_holds_no_other_repair_back(masu: Masu) -> None:
+    masu.write(container(limits={**LIMIT, "pids": {"max": 50}}))
+    masu.start()
+    pid = masu.running()
+    pids = knob(masu, "web", "pids/pids.max", "pids.max")
+    memory = memory_max(masu)
+    ends = time.monotonic() + 7
+    while time.monotonic() < ends:
+        set_knob(memory, str(1 << 30))
+        time.sleep(0.02)
+        if time.monotonic() > ends - 3 and pids.read_text().strip() == "50" and pid == masu.pid():
+            set_knob(pids, "51")
+            began = time.monotonic()
+            until(lambda: pids.read_text().strip() == "50", "the other key is repaired", 2)
+            os.kill(pid, signal.SIGKILL)
+            masu.restarted(pid)
+            assert time.monotonic() - began < 2
+            break
+    else:
+        pytest.fail("the fight came to nothing")
+    assert any(each["type"] == "Contested" for each in masu.events())
+    until(lambda: memory.read_text().strip() == str(64 << 20), "repaired in the end", 40)
+
+
+def test_a_desired_set_that_could_not_be_saved_is_saved_later(masu: Masu) -> None:
+    """Its directory is made immutable in the only way that root obeys: another file system, read-only."""
+    masu.write(container())
+    masu.write(container("other"), file="other.yaml")
+    masu.start("--resync", "1s")
+    masu.running()
+    masu.running("other")
+    state = f"/var/lib/masu/{masu.instance}"
+    desired = Path(state) / "desired.json"
+    until(lambda: "other" in desired.read_text(), "saved")
+    subprocess.run(["mount", "--bind", state, state], check=True)
+    subprocess.run(["mount", "-o", "remount,bind,ro", state], check=True)
+    try:
+        masu.write(container(limits=LIMIT))
+        until(lambda: memory_max(masu).read_text().strip() == str(64 << 20), "the edit is live all the same")
+        assert "64Mi" not in desired.read_text()
+        until(
+            lambda: any("Read-only file system" in each["message"] for each in masu.events()),
+            "somebody is told",
+        )
+    finally:
+        subprocess.run(["umount", "--lazy", state], check=True)
+    until(lambda: "64Mi" in desired.read_text(), "saved in the end")
+
+
+def test_whoever_must_not_wait_takes_down_at_once(masu: Masu) -> None:
+    deaf = {"args": ["/bin/sh", "-c", "trap '' TERM; while :; do sleep 0.1; done"], "stop": {"grace": "1h"}}
+    masu.write(container(process=deaf))
+    assert masu.apply().returncode == 0
+    assert masu.run("down", "web", "--wait", "200ms").returncode == 1
+    assert masu.run("down", "web", "--now").returncode == 0
+
+
+def test_a_circle_of_three_is_an_error(masu: Masu) -> None:
+    for name, partner in (("x", "y"), ("y", "z"), ("z", "x")):
+        masu.write(container(name, namespaces={"net": f"container:{partner}"}), file=f"{name}.yaml")
+    done = masu.run("validate", str(masu.source))
+    assert done.returncode == 3
+    assert "in turn" in done.stdout
