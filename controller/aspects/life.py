@@ -23,6 +23,7 @@ from controller.steps.runtime import (
     AdoptContainer,
     Await,
     ClearRuntime,
+    FinishLaunch,
     ForgetContainer,
     KillContainer,
     LaunchContainer,
@@ -68,7 +69,7 @@ class Wanted:
 class Seen:
     """`alive`: the recorded init runs. `started`: a pid that the runtime started but nobody recorded.
     `populated`: something is in the cgroup without a live init. `remembered`: the runtime knows this name.
-    `traces`: bundle, log, exit record or leased ids are there."""
+    `traces`: bundle, log, exit record or leased ids are there. `launching`: the runtime is at it."""
 
     alive: bool
     started: int
@@ -79,6 +80,7 @@ class Seen:
     oom_kills: int
     layer: str | None
     absent_partners: tuple[str, ...]
+    launching: bool = False
 
     @property
     def leftovers(self) -> bool:
@@ -134,6 +136,7 @@ class Life:
             oom_kills=_oom_kills(host, subject.group),
             layer=host.layers.state(subject.name),
             absent_partners=_absent(host, desired.frame.partners) if desired else (),
+            launching=known.launching,
         )
 
     def diff(self, subject: Subject, desired: Wanted, observed: Seen) -> list[Step]:
@@ -218,9 +221,14 @@ def _stopping(subject: Subject, record: Record, why: str, means: Effect) -> Iter
 
 def _while_dead(subject: Subject, desired: Wanted, seen: Seen) -> Iterator[Step]:
     record = subject.record
-    if record and record.phase == "launching" and seen.started and record.digest == desired.frame.digest:
-        yield AdoptContainer(subject.name, record, seen.started)
-        return
+    if record and record.phase == "launching" and record.digest == desired.frame.digest:
+        if seen.launching:
+            stop, means = desired.stop, Effect.NONE
+            yield FinishLaunch(subject.name, desired.frame, subject.group, stop, means, record)
+            return
+        if seen.started:
+            yield AdoptContainer(subject.name, record, seen.started)
+            return
     if record and record.pid and record.exit is None:
         settled, look_again = _settled(desired.restart, record, seen, subject.now_ms)
         if settled != record:

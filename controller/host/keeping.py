@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import socket
 import subprocess
 import sys
@@ -20,6 +21,8 @@ from controller.model.launch import ExitRecord, Launched, LaunchRecipe
 PROGRAM = os.path.join(os.path.dirname(__file__), "keeper")
 START_TIMEOUT_S = 5.0
 ANSWER_MARGIN_S = 5.0
+LAUNCH_PATIENCE_S = 0.25
+"""Many times what a launch takes. A workload can make the runtime hang; that must not hold others up."""
 MAX_ANSWER = 1024 * 1024
 RESTART_PAUSE_S = 0.05
 
@@ -35,17 +38,45 @@ class KeeperClient:
         self._socket = f"{run_dir}/keeper.sock"
         self._lock = threading.Lock()
         self._pipes: dict[str, list[int]] = {}
+        self._pending: dict[str, tuple[LaunchRecipe, socket.socket]] = {}
         self._guard: socket.socket | None = None
         self._closed = False
 
-    def launch(self, recipe: LaunchRecipe) -> Launched:
-        """Raises LaunchFailed with what went wrong where, KeeperGone."""
-        timeout = recipe.timeout_ms / 1000 + ANSWER_MARGIN_S
-        answer, descriptors = self._ask({"op": "launch", **recipe.to_json()}, (), timeout)
+    def launch(self, recipe: LaunchRecipe) -> Launched | None:
+        """None when the runtime takes its time: `launched` tells later. Raises LaunchFailed, KeeperGone."""
+        self.abandon(recipe.container)
+        try:
+            sock = self._connect(ANSWER_MARGIN_S)
+            self._pending[recipe.container] = recipe, sock
+            _send(sock, {"op": "launch", **recipe.to_json()}, ())
+        except OSError as error:
+            raise KeeperGone(f"the keeper did not answer launch: {error}") from error
+        return self.launched(recipe.container, LAUNCH_PATIENCE_S)
+
+    def launched(self, name: str, wait_s: float = 0.0) -> Launched | None:
+        """What became of a launch; None as long as it is under way. Raises LaunchFailed, KeeperGone."""
+        recipe, sock = self._pending[name]
+        if not select.select([sock], [], [], wait_s)[0]:
+            return None
+        try:
+            answer, descriptors = _receive(sock)
+        except (OSError, ValueError) as error:
+            raise KeeperGone(f"the keeper did not answer launch: {error}") from error
+        finally:
+            self.abandon(name)
         if not answer.get("ok"):
             raise _launch_failed(recipe, answer)
-        self._hold(recipe.container, descriptors)
+        self._hold(name, descriptors)
         return Launched(int(answer["pid"]), int(answer["start_time"]))
+
+    def launching(self, name: str) -> bool:
+        return name in self._pending
+
+    def abandon(self, name: str) -> None:
+        """Whatever becomes of a launch that is under way, nobody asks any more."""
+        _, sock = self._pending.pop(name, (None, None))
+        if sock:
+            sock.close()
 
     def forget(self, name: str) -> None:
         """Drop the container's pipes, and remove its log and exit record, with or without a keeper."""
@@ -82,6 +113,8 @@ class KeeperClient:
                 self._guard.shutdown(socket.SHUT_RDWR)
         for name in list(self._pipes):
             self._hold(name, [])
+        for name in list(self._pending):
+            self.abandon(name)
 
     def stop(self) -> None:
         """Ask the keeper to leave now; it refuses while it holds a container."""
@@ -163,12 +196,16 @@ class KeeperClient:
     ) -> tuple[dict[str, Any], list[int]]:
         try:
             with self._connect(timeout) as sock:
-                text = json.dumps({"version": 1, **request}).encode() + b"\n"
-                sent = socket.send_fds(sock, [text], list(descriptors)) if descriptors else sock.send(text)
-                sock.sendall(text[sent:])
+                _send(sock, request, descriptors)
                 return _receive(sock)
         except (OSError, ValueError) as error:
             raise KeeperGone(f"the keeper did not answer {request['op']}: {error}") from error
+
+
+def _send(sock: socket.socket, request: dict[str, Any], descriptors: Sequence[int]) -> None:
+    text = json.dumps({"version": 1, **request}).encode() + b"\n"
+    sent = socket.send_fds(sock, [text], list(descriptors)) if descriptors else sock.send(text)
+    sock.sendall(text[sent:])
 
 
 def _receive(sock: socket.socket) -> tuple[dict[str, Any], list[int]]:

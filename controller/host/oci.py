@@ -6,9 +6,10 @@ A container that has ended is cleared by removing the runtime's own state direct
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,16 +69,26 @@ class OciRuntime:
             offsets=root.get("offsets", {}),
         )
 
-    def launch(self, recipe: LaunchRecipe) -> Launched:
-        """Raises LaunchFailed with the runtime's own message, KeeperGone."""
+    def launch(self, recipe: LaunchRecipe) -> Launched | None:
+        """None: not yet, ask `launched`. Raises LaunchFailed with the runtime's own message, KeeperGone."""
         make_directories(self.places.runtime)
         remove_file(recipe.pid_file)
         remove_file(f"{recipe.cwd}/runtime.log")
         self.keeper.ensure()
-        try:
+        with self._explained(recipe.container):
             return self.keeper.launch(recipe)
+
+    def launched(self, name: str) -> Launched | None:
+        """None: not yet. Raises LaunchFailed with the runtime's own message, KeeperGone."""
+        with self._explained(name):
+            return self.keeper.launched(name)
+
+    @contextlib.contextmanager
+    def _explained(self, name: str) -> Iterator[None]:
+        try:
+            yield
         except LaunchFailed as error:
-            said = _last_message(f"{recipe.cwd}/runtime.log")
+            said = _last_message(f"{self._bundle(name)}/runtime.log")
             raise LaunchFailed(said or str(error), path=error.path, errno=error.errno) from error
 
     def state(self, name: str, group: str) -> RuntimeState:
@@ -89,9 +100,10 @@ class OciRuntime:
         ours = stat is not None and not stat.ended and group in self.processes.groups(pid).values()
         logs, kept = f"{self.places.logs}/{name}", f"{self.places.keeper}/exits/{name}.json"
         traces = remembered or any(os.path.exists(path) for path in (self._bundle(name), logs, kept))
-        return RuntimeState(remembered, traces, pid if ours else 0)
+        return RuntimeState(remembered, traces, pid if ours else 0, self.keeper.launching(name))
 
     def clear(self, name: str) -> None:
+        self.keeper.abandon(name)
         remove_tree(f"{self.places.runtime}/{name}")
         remove_file(f"{self._bundle(name)}/pid")
 

@@ -220,7 +220,7 @@ class Controller:
 
     def _nudge_sharers(self, name: str, result: Result) -> None:
         """Whoever shares a namespace with a container that has just been started has to follow it."""
-        if any(each.step.kind == "LaunchContainer" for each in result.outcomes):
+        if any(each.step.kind in {"LaunchContainer", "FinishLaunch"} for each in result.outcomes):
             with self._lock:
                 sharers = [each.name for each in self._desired.values() if name in each.frame.partners]
             for sharer in sharers:

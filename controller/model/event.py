@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """`at` in milliseconds since the epoch; `container` is empty for what concerns the instance; `key`, `old` and `new` where a value changed."""
+    """`at` in milliseconds since the epoch; `container` is empty for what concerns the whole instance; `key`, `old`
+    and `new` where a value changed."""
 
     at: int
     container: str

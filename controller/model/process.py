@@ -62,8 +62,10 @@ class MountEntry:
 @dataclass(frozen=True, slots=True)
 class RuntimeState:
     """What a container left on disk: whether the runtime `remembered` the name, whether anything at all is
-    left (`traces`: bundle, log, exit record), and a live init in the right cgroup that the runtime started."""
+    left (`traces`: bundle, log, exit record), a live init in the right cgroup that the runtime started, and
+    whether the runtime is still being waited for (`launching`)."""
 
     remembered: bool
     traces: bool
     pid: int
+    launching: bool = False

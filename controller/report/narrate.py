@@ -34,7 +34,9 @@ def events(result: Result, *, edited: bool, at: int) -> Iterator[Event]:
                 key=_key(outcome),
                 level="warning",
             )
-        elif outcome.step.kind not in SILENT:
+        elif outcome.step.kind not in SILENT and not (
+            outcome.wait and isinstance(outcome.step, LaunchContainer)
+        ):
             yield _event(outcome.step, result, edited=edited and not again, at=at)
 
 

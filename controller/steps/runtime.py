@@ -14,6 +14,8 @@ from controller.model.record import Exit, Record, StopRule
 from controller.steps._base import Effect, Stage, Step, Wait
 from controller.steps.freezer import end, thaw
 
+LAUNCH_LOOK_MS = 100
+
 
 @dataclass(frozen=True, slots=True)
 class Await(Step):
@@ -252,9 +254,26 @@ class LaunchContainer(Step):
         record = newborn(host, self)
         host.records.write(record)
         thaw(host, self.group)  # whoever enters a frozen cgroup is frozen, the runtime included
-        launched = host.runtime.launch(recipe)
-        host.records.write(born(host, record, launched))
-        return None
+        return conclude(host, record, host.runtime.launch(recipe))
+
+
+@dataclass(frozen=True, slots=True)
+class FinishLaunch(LaunchContainer):
+    """See what became of a launch that takes its time."""
+
+    record: Record
+
+    def apply(self, host: Host) -> Wait | None:
+        return conclude(host, self.record, host.runtime.launched(self.container))
+
+
+def conclude(host: Host, record: Record, launched: Launched | None) -> Wait | None:
+    """Write down who was born, or say when to look again."""
+    if launched is None:
+        message = "the runtime has not started it yet"
+        return Wait("Launching", message, host.clock.now_ms() + LAUNCH_LOOK_MS)
+    host.records.write(born(host, record, launched))
+    return None
 
 
 def newborn(host: Host, launch: LaunchContainer) -> Record:

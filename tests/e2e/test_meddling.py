@@ -12,6 +12,11 @@ import pytest
 
 from tests.e2e.harness import Masu, cgroup_mounts, container, knob, memory_max, set_knob, until
 
+
+def _reason(masu: Masu, name: str) -> str:
+    return next((each["reason"] for each in masu.status(name).get("conditions", ())), "")
+
+
 LIMIT = {"memory": {"max": "64Mi"}}
 
 
@@ -122,6 +127,26 @@ def test_a_desired_set_that_could_not_be_saved_is_saved_later(masu: Masu) -> Non
     finally:
         subprocess.run(["umount", "--lazy", state], check=True)
     until(lambda: "64Mi" in desired.read_text(), "saved in the end")
+
+
+def test_a_runtime_that_hangs_holds_nobody_else_up(masu: Masu) -> None:
+    """The runtime opens /etc/passwd of the container, which is a pipe that nobody writes to."""
+    trap = "rm -rf /etc/passwd /etc/group; mkfifo /etc/passwd /etc/group; exit 0"
+    masu.write(container(limits=LIMIT))
+    masu.write(
+        *(container(f"trap-{number}", process={"args": ["/bin/sh", "-c", trap]}) for number in range(6)),
+        file="traps.yaml",
+    )
+    masu.start()
+    masu.running()
+    for number in range(6):
+        until(lambda number=number: _reason(masu, f"trap-{number}") == "Launching", "a launch hangs")
+    for _ in range(5):
+        set_knob(memory_max(masu), str(1 << 30))
+        began = time.monotonic()
+        until(lambda: memory_max(masu).read_text().strip() == str(64 << 20), "repaired")
+        assert time.monotonic() - began < 2
+        time.sleep(0.3)
 
 
 def test_whoever_must_not_wait_takes_down_at_once(masu: Masu) -> None:
