@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import select
+import signal
 import socket
 import subprocess
 import sys
@@ -219,6 +220,15 @@ def _receive(sock: socket.socket) -> tuple[dict[str, Any], list[int]]:
     return json.loads(data), descriptors
 
 
+def _ended(status: int) -> str:
+    """In words, of a wait status; it runs inside the container's own limits."""
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        guess = ": is the memory limit too small?" if number == signal.SIGKILL else ""
+        return f"was killed by signal {number}{guess}"
+    return f"failed with exit code {os.waitstatus_to_exitcode(status)} and said nothing"
+
+
 def _launch_failed(recipe: LaunchRecipe, answer: dict[str, Any]) -> LaunchFailed:
     path = str(answer.get("path", recipe.argv[0]))
     if answer.get("expired"):
@@ -226,5 +236,6 @@ def _launch_failed(recipe: LaunchRecipe, answer: dict[str, Any]) -> LaunchFailed
     elif "errno" in answer:
         message = f"{path}: {answer['message']} (errno {answer['errno']})"
     else:
-        message = str(answer.get("output") or answer.get("message") or f"{recipe.argv[0]} failed")
+        said = answer.get("output") or answer.get("message") or _ended(int(answer.get("status", 0)))
+        message = f"{recipe.argv[0]} {said}"
     return LaunchFailed(message, path=path, errno=int(answer.get("errno") or 0))

@@ -38,20 +38,18 @@ def test_an_init_that_was_moved_out_of_its_groups_is_removed_all_the_same(masu: 
     assert not Path(f"/proc/{pid}").exists()
 
 
-@pytest.mark.skipif(
-    not Path("/sys/fs/cgroup/freezer").is_dir(), reason="no v1 freezer: nothing else can freeze"
-)
-def test_what_the_v1_freezer_holds_is_thawed_and_can_be_removed(masu: Masu) -> None:
-    masu.write(container("other"), file="other.yaml")
+@pytest.mark.on_v2
+def test_what_somebody_has_frozen_is_thawed_and_can_be_removed(masu: Masu) -> None:
+    """On a hybrid host with v1's freezer, which masu does not use, and whose prisoners cannot be killed."""
     masu.write(container())
-    masu.start()
+    masu.start("--resync", "1s")
     pid = masu.running()
-    masu.running("other")
-    freezer = knob(masu, "web", "freezer/freezer.state", "")
-    set_knob(freezer, "FROZEN")
-    until(lambda: freezer.read_text().strip() == "THAWED", "thawed", 40)
+    freezer = knob(masu, "web", "freezer/freezer.state", "cgroup.freeze")
+    frozen, thawed = ("FROZEN", "THAWED") if freezer.name == "freezer.state" else ("1", "0")
+    set_knob(freezer, frozen)
+    until(lambda: freezer.read_text().strip() == thawed, "thawed")
     masu.stop()
-    set_knob(freezer, "FROZEN")
+    set_knob(freezer, frozen)
     assert masu.status()["state"] == "frozen"
     assert "frozen" in masu.run("exec", "web", "--", "true").stderr
     assert masu.run("down", "web").returncode == 0
@@ -163,3 +161,10 @@ def test_a_circle_of_three_is_an_error(masu: Masu) -> None:
     done = masu.run("validate", str(masu.source))
     assert done.returncode == 3
     assert "in turn" in done.stdout
+
+
+def test_a_limit_that_is_too_small_to_be_born_in_is_named(masu: Masu) -> None:
+    masu.write(container(limits={"memory": {"max": 1}}))
+    done = masu.apply("--wait", "3s")
+    assert done.returncode == 1
+    assert "memory limit too small" in done.stderr
