@@ -269,7 +269,7 @@ def _logs(arguments: argparse.Namespace) -> int:
     found = lines(places.logs, arguments.name, tail=arguments.tail, follow=arguments.follow)
     for line in found:
         stream = sys.stderr if line.stream == "stderr" else sys.stdout
-        stream.write(f"{line.at} {line.text}" if arguments.timestamps else line.text)
+        stream.write(f"{line.at} {line.text}" if arguments.timestamps and line.begins else line.text)
         if arguments.follow:
             stream.flush()
     return DONE

@@ -1,14 +1,14 @@
 """Reads the logs that the keeper writes, oldest first, across rotations. Read-only.
 
-The format is the CRI's: `<RFC 3339 time> <stream> <F|P> <text>`; P is a part of a longer line.
+The format is the CRI's: `<RFC 3339 time> <stream> <F|P> <text>`; after P the line goes on.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 
 from controller.errors import StepFailed
 
@@ -17,22 +17,44 @@ POLL_S = 0.05
 
 @dataclass(frozen=True, slots=True)
 class LogLine:
-    """`text` ends with a newline unless it is a part."""
+    """`text` ends with a newline unless the line goes on; `begins` unless this goes on with one."""
 
     at: str
     stream: str
     text: str
+    begins: bool = True
+
+    @property
+    def ends(self) -> bool:
+        return self.text.endswith("\n")
 
 
 def lines(directory: str, name: str, *, tail: int, follow: bool) -> Iterator[LogLine]:
-    """Lines of one container: the last `tail` (all when negative), then what comes, if `follow`."""
+    """Lines of one container: the last `tail` (all when negative), then what comes, if `follow`.
+
+    What has been written is given in whole lines, one that is not finished yet last; what comes, as it comes.
+    """
     current = f"{directory}/{name}/current.log"
     if not os.path.isdir(os.path.dirname(current)):
         raise StepFailed(f"there is no log of {name}: no container of this name has been started")
-    history = [line for path in _files(current) for line in _read(path)]
+    history = list(_joined(line for path in _files(current) for line in _read(path)))
     yield from history if tail < 0 else history[len(history) - min(tail, len(history)) :]
     if follow:
-        yield from _follow(current)
+        yield from _follow(current, {line.stream for line in history if not line.ends})
+
+
+def _joined(parts: Iterable[LogLine]) -> Iterator[LogLine]:
+    """A line has the time of its first part and the place of its last."""
+    begun: dict[str, list[LogLine]] = {}
+    for part in parts:
+        begun.setdefault(part.stream, []).append(part)
+        if part.ends:
+            yield _whole(begun.pop(part.stream))
+    yield from map(_whole, begun.values())
+
+
+def _whole(parts: list[LogLine]) -> LogLine:
+    return replace(parts[0], text="".join(part.text for part in parts))
 
 
 def _files(current: str) -> list[str]:
@@ -61,13 +83,19 @@ def _parse(line: str) -> LogLine:
     return LogLine(at, stream, text.rstrip("\n") if tag == "P" else text)
 
 
-def _follow(current: str) -> Iterator[LogLine]:
-    """From the end on; when the file is rotated away, what was left in it comes first."""
+def _follow(current: str, begun: set[str]) -> Iterator[LogLine]:
+    """From the end on; when the file is rotated away, what was left in it comes first.
+
+    `begun`: streams whose last line goes on.
+    """
     file, rest = _open_at_end(current), ""
     while True:
         rest += file.read() if file else ""
         *whole, rest = rest.split("\n")
-        yield from (_parse(line + "\n") for line in whole)
+        for line in whole:
+            found = _parse(line + "\n")
+            yield replace(found, begins=found.stream not in begun)
+            (begun.discard if found.ends else begun.add)(found.stream)
         if file is None or _replaced(file, current):
             file = _reopen(current) or file
         if not whole:
