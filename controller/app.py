@@ -77,7 +77,7 @@ class App:
         """Read-only. `runtime`: also ask which OCI runtime works here, which costs a process."""
         places = Places(settings.instance, settings.run_root, settings.state_root)
         found = host_facts.look(host_facts.runtime(settings.runtime) if runtime else None)
-        keeper = KeeperClient(places.keeper, places.logs)
+        keeper = KeeperClient(places.keeper, places.logs, service.open_files())
         processes = ProcDirectory(found)
         host = Host(
             instance=settings.instance,
@@ -99,9 +99,10 @@ class App:
             daemon = Daemon(
                 controller, self.host, told, workers=self.settings.workers, resync_s=self.settings.resync_s
             )
+            service.raise_open_files()
             service.on_signals(daemon.stop, daemon.reload)
             files = self._source(source).watch(daemon.reload)
-            self.keeper.guard(lambda: told.event(self._keeper_replaced()))
+            self.keeper.guard(lambda held: told.event(self._keeper_replaced(held)))
             try:
                 daemon.run(
                     lambda: self._ready(source, told),
@@ -240,8 +241,11 @@ class App:
         )
         return Tellers(self.journal.append, log.Console().event)
 
-    def _keeper_replaced(self) -> Event:
-        message = "the keeper had ended and was replaced; no log line is lost"
+    def _keeper_replaced(self, held: int) -> Event:
+        message = (
+            f"the keeper had ended and was replaced; the new one looks after {held} container{'s' * (held != 1)};"
+            " what the old one was just writing may be missing from the logs"
+        )
         return Event(self.host.clock.now_ms(), "", "KeeperReplaced", message, level="warning")
 
     def _ready(self, source: str, told: EventLog) -> None:

@@ -5,11 +5,6 @@ from __future__ import annotations
 import os
 
 import pytest
-from hypothesis import settings
-
-settings.register_profile("same", derandomize=True)
-if os.environ.get("MASU_STRICT_SKIPS"):
-    settings.load_profile("same")  # what CI says is about the change, not about the dice
 
 EXPECTED_SKIPS: frozenset[str] = frozenset()
 """Node ids that may be skipped on CI; each one needs a reason in the test itself."""

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from controller.errors import KeeperGone, LaunchFailed, StepFailed
+from controller.errors import KeeperGone, LaunchFailed, MasuError, StepFailed
 from controller.host.text import failed, make_directories, read_text, remove_file, remove_tree
 from controller.model.launch import ExitRecord, Launched, LaunchRecipe
 
@@ -26,16 +26,19 @@ LAUNCH_PATIENCE_S = 0.25
 """Many times what a launch takes. A workload can make the runtime hang; that must not hold others up."""
 MAX_ANSWER = 1024 * 1024
 RESTART_PAUSE_S = 0.05
+RESTART_PAUSE_MAX_S = 5.0
 
 
 class KeeperClient:
-    """Thread-safe: each request has a connection of its own. Read ends of log pipes are held until `forget`,
+    """Thread-safe: each request has a connection of its own.
 
-    so that what a container wrote last is not lost when it and the keeper end together.
+    Read ends of log pipes are held until `forget`, so that what a container wrote last is not lost when it and
+    the keeper end together.
     """
 
-    def __init__(self, run_dir: str, log_dir: str) -> None:
-        self._run_dir, self._log_dir = run_dir, log_dir
+    def __init__(self, run_dir: str, log_dir: str, open_files: int) -> None:
+        """`open_files`: the soft limit that containers start with."""
+        self._run_dir, self._log_dir, self._open_files = run_dir, log_dir, open_files
         self._socket = f"{run_dir}/keeper.sock"
         self._lock = threading.Lock()
         self._pipes: dict[str, list[int]] = {}
@@ -51,6 +54,7 @@ class KeeperClient:
             self._pending[recipe.container] = recipe, sock
             _send(sock, {"op": "launch", **recipe.to_json()}, ())
         except OSError as error:
+            self.abandon(recipe.container)
             raise KeeperGone(f"the keeper did not answer launch: {error}") from error
         return self.launched(recipe.container, LAUNCH_PATIENCE_S)
 
@@ -79,6 +83,22 @@ class KeeperClient:
         if sock:
             sock.close()
 
+    def adopt(self, name: str, init: Launched) -> None:
+        """Tell the keeper who init is, should it not know. Raises StepFailed when it does not hold the container,
+
+        KeeperGone.
+        """
+        request = {"op": "adopt", "container": name, "pid": init.pid, "start_time": init.start_time}
+        answer, _ = self._ask(request, (), ANSWER_MARGIN_S)
+        if not answer.get("ok"):
+            raise StepFailed(
+                f"the keeper does not hold {name}: {answer.get('message', 'it does not say why')}"
+            )
+
+    def knows(self, name: str) -> bool:
+        """Whether the keeper, or one that will take its place, can find the container's log pipes."""
+        return os.path.exists(f"{self._run_dir}/pipes/{name}.json")
+
     def forget(self, name: str) -> None:
         """Drop the container's pipes, and remove its log and exit record, with or without a keeper."""
         self._hold(name, [])
@@ -102,8 +122,11 @@ class KeeperClient:
                     self._start()
                     self._hand_over()
 
-    def guard(self, replaced: Callable[[], None]) -> None:
-        """Keep a keeper alive from now on: a thread waits for its end, replaces it, and calls `replaced`."""
+    def guard(self, replaced: Callable[[int], None]) -> None:
+        """Keep a keeper alive from now on: a thread waits for its end, replaces it, and calls `replaced`
+
+        with the number of containers that the new one holds.
+        """
         threading.Thread(target=self._watch, args=(replaced,), name="keeper", daemon=True).start()
 
     def close(self) -> None:
@@ -125,23 +148,30 @@ class KeeperClient:
     def pid(self) -> int:
         """The keeper's pid, 0 when there is none."""
         try:
-            answer, _ = self._ask({"op": "ping"}, (), ANSWER_MARGIN_S)
+            return self._ping()["pid"]
         except KeeperGone:
             return 0
-        return int(answer.get("pid", 0))
 
-    def _watch(self, replaced: Callable[[], None]) -> None:
-        first = True
+    def _ping(self) -> dict[str, int]:
+        """The keeper's pid, and how many containers it has `held`. Raises KeeperGone."""
+        answer, _ = self._ask({"op": "ping"}, (), ANSWER_MARGIN_S)
+        return {key: int(answer.get(key, 0)) for key in ("pid", "held")}
+
+    def _watch(self, replaced: Callable[[int], None]) -> None:
+        """For as long as this process lives: whatever keeps a keeper from starting now may pass."""
+        before, pause_s = 0, RESTART_PAUSE_S
         while not self._closed:
             try:
                 self.ensure()
                 with self._connect(None) as self._guard:
-                    if not first:
-                        replaced()
-                    first = False
+                    now = self._ping()  # one that is just ending still lets others connect
+                    if before not in {0, now["pid"]}:
+                        replaced(now["held"])
+                    before, pause_s = now["pid"], RESTART_PAUSE_S
                     self._guard.recv(1)
-            except (OSError, StepFailed):
-                time.sleep(RESTART_PAUSE_S)
+            except (OSError, MasuError):
+                time.sleep(pause_s)
+                pause_s = min(2 * pause_s, RESTART_PAUSE_MAX_S)
 
     def _hold(self, name: str, descriptors: list[int]) -> None:
         with self._lock:
@@ -154,7 +184,8 @@ class KeeperClient:
     def _hand_over(self) -> None:
         """What a new keeper could not find by itself: pipes whose writers have all ended."""
         for name, descriptors in list(self._pipes.items()):
-            self._ask({"op": "adopt", "container": name}, descriptors, ANSWER_MARGIN_S)
+            with contextlib.suppress(KeeperGone):
+                self._ask({"op": "adopt", "container": name}, descriptors, ANSWER_MARGIN_S)
 
     def _answers(self) -> bool:
         try:
@@ -167,7 +198,8 @@ class KeeperClient:
         """In a session of its own, with nothing of ours open; a small interpreter: no site, no user paths."""
         make_directories(self._run_dir, 0o700)
         make_directories(self._log_dir, 0o700)
-        argv = [sys.executable, "-I", "-S", "-B", PROGRAM, self._run_dir, self._log_dir]
+        argv = [sys.executable, "-I", "-S", "-B", PROGRAM]
+        argv += [self._run_dir, self._log_dir, str(self._open_files)]
         try:
             with open(f"{self._run_dir}/keeper.log", "ab") as log:
                 process = subprocess.Popen(

@@ -91,13 +91,23 @@ class OciRuntime:
             said = _last_message(f"{self._bundle(name)}/runtime.log")
             raise LaunchFailed(said or str(error), path=error.path, errno=error.errno) from error
 
+    def adopt(self, name: str, init: Launched) -> None:
+        """Raises StepFailed when the keeper cannot hold it, KeeperGone."""
+        self.keeper.ensure()
+        self.keeper.adopt(name, init)
+
     def state(self, name: str, group: str) -> RuntimeState:
-        """What a launch that nobody lived to record has left: its pid counts only inside the right cgroup."""
+        """What a launch that nobody lived to record has left.
+
+        Its pid counts only inside the right cgroup, and while its log pipes are known: without them its log would
+        be lost, and it would wait for ever once they are full.
+        """
         remembered = os.path.isdir(f"{self.places.runtime}/{name}")
         text = (read_text(f"{self._bundle(name)}/pid") or "").strip() if remembered else ""
         pid = int(text) if text.isdigit() else 0
         stat = self.processes.stat(pid) if pid else None
-        ours = stat is not None and not stat.ended and group in self.processes.groups(pid).values()
+        there = stat is not None and not stat.ended and group in self.processes.groups(pid).values()
+        ours = there and self.keeper.knows(name)
         logs, kept = f"{self.places.logs}/{name}", f"{self.places.keeper}/exits/{name}.json"
         traces = remembered or any(os.path.exists(path) for path in (self._bundle(name), logs, kept))
         return RuntimeState(remembered, traces, pid if ours else 0, self.keeper.launching(name))

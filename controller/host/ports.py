@@ -123,6 +123,10 @@ class Runtimes(Protocol):
         """What became of such a launch; None as long as it is under way."""
         ...
 
+    def adopt(self, name: str, init: Launched) -> None:
+        """Have the keeper look after an init that nobody lived to record. Raises StepFailed when it cannot."""
+        ...
+
     def state(self, name: str, group: str) -> RuntimeState: ...
 
     def clear(self, name: str) -> None:

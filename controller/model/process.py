@@ -62,8 +62,8 @@ class MountEntry:
 @dataclass(frozen=True, slots=True)
 class RuntimeState:
     """What a container left on disk: whether the runtime `remembered` the name, whether anything at all is
-    left (`traces`: bundle, log, exit record), a live init in the right cgroup that the runtime started, and
-    whether the runtime is still being waited for (`launching`)."""
+    left (`traces`: bundle, log, exit record), a live init in the right cgroup that the runtime started and
+    whose log pipes are known, and whether the runtime is still being waited for (`launching`)."""
 
     remembered: bool
     traces: bool

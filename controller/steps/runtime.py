@@ -322,7 +322,9 @@ class AdoptContainer(Step):
     def apply(self, host: Host) -> Wait | None:
         stat = host.processes.stat(self.pid)
         if stat:
-            host.records.write(born(host, self.record, Launched(self.pid, stat.start_time)))
+            init = Launched(self.pid, stat.start_time)
+            host.runtime.adopt(self.container, init)
+            host.records.write(born(host, self.record, init))
         return None
 
 

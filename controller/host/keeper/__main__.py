@@ -1,31 +1,37 @@
-"""The keeper: what must outlive the controller. One small process per instance: RUN_DIR LOG_DIR.
+"""The keeper: what must outlive the controller. One small process per instance: RUN_DIR LOG_DIR OPEN_FILES.
 
 It starts runtimes, and so becomes the parent of every container's init; it reads their log pipes and writes
 down how they end. It decides nothing, imports little, and may be killed: a new one takes over.
+OPEN_FILES is the soft limit that containers start with; its own is as high as may be.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
+import resource
 import select
 import signal
 import socket
 import sys
 import time
 
+import proc
 from containers import Containers
 from launches import Launches
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # the keeper is small: typing is for the checker alone
+    from collections.abc import Callable
     from typing import Any
 
 VERSION = 1
 IDLE_S = 5.0
 MAX_REQUEST = 4 * 1024 * 1024
 TICK_S = 0.25
+TROUBLE_S = 0.01
 
 
 class Connection:
@@ -63,7 +69,7 @@ class Connection:
 class Keeper:
     """A single-threaded loop around one epoll."""
 
-    def __init__(self, run_dir: str, log_dir: str) -> None:
+    def __init__(self, run_dir: str, log_dir: str, open_files: int) -> None:
         self._epoll = select.epoll()
         self._listener = _listen(run_dir + "/keeper.sock")
         self._epoll.register(self._listener, select.EPOLLIN)
@@ -71,18 +77,29 @@ class Keeper:
         self._epoll.register(self._wake, select.EPOLLIN)
         self._connections: dict[int, Connection] = {}
         self._containers = Containers(run_dir, log_dir, self._epoll)
-        self._launches = Launches(self._containers)
+        self._launches = Launches(self._containers, open_files)
         self._busy_at = time.monotonic()
         self._stopped = False
+        self._trouble = ""
 
     def run(self) -> None:
         """Until nothing is held and nobody has been connected for a while."""
-        self._containers.take_over()
+        self._try(self._containers.take_over)
         while not (self._stopped or self._idle()):
             for descriptor, _ in self._epoll.poll(TICK_S if self._impatient() else 1.0):
-                self._ready(descriptor)
+                self._try(self._ready, descriptor)
             self._launches.expire()
-            self._containers.look_for_exits()
+            self._try(self._containers.tend)
+
+    def _try(self, call: Callable[..., None], *arguments: int) -> None:
+        """One container's trouble is not the others'; the pause keeps a trouble that stays from taking a CPU."""
+        try:
+            call(*arguments)
+        except OSError as error:
+            if str(error) != self._trouble:
+                proc.complain(call.__name__, error)
+            self._trouble = str(error)
+            time.sleep(TROUBLE_S)
 
     def _ready(self, descriptor: int) -> None:
         if descriptor == self._listener.fileno():
@@ -96,10 +113,7 @@ class Keeper:
             self._containers.ready(descriptor)
 
     def _accept(self) -> None:
-        try:
-            sock, _ = self._listener.accept()
-        except OSError:
-            return
+        sock, _ = self._listener.accept()
         credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
         if int.from_bytes(credentials[4:8], sys.byteorder) != os.geteuid():
             sock.close()
@@ -129,8 +143,8 @@ class Keeper:
             if operation == "launch":
                 self._launches.start(request, connection.answer)
             elif operation == "adopt":
-                connection.answer({"ok": self._containers.adopt(request, descriptors)})
-                descriptors = []
+                given, descriptors = descriptors, []
+                connection.answer(self._adopt(request, given))
             elif operation == "forget":
                 self._containers.forget(request["container"])
                 connection.answer({"ok": True})
@@ -138,12 +152,23 @@ class Keeper:
                 self._stopped = not (self._launches.pending or self._containers.held)
                 connection.answer({"ok": self._stopped})
             else:
-                connection.answer({"ok": operation == "ping", "version": VERSION, "pid": os.getpid()})
+                connection.answer({"ok": operation == "ping", **self._describe()})
         except (ValueError, KeyError, TypeError, OSError) as error:
             connection.answer({"ok": False, "message": f"{type(error).__name__}: {error}"})
         finally:
             for each in descriptors:
                 os.close(each)
+
+    def _adopt(self, request: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
+        if self._launches.under_way(request["container"]):
+            proc.close(descriptors)
+            return {"ok": False, "message": "its launch is still under way"}
+        if self._containers.adopt(request, descriptors):
+            return {"ok": True}
+        return {"ok": False, "message": "nothing is known of its pipes"}
+
+    def _describe(self) -> dict[str, Any]:
+        return {"version": VERSION, "pid": os.getpid(), "held": self._containers.held}
 
     def _reap(self) -> None:
         """Every child that has ended: looked at before it is reaped, because then its start time is gone."""
@@ -160,7 +185,7 @@ class Keeper:
                 self._containers.ended(pid, started, status)
 
     def _impatient(self) -> bool:
-        return bool(self._launches.pending or self._containers.orphaned)
+        return bool(self._launches.pending or self._containers.impatient)
 
     def _idle(self) -> bool:
         now = time.monotonic()
@@ -207,7 +232,8 @@ def _only_one(run_dir: str) -> None:
     except OSError:
         sys.exit(0)
     os.ftruncate(lock, 0)
-    os.pwrite(lock, str(os.getpid()).encode(), 0)
+    with contextlib.suppress(OSError):  # the lock is what counts, the pid is for people
+        os.pwrite(lock, str(os.getpid()).encode(), 0)
 
 
 def _become_subreaper() -> None:
@@ -217,13 +243,21 @@ def _become_subreaper() -> None:
     LIBC.prctl(36, 1, 0, 0, 0)
 
 
+def _raise_limit() -> None:
+    """Three descriptors and more for each container: the soft limit, made for select(2), is too low."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def main() -> None:
-    run_dir, log_dir = sys.argv[1:3]
+    run_dir, log_dir, open_files = sys.argv[1:4]
     os.chdir("/")
     os.umask(0o077)
     _only_one(run_dir)
     _become_subreaper()
-    Keeper(run_dir, log_dir).run()
+    _raise_limit()
+    Keeper(run_dir, log_dir, int(open_files)).run()
 
 
 main()

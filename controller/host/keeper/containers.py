@@ -1,8 +1,11 @@
-"""The containers that the keeper holds: their log pipes, and how they end."""
+"""The containers that the keeper holds: their log pipes, and how they end.
+
+`RUN_DIR/pipes/<name>.json` is what a successor needs. It is written before the runtime is started, without init's
+pid, so that a keeper that is killed in the middle of a launch leaves no container whose pipes nobody knows.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import select
 import time
@@ -16,101 +19,145 @@ if TYPE_CHECKING:  # the keeper is small: typing is for the checker alone
 
 REMEMBERED = 1000
 EXIT_PATIENCE_S = 2.0
+TRY_AGAIN_S = 1.0
 
 
 class Held:
-    """One container: init's pid and start time, and its open streams by descriptor."""
+    """One container: what its file says, and its open streams by descriptor. Pid 0: its launch, which another
 
-    def __init__(self, name: str, pid: int, started: int, book: Logbook) -> None:
-        self.name, self.pid, self.started, self.book = name, pid, started, book
+    keeper began, has yet to say who init is.
+    """
+
+    def __init__(self, name: str, known: dict[str, Any], book: Logbook) -> None:
+        self.name, self.known, self.book = name, known, book
         self.streams: dict[int, Stream] = {}
         self.exited = False
         self.pidfd = -1
         self.gone_at = 0.0
 
+    @property
+    def pid(self) -> int:
+        return int(self.known["pid"])
+
+    @property
+    def started(self) -> int:
+        return int(self.known["started"])
+
 
 class Containers:
-    """Everything the keeper knows of containers; `RUN_DIR/pipes/<name>.json` is what a successor needs."""
+    """Everything the keeper knows of containers."""
 
     def __init__(self, run_dir: str, log_dir: str, epoll: select.epoll) -> None:
         self._run_dir, self._log_dir, self._epoll = run_dir, log_dir, epoll
         self._held: dict[str, Held] = {}
         self._by_descriptor: dict[int, Held] = {}
         self._strangers: dict[int, tuple[int, int]] = {}
+        self._expected: dict[str, list[int]] = {}
+        self._unfinished: set[Stream] = set()
+        self._again_at = 0.0
         self._boot_id = proc.read("/proc/sys/kernel/random/boot_id").strip()
         for part in ("pipes", "exits"):
             os.makedirs(f"{run_dir}/{part}", mode=0o700, exist_ok=True)
 
     @property
-    def held(self) -> bool:
-        return bool(self._held)
+    def held(self) -> int:
+        """How many containers there are to be looked after."""
+        return len(self._held) or int(self._again_at > 0)
 
     @property
-    def orphaned(self) -> bool:
-        """Some init is not a child of this keeper, so nobody tells when it has been reaped."""
-        return any(each.gone_at for each in self._held.values())
+    def impatient(self) -> bool:
+        """Something is due soon: an init that is not a child of this keeper has ended, so nobody tells when it
+        has been reaped; or a line waits for its end."""
+        return bool(self._unfinished) or any(each.gone_at for each in self._held.values())
 
-    def open_book(self, request: dict[str, Any]) -> Logbook:
-        log = request["log"]
-        return Logbook(f"{self._log_dir}/{request['container']}", log["max_bytes"], log["files"])
+    def tend(self) -> None:
+        """What no event tells of."""
+        self._look_for_exits()
+        for stream in [each for each in self._unfinished if each.flush()]:
+            self._unfinished.discard(stream)
+        if self._again_at and time.monotonic() > self._again_at:
+            self.take_over()
 
-    def hold(
-        self, request: dict[str, Any], pid: int, started: int, stdout: int, stderr: int, book: Logbook
-    ) -> None:
+    def expect(self, request: dict[str, Any], stdout: int, stderr: int) -> None:
+        """A launch is about to begin; `hold` or `give_up` will tell how it went, or a successor finds it."""
+        path, value = self._known(request["container"]), _known(request, 0, 0, stdout, stderr)
+        self._expected[request["container"]] = value["pipes"]
+        if not proc.write_json(path, value):
+            proc.remove(path)  # it would tell of another run
+
+    def give_up(self, request: dict[str, Any], stdout: int, stderr: int) -> None:
+        """The launch has failed."""
+        self._settle(request["container"], _inodes(stdout, stderr))
+        self._remove_known(request["container"], _inodes(stdout, stderr))
+
+    def hold(self, request: dict[str, Any], pid: int, started: int, stdout: int, stderr: int) -> None:
         """Take a container whose runtime has just succeeded; one of the same name before it has ended."""
         name = request["container"]
         self._drop(name)
-        held = Held(name, pid, started, book)
-        self._held[name] = held
-        self._listen(held, stdout, stderr)
-        inodes = [os.fstat(stdout).st_ino, os.fstat(stderr).st_ino]
-        known = {
-            "pid": pid,
-            "started": started,
-            "pipes": inodes,
-            "members": request["members"],
-            "log": request["log"],
-        }
+        known = _known(request, pid, started, stdout, stderr)
+        self._settle(name, known["pipes"])
         proc.write_json(self._known(name), known)
+        held = self._held[name] = Held(name, known, self._open_book(name, known))
+        self._listen(held, stdout, stderr, goes_on=False)
         if pid in self._strangers:
             self.ended(pid, *self._strangers.pop(pid))
 
     def take_over(self) -> None:
         """A keeper before this one is gone: find its pipes again through whoever still has them open."""
-        for file in os.listdir(f"{self._run_dir}/pipes"):
-            name = file.removesuffix(".json")
-            if file.endswith(".json") and name not in self._held:
+        self._again_at = 0.0
+        files = os.listdir(f"{self._run_dir}/pipes")
+        for name in [each.removesuffix(".json") for each in files if each.endswith(".json")]:
+            if name in self._held or name in self._expected:
+                continue
+            try:
                 self._take_over_one(name, proc.read_json(self._known(name)), [])
+            except OSError as error:
+                proc.complain(f"taking over {name}", error)
+                self._again_at = time.monotonic() + TRY_AGAIN_S
+            except (ValueError, KeyError, TypeError) as error:
+                proc.complain(f"{self._known(name)} is damaged", error)
 
     def adopt(self, request: dict[str, Any], descriptors: list[int]) -> bool:
-        """The controller still had the read ends of a container whose keeper is gone."""
-        name = request["container"]
+        """The controller knows more than a keeper whose predecessor was killed: read ends that it still has, or
+
+        who init is. → whether the container is held.
+        """
+        name, pid, started = request["container"], request.get("pid", 0), request.get("start_time", 0)
         held = self._held.get(name)
         if held is None:
-            return self._take_over_one(name, proc.read_json(self._known(name)), descriptors)
-        for each in descriptors:
-            os.close(each)
-        return True
+            known = proc.read_json(self._known(name))
+            return self._take_over_one(name, {**known, **_init(pid, started)} if known else {}, descriptors)
+        proc.close(descriptors)
+        if pid and not held.pid:
+            pidfd = _open_init(pid, started)
+            held.known.update(_init(pid, started))
+            proc.write_json(self._known(name), held.known)
+            self._watch(held, pidfd)
+        return pid in {0, held.pid}
 
     def _take_over_one(self, name: str, known: dict[str, Any], descriptors: list[int]) -> bool:
+        """False: there is nothing to be held. Raises OSError when it should be tried again."""
         if not known:
+            proc.close(descriptors)
             return False
         members = [int(word) for word in proc.read(known["members"]).split()]
-        pids = [known["pid"], *members]
-        pipes = descriptors or [proc.reopen_pipe(pids, inode) for inode in known["pipes"]]
-        alive = proc.start_time(known["pid"]) == known["started"]
-        if not alive and all(pipe < 0 for pipe in pipes):
+        pidfd, pipes = _open_ends(known, members, descriptors)
+        if pidfd < 0 and all(pipe < 0 for pipe in pipes):
             return False
-        held = Held(name, known["pid"], known["started"], self.open_book({"container": name, **known}))
-        self._held[name] = held
-        self._listen(held, *[*pipes, -1, -1][:2])
-        held.pidfd = _pidfd(known["pid"]) if alive else -1
-        if held.pidfd >= 0:
-            self._by_descriptor[held.pidfd] = held
-            self._epoll.register(held.pidfd, select.EPOLLIN)
+        held = self._held[name] = Held(name, known, self._open_book(name, known))
+        self._listen(held, *[*pipes, -1, -1][:2], goes_on=True)
+        if known["pid"]:
+            self._watch(held, pidfd)
+        return True
+
+    def _watch(self, held: Held, pidfd: int) -> None:
+        """Wait for the end of an init that is not a child of this keeper; -1: it has ended."""
+        held.pidfd = pidfd
+        if pidfd >= 0:
+            self._by_descriptor[pidfd] = held
+            self._epoll.register(pidfd, select.EPOLLIN)
         else:
             self._write_exit(held, None)
-        return True
 
     def ready(self, descriptor: int) -> None:
         """A pipe has something to read or has ended, or an adopted init has."""
@@ -120,11 +167,11 @@ class Containers:
         if descriptor == held.pidfd:
             self._epoll.unregister(descriptor)
             held.gone_at = time.monotonic()
-        elif not held.streams[descriptor].drain():
+        elif not self._drain(held.streams[descriptor]):
             self._close_stream(held, descriptor)
             self._drop_if_done(held)
 
-    def look_for_exits(self) -> None:
+    def _look_for_exits(self) -> None:
         """Inits that are nobody's children of ours: the kernel tells their status once they are reaped."""
         for held in [each for each in self._held.values() if each.gone_at and not each.exited]:
             status = proc.exit_status(held.pidfd)
@@ -132,12 +179,16 @@ class Containers:
                 self._write_exit(held, status)
 
     def start_time(self, pid: int) -> int:
-        return proc.start_time(pid)
+        """0: not known."""
+        try:
+            return proc.start_time(pid)
+        except OSError:
+            return 0
 
     def ended(self, pid: int, started: int, status: int) -> None:
         """A child was reaped: a container's init, one that is still being launched, or a stranger's orphan."""
         for held in list(self._held.values()):
-            if held.pid == pid and held.started == started:
+            if held.pid == pid and started in {0, held.started}:
                 self._write_exit(held, status)
                 return
         self._strangers[pid] = (started, status)
@@ -151,13 +202,12 @@ class Containers:
     def forget(self, name: str) -> None:
         self._drop(name)
         for path in (self._known(name), f"{self._run_dir}/exits/{name}.json"):
-            if os.path.exists(path):
-                os.unlink(path)
+            proc.remove(path)
 
     def _write_exit(self, held: Held, status: int | None) -> None:
         """After the last log bytes, so that whoever sees the exit finds the whole log."""
         for stream in list(held.streams.values()):
-            stream.drain()
+            self._drain(stream)
         code = -1 if status is None else (0 if os.WIFSIGNALED(status) else os.waitstatus_to_exitcode(status))
         value = {
             "pid": held.pid,
@@ -167,25 +217,39 @@ class Containers:
             "signal": os.WTERMSIG(status) if status is not None and os.WIFSIGNALED(status) else 0,
             "at": time.time_ns() // 1_000_000,
         }
-        with contextlib.suppress(OSError):
-            proc.write_json(f"{self._run_dir}/exits/{held.name}.json", value)
+        proc.write_json(f"{self._run_dir}/exits/{held.name}.json", value)
         held.exited, held.gone_at = True, 0.0
         self._drop_if_done(held)
 
-    def _listen(self, held: Held, stdout: int, stderr: int) -> None:
+    def _settle(self, name: str, inodes: list[int]) -> None:
+        if self._expected.get(name) == inodes:
+            del self._expected[name]
+
+    def _open_book(self, name: str, known: dict[str, Any]) -> Logbook:
+        log = known["log"]
+        return Logbook(f"{self._log_dir}/{name}", log["max_bytes"], log["files"])
+
+    def _listen(self, held: Held, stdout: int, stderr: int, *, goes_on: bool) -> None:
         for name, descriptor in ((b"stdout", stdout), (b"stderr", stderr)):
             if descriptor >= 0:
-                held.streams[descriptor] = Stream(name, descriptor, held.book)
+                held.streams[descriptor] = Stream(name, descriptor, held.book, goes_on=goes_on)
                 self._by_descriptor[descriptor] = held
                 self._epoll.register(descriptor, select.EPOLLIN)
 
+    def _drain(self, stream: Stream) -> bool:
+        goes_on = stream.drain()
+        (self._unfinished.add if stream.waits else self._unfinished.discard)(stream)
+        return goes_on
+
     def _close_stream(self, held: Held, descriptor: int) -> None:
+        held.streams[descriptor].finish()
+        self._unfinished.discard(held.streams[descriptor])
         self._epoll.unregister(descriptor)
         del held.streams[descriptor], self._by_descriptor[descriptor]
         os.close(descriptor)
 
     def _drop_if_done(self, held: Held) -> None:
-        if held.exited and not held.streams:
+        if not held.streams and (held.exited or not held.pid):
             self._drop(held.name)
 
     def _drop(self, name: str) -> None:
@@ -199,15 +263,58 @@ class Containers:
             self._by_descriptor.pop(held.pidfd, None)
             os.close(held.pidfd)
         held.book.close()
-        if os.path.exists(self._known(name)):
-            os.unlink(self._known(name))
+        self._remove_known(name, held.known["pipes"])
+
+    def _remove_known(self, name: str, inodes: list[int]) -> None:
+        """Unless the file is about another run by now."""
+        if proc.read_json(self._known(name)).get("pipes") == inodes:
+            proc.remove(self._known(name))
 
     def _known(self, name: str) -> str:
         return f"{self._run_dir}/pipes/{name}.json"
 
 
-def _pidfd(pid: int) -> int:
+def _known(request: dict[str, Any], pid: int, started: int, stdout: int, stderr: int) -> dict[str, Any]:
+    kept = {key: request[key] for key in ("members", "log", "pid_file")}
+    return {"pid": pid, "started": started, "pipes": _inodes(stdout, stderr), **kept}
+
+
+def _init(pid: int, started: int) -> dict[str, int]:
+    return {"pid": pid, "started": started} if pid else {}
+
+
+def _inodes(stdout: int, stderr: int) -> list[int]:
+    return [os.fstat(stdout).st_ino, os.fstat(stderr).st_ino]
+
+
+def _born(known: dict[str, Any], members: list[int]) -> dict[str, int]:
+    """What the runtime has written of init by now; it counts only inside the container's cgroup."""
+    text = proc.read(known.get("pid_file", "")).strip()
+    pid = int(text) if text.isdigit() else 0
+    return _init(pid, proc.start_time(pid)) if pid in members else {}
+
+
+def _open_ends(known: dict[str, Any], members: list[int], descriptors: list[int]) -> tuple[int, list[int]]:
+    """Init's pidfd and the read ends of the pipes, those that are given first; -1: there is none any more.
+
+    If `known` does not tell who init is, it does afterwards when that can be found out.
+    """
+    pidfd = -1
+    try:
+        if not known["pid"]:
+            known.update(_born(known, members))
+        pidfd = _open_init(known["pid"], known["started"])
+        return pidfd, descriptors or proc.reopen_pipes([known["pid"], *members], known["pipes"])
+    except OSError:
+        proc.close([pidfd, *descriptors])
+        raise
+
+
+def _open_init(pid: int, started: int) -> int:
+    """A pidfd of exactly this process; -1 when it has been reaped."""
+    if not pid or proc.start_time(pid) != started:
+        return -1
     try:
         return os.pidfd_open(pid)
-    except OSError:
+    except ProcessLookupError:
         return -1

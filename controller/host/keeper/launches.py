@@ -38,8 +38,9 @@ class Launch:
 class Launches:
     """Any number at once; nothing here waits."""
 
-    def __init__(self, containers: Containers) -> None:
-        self._containers = containers
+    def __init__(self, containers: Containers, open_files: int) -> None:
+        """`open_files`: the soft limit that containers start with."""
+        self._containers, self._open_files = containers, open_files
         self._running: dict[int, Launch] = {}
 
     @property
@@ -47,17 +48,34 @@ class Launches:
         return bool(self._running)
 
     def start(self, request: dict[str, Any], answer: Answer) -> None:
-        """Fork; the child keeps the write ends, this process the read ends."""
-        pipes = [os.pipe2(os.O_CLOEXEC) for _ in range(3)]
-        (report, report_write), (stdout, stdout_write), (stderr, stderr_write) = pipes
+        """Fork; the child keeps the write ends, this process the read ends. Raises OSError: nothing has begun."""
+        pipes: list[int] = []
+        try:
+            for _ in range(3):
+                pipes.extend(os.pipe2(os.O_CLOEXEC))
+            report, report_write, stdout, stdout_write, stderr, stderr_write = pipes
+            self._running[self._fork(request, pipes)] = Launch(request, answer, report, stdout, stderr)
+        except OSError:
+            proc.close(pipes)
+            raise
+        proc.close((report_write, stdout_write, stderr_write))
+
+    def _fork(self, request: dict[str, Any], pipes: list[int]) -> int:
+        _, report_write, stdout, stdout_write, stderr, stderr_write = pipes
         for each in (stdout, stderr):
             _enlarge(each)
-        pid = os.fork()
+        self._containers.expect(request, stdout, stderr)
+        try:
+            pid = os.fork()
+        except OSError:
+            self._containers.give_up(request, stdout, stderr)
+            raise
         if pid == 0:
-            become_runtime(request, stdout_write, stderr_write, report_write)
-        for each in (report_write, stdout_write, stderr_write):
-            os.close(each)
-        self._running[pid] = Launch(request, answer, report, stdout, stderr)
+            become_runtime(request, stdout_write, stderr_write, report_write, self._open_files)
+        return pid
+
+    def under_way(self, name: str) -> bool:
+        return any(each.request["container"] == name for each in self._running.values())
 
     def ended(self, pid: int, status: int) -> bool:
         """Whether this child was a runtime; if so, its launch is answered."""
@@ -85,12 +103,15 @@ class Launches:
                     continue
 
     def _succeeded(self, launch: Launch, pid: int) -> None:
-        started = proc.start_time(pid) or self._containers.stranger(pid)
-        book = self._containers.open_book(launch.request)
+        started = self._containers.start_time(pid) or self._containers.stranger(pid)
         launch.answer({"ok": True, "pid": pid, "start_time": started}, (launch.stdout, launch.stderr))
-        self._containers.hold(launch.request, pid, started, launch.stdout, launch.stderr, book)
+        try:
+            self._containers.hold(launch.request, pid, started, launch.stdout, launch.stderr)
+        except OSError as error:
+            proc.complain(f"holding {launch.request['container']}", error)
 
     def _failed(self, launch: Launch, status: int, said: dict[str, Any]) -> None:
+        self._containers.give_up(launch.request, launch.stdout, launch.stderr)
         words = "".join(_rest(each) for each in (launch.stderr, launch.stdout)).strip()
         answer = {"ok": False, "status": status, "expired": launch.expired, "output": words[-2000:], **said}
         launch.answer(answer)

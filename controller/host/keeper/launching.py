@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import resource
 import signal
 
 TYPE_CHECKING = False
@@ -32,11 +33,13 @@ class MountAttr(ctypes.Structure):
     _fields_ = [(name, ctypes.c_uint64) for name in ("attr_set", "attr_clr", "propagation", "userns_fd")]
 
 
-def become_runtime(request: dict[str, Any], stdout: int, stderr: int, report: int) -> None:
+def become_runtime(request: dict[str, Any], stdout: int, stderr: int, report: int, open_files: int) -> None:
     """Never returns. A failure before exec goes to `report` as one JSON object."""
     place = "start"
     try:
         os.setsid()
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (open_files, hard))
         for number in (signal.SIGPIPE, signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())

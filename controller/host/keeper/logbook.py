@@ -1,26 +1,28 @@
 """Two pipes of one container become one log in the CRI's format, rotated by size.
 
-`2026-01-02T03:04:05.123456789Z stdout F text`; a part of a line longer than 16 KiB has P for F.
+`2026-01-02T03:04:05.123456789Z stdout F text`; P for F: the line goes on. A line longer than 16 KiB is written
+in parts, and one that is not finished for a while is written as far as it has come.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 
 PART = 16 * 1024
 CHUNK = 64 * 1024
 ROUND = 512 * 1024
+UNFINISHED_S = 0.25
 
 
 class Logbook:
     """The log file of one container. A full disk loses lines, never the keeper; how many is written later."""
 
     def __init__(self, directory: str, max_bytes: int, files: int) -> None:
-        os.makedirs(directory, mode=0o700, exist_ok=True)
-        self._path = directory + "/current.log"
+        self._directory, self._path = directory, directory + "/current.log"
         self._max_bytes, self._files = max_bytes, files
-        self._lost = 0
+        self._file, self._size, self._lost = -1, 0, 0
         self._open()
 
     def write(self, stream: bytes, lines: list[tuple[bytes, bytes]]) -> None:
@@ -37,46 +39,82 @@ class Logbook:
         if self._size > self._max_bytes:
             self._rotate()
 
-    def close(self) -> None:
-        os.close(self._file)
+    def unfinished(self, stream: bytes) -> bool:
+        """Whether the last line of this stream is still to go on."""
+        try:
+            with open(self._path, "rb") as file:
+                file.seek(max(0, self._size - CHUNK))
+                fields = [line.split(b" ", 3) for line in file]
+        except OSError:
+            return False
+        return next((each[2] == b"P" for each in reversed(fields) if each[1:2] == [stream]), False)
 
-    def _open(self) -> None:
+    def close(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+        self._file = -1
+
+    def _open(self) -> bool:
+        """Tried again with every write: no space or no descriptor may be left just now."""
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-        self._file = os.open(self._path, flags, 0o600)
+        try:
+            os.makedirs(self._directory, mode=0o700, exist_ok=True)
+            self._file = os.open(self._path, flags, 0o600)
+        except OSError:
+            return False
         self._size = os.fstat(self._file).st_size
+        return True
 
     def _append(self, text: bytes) -> bool:
         """All of it or nothing: a torn line would be read as a wrong one."""
+        if self._file < 0 and not self._open():
+            return False
         written = 0
         try:
             while written < len(text):
                 written += os.write(self._file, text[written:])
         except OSError:
-            os.ftruncate(self._file, self._size)
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._file, self._size)
             return False
         self._size += written
         return True
 
     def _rotate(self) -> None:
+        """A log that somebody has taken away is begun anew."""
         try:
             for number in range(self._files - 1, 0, -1):
                 source = f"{self._path}.{number}"
                 if os.path.exists(source):
                     os.replace(source, f"{self._path}.{number + 1}")
-            os.replace(self._path, self._path + ".1")
+            with contextlib.suppress(FileNotFoundError):
+                os.replace(self._path, self._path + ".1")
         except OSError:
             return
-        os.close(self._file)
+        self.close()
+        self._size = 0
         self._open()
 
 
 class Stream:
-    """The read end of one pipe, and what has come of a line that is not finished."""
+    """The read end of one pipe, and what has come of a line that is not finished.
 
-    def __init__(self, name: bytes, descriptor: int, book: Logbook) -> None:
+    `goes_on`: the pipe had a reader before this one, so a line may be half written.
+    """
+
+    def __init__(self, name: bytes, descriptor: int, book: Logbook, *, goes_on: bool) -> None:
         os.set_blocking(descriptor, False)
         self.descriptor = descriptor
         self._name, self._book, self._rest = name, book, b""
+        self._since = 0.0
+        self._begun = book.unfinished(name)
+        if not goes_on:
+            self.finish()
+
+    @property
+    def waits(self) -> bool:
+        """Something of a line is held back, in the hope that its end will come."""
+        return bool(self._rest)
 
     def drain(self) -> bool:
         """Read what is there, up to a fair share. False when everybody has closed the other end."""
@@ -87,31 +125,43 @@ class Stream:
             except BlockingIOError:
                 return True
             if not data:
-                self._finish()
+                self.finish()
                 return False
             taken += len(data)
             self._take(data)
         return True
 
+    def flush(self) -> bool:
+        """What has waited for long is written down, lest it be lost with this process. → nothing waits."""
+        if self._rest and time.monotonic() - self._since > UNFINISHED_S:
+            self._book.write(self._name, [(b"P", self._rest)])
+            self._rest, self._begun = b"", True
+        return not self._rest
+
+    def finish(self) -> None:
+        """Nothing more will come: an unfinished line ends here."""
+        if self._rest or self._begun:
+            self._book.write(self._name, [(b"F", self._rest)])
+        self._rest, self._begun = b"", False
+
     def _take(self, data: bytes) -> None:
         *whole, rest = (self._rest + data).split(b"\n")
+        if whole or not self._rest:
+            self._since = time.monotonic()
         lines = []
         for line in whole:
-            while len(line) > PART:
-                lines.append((b"P", line[:PART]))
-                line = line[PART:]  # noqa: PLW2901
-            lines.append((b"F", line))
-        while len(rest) > PART:
-            lines.append((b"P", rest[:PART]))
-            rest = rest[PART:]
-        self._rest = rest
-        if lines:
-            self._book.write(self._name, lines)
+            parts, last = _cut(line)
+            lines += [*parts, (b"F", last)]
+        parts, self._rest = _cut(rest)
+        self._begun = bool(parts) or (self._begun and not whole)
+        if lines or parts:
+            self._book.write(self._name, lines + parts)
 
-    def _finish(self) -> None:
-        if self._rest:
-            self._book.write(self._name, [(b"F", self._rest)])
-            self._rest = b""
+
+def _cut(line: bytes) -> tuple[list[tuple[bytes, bytes]], bytes]:
+    """Full parts, and what comes after them."""
+    end = max(0, len(line) - 1) // PART * PART
+    return [(b"P", line[at : at + PART]) for at in range(0, end, PART)], line[end:]
 
 
 def _stamp() -> bytes:

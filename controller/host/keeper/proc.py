@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
 import struct
+import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # the keeper is small: typing is for the checker alone
+    from collections.abc import Iterable
     from typing import Any
 
 PIDFD_GET_INFO = 0xC040FF0B
@@ -17,9 +20,13 @@ INFO = struct.Struct("QQ11Ii")
 
 
 def start_time(pid: int) -> int:
-    """Field 22 of /proc/PID/stat; 0 when there is no such process."""
-    text = read(f"/proc/{pid}/stat")
-    return int(text[text.rindex(")") + 2 :].split()[19]) if text else 0
+    """Field 22 of /proc/PID/stat; 0 when there is no such process. Raises OSError when nobody can say now."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            text = file.read()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return int(text[text.rindex(")") + 2 :].split()[19])
 
 
 def read(path: str) -> str:
@@ -38,26 +45,75 @@ def read_json(path: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def write_json(path: str, value: dict[str, Any]) -> None:
-    temporary = path + ".tmp"
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    os.write(descriptor, json.dumps(value).encode())
-    os.close(descriptor)
-    os.replace(temporary, path)
-
-
-def reopen_pipe(pids: list[int], inode: int) -> int:
-    """The read end of a pipe that one of these processes still has open; -1 when none has."""
-    wanted = f"pipe:[{inode}]"
-    for pid in pids:
+def write_json(path: str, value: dict[str, Any]) -> bool:
+    """All of it or nothing: the old text stays when there is no space. → whether it was written."""
+    temporary, text = path + ".tmp", json.dumps(value).encode()
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
-            for name in os.listdir(f"/proc/{pid}/fd"):
-                path = f"/proc/{pid}/fd/{name}"
-                if os.readlink(path) == wanted:
-                    return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError:
-            continue
-    return -1
+            written = os.write(descriptor, text)
+        finally:
+            os.close(descriptor)
+        if written == len(text):
+            os.replace(temporary, path)
+            return True
+    except OSError as error:
+        complain(f"writing {path}", error)
+    remove(temporary)
+    return False
+
+
+def remove(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        complain(f"removing {path}", error)
+
+
+def complain(doing: str, error: Exception) -> None:
+    """One line in `keeper.log`: of one container's trouble the keeper does not die."""
+    try:
+        print(f"{doing}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+    except OSError:
+        return
+
+
+def close(descriptors: Iterable[int]) -> None:
+    for each in descriptors:
+        if each >= 0:
+            os.close(each)
+
+
+def reopen_pipes(pids: list[int], inodes: list[int]) -> list[int]:
+    """Read ends of pipes that one of these processes still has open, -1 when none has.
+
+    Raises OSError when there is a pipe that cannot be opened now, because of too many open files for one.
+    """
+    found: list[int] = []
+    try:
+        for inode in inodes:
+            path = _path_of_pipe(pids, f"pipe:[{inode}]")
+            found.append(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC) if path else -1)
+    except FileNotFoundError:  # whoever had it has just ended
+        close(found)
+        return reopen_pipes(pids, inodes)
+    except OSError:
+        close(found)
+        raise
+    return found
+
+
+def _path_of_pipe(pids: list[int], wanted: str) -> str:
+    for pid in pids:
+        directory = f"/proc/{pid}/fd/"
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):
+            for name in os.listdir(directory):
+                with contextlib.suppress(FileNotFoundError):
+                    if os.readlink(directory + name) == wanted:
+                        return directory + name
+    return ""
 
 
 def exit_status(pidfd: int) -> int | None:
