@@ -17,8 +17,9 @@ FLOOD = f"echo begin; i=0; while [ $i -lt {COUNT} ]; do i=$((i+1)); echo line $i
 QUIETLY = {"rootfs": {"writable": "readOnly"}}
 
 
-def test_killed_during_a_launch_the_log_is_whole_and_the_end_is_known(masu: Masu) -> None:
+def test_killed_during_a_launch_the_log_is_whole_and_the_end_is_known(either: Masu) -> None:
     """The runtime goes on without its keeper; what it starts writes more than a pipe can hold."""
+    masu = either
     masu.write(container("base"))
     masu.start()
     masu.running("base")
@@ -27,7 +28,7 @@ def test_killed_during_a_launch_the_log_is_whole_and_the_end_is_known(masu: Masu
         container("base"),
         container(process={"args": ["/bin/sh", "-c", script]}, restart={"policy": "never"}),
     )
-    _kill_while_a_runtime_runs(_keeper(masu))
+    _kill_while_a_runtime_runs(_keeper(masu), masu.runtime)
     masu.running()
     lines = until(lambda: _complete(masu), f"a whole log; {_lines(masu)[-1:]}")
     assert [line.split()[1] for line in lines] == [str(number) for number in range(1, COUNT + 1)]
@@ -164,9 +165,9 @@ def _pretend_the_launch_was_cut_short(masu: Masu) -> None:
     record.write_text(json.dumps({**value, "phase": "launching", "pid": 0, "start_time": 0}))
 
 
-def _kill_while_a_runtime_runs(keeper: int) -> None:
+def _kill_while_a_runtime_runs(keeper: int, name: str) -> None:
     """The runtime is stopped meanwhile, so that it is not ready before the keeper has ended."""
-    runtime = until(lambda: _child(keeper, "crun"), "a runtime")
+    runtime = until(lambda: _child(keeper, name), "a runtime")
     os.kill(runtime, signal.SIGSTOP)
     os.kill(keeper, signal.SIGKILL)
     os.kill(runtime, signal.SIGCONT)
