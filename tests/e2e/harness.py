@@ -152,7 +152,7 @@ class Masu:
 
     def events(self) -> list[dict[str, Any]]:
         lines = self.run("events", "-o", "json").stdout.splitlines()
-        return [json.loads(line) for line in lines]
+        return [{"container": "", **json.loads(line)} for line in lines]
 
     def log(self) -> str:
         return self._log_path.read_text(errors="replace")
