@@ -206,7 +206,12 @@ class App:
     def _controller(self, source: str) -> Iterator[tuple[Controller, EventLog]]:
         told = self._teller()
         work_queue = WorkQueue()
-        watch = KernelWatch(self.host.facts, work_queue.add, lambda: controller.resync())  # noqa: PLW0108  # it is made below
+        watch = KernelWatch(
+            self.host.facts,
+            work_queue.add,
+            lambda: controller.resync(),  # noqa: PLW0108  # it is made below
+            lambda said: told.event(Event(self.host.clock.now_ms(), "", "Blind", said, level="warning")),
+        )
         controller = Controller(
             self.host,
             Reconciler(self.host, self.places.group, self._failpoint()),

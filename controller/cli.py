@@ -142,15 +142,9 @@ def _verb(verbs: Any, name: str, call: Any, text: str) -> argparse.ArgumentParse
 
 
 def _settings(arguments: argparse.Namespace) -> Settings:
-    from controller.model.names import check_name  # noqa: PLC0415
-
-    try:
-        check_name(arguments.instance)
-    except ValueError as error:
-        raise SpecInvalid((Problem("--instance", 0, 0, "", str(error)),)) from error
     fail_at, trace_steps = testing(os.environ)
     return Settings(
-        instance=arguments.instance,
+        instance=_name(arguments.instance, "--instance"),
         verbose=arguments.verbose,
         log_format=arguments.log_format,
         runtime=arguments.runtime,
@@ -165,6 +159,16 @@ def _app(arguments: argparse.Namespace, *, runtime: bool) -> App:
     from controller.app import App  # noqa: PLC0415
 
     return App.build(_settings(arguments), runtime=runtime)
+
+
+def _name(text: str, argument: str = "NAME") -> str:
+    """The text, if it can name a container or an instance: names become parts of paths. Raises SpecInvalid."""
+    from controller.model.names import check_name  # noqa: PLC0415
+
+    try:
+        return check_name(text)
+    except ValueError as error:
+        raise SpecInvalid((Problem(argument, 0, 0, "", str(error)),)) from error
 
 
 def _duration_s(text: str, option: str) -> float:
@@ -219,7 +223,7 @@ def _down(arguments: argparse.Namespace) -> int:
     if not arguments.all and not arguments.names:
         print("masu down: name the containers to remove, or say --all", file=sys.stderr)
         return REFUSED
-    names = () if arguments.all else tuple(arguments.names)
+    names = () if arguments.all else tuple(_name(each) for each in arguments.names)
     left = _app(arguments, runtime=False).down(
         names, _duration_s(arguments.wait, "--wait"), now=arguments.now
     )
@@ -232,7 +236,7 @@ def _status(arguments: argparse.Namespace) -> int:
     from controller.report import text  # noqa: PLC0415
 
     app = _app(arguments, runtime=False)
-    found, desired = app.status(arguments.name), app.store.load()
+    found, desired = app.status(arguments.name and _name(arguments.name)), app.store.load()
     if arguments.name and not found:
         print(
             f"masu: there is no container {arguments.name} in instance {arguments.instance}", file=sys.stderr
@@ -266,7 +270,7 @@ def _logs(arguments: argparse.Namespace) -> int:
     from controller.host.places import Places  # noqa: PLC0415
 
     places = Places(_settings(arguments).instance)
-    found = lines(places.logs, arguments.name, tail=arguments.tail, follow=arguments.follow)
+    found = lines(places.logs, _name(arguments.name), tail=arguments.tail, follow=arguments.follow)
     for line in found:
         stream = sys.stderr if line.stream == "stderr" else sys.stdout
         stream.write(f"{line.at} {line.text}" if arguments.timestamps and line.begins else line.text)
@@ -280,7 +284,7 @@ def _exec(arguments: argparse.Namespace) -> int:
     if not command:
         print("masu exec: say what to run: masu exec NAME -- COMMAND …", file=sys.stderr)
         return FAILED
-    return _app(arguments, runtime=True).execute(arguments.name, tuple(command))
+    return _app(arguments, runtime=True).execute(_name(arguments.name), tuple(command))
 
 
 def _validate(arguments: argparse.Namespace) -> int:

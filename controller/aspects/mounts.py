@@ -1,6 +1,7 @@
 """mounts: host directories and files bound into the container, and tmpfs; checked against mountinfo.
 
-A mount that was taken away is put back while the container runs; a changed list needs a restart.
+A mount that was taken away, covered or changed is put right while the container runs, also when another file has
+taken the source's place on the host; a changed list needs a restart.
 Source: mount_namespaces(7), proc_pid_mountinfo(5).
 """
 
@@ -13,22 +14,28 @@ from typing import Any
 from controller.aspects._base import Birth, Subject
 from controller.host.ports import Host
 from controller.model.facts import Facts
-from controller.model.process import MountEntry
+from controller.model.names import plain_path
+from controller.model.process import MountSeen
 from controller.model.quantity import parse_bytes
 from controller.steps._base import Effect, Step
-from controller.steps.mounts import MountInside
+from controller.steps.mounts import MountInside, SetMountOptions, UnmountInside
 
 SAFE = ("nosuid", "nodev")
+"""On every mount; "r" before an option: also on the mounts below it (OCI config.md, Mounts)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """One mount as mountinfo should show it, and as the bundle config asks for it."""
+    """One mount as mountinfo should show it, and as the bundle config asks for it; no `source`: a tmpfs."""
 
     target: str
-    kind: str
+    source: str
     read_only: bool
     entry: Mapping[str, Any]
+
+    @property
+    def text(self) -> str:
+        return f"{'bind' if self.source else 'tmpfs'} {'ro' if self.read_only else 'rw'}"
 
 
 class Mounts:
@@ -46,25 +53,26 @@ class Mounts:
         entries = [dict(each.entry) for each in desired]
         return Birth(Effect.RESTART, identity=entries, config={"mounts": entries})
 
-    def observe(self, subject: Subject, host: Host, desired: Any) -> Mapping[str, MountEntry] | None:
-        """Read-only. Target → the topmost mount there; None while there is no process."""
+    def observe(
+        self, subject: Subject, host: Host, desired: tuple[Wanted, ...] | None
+    ) -> Mapping[str, MountSeen] | None:
+        """Read-only. Target → what is mounted there; None while there is no process."""
         if not subject.pid or desired is None:
             return None
-        return {entry.target: entry for entry in host.processes.mounts(subject.pid)} or None
+        return host.inside.mounts(subject.pid, {each.target: each.source for each in desired})
 
     def diff(
-        self, subject: Subject, desired: tuple[Wanted, ...], observed: Mapping[str, MountEntry] | None
+        self, subject: Subject, desired: tuple[Wanted, ...], observed: Mapping[str, MountSeen] | None
     ) -> list[Step]:
-        """Pure."""
+        """Pure. What lies inside a mount that has to be put right comes with the next look."""
         if observed is None:
             return []
-        return [
-            MountInside(
-                subject.name, subject.pid, wanted.target, wanted.entry, _live(observed.get(wanted.target))
-            )
-            for wanted in desired
-            if not _is(wanted, observed.get(wanted.target))
-        ]
+        steps: dict[str, Step] = {}
+        for wanted in desired:
+            step = _step(subject, wanted, observed.get(wanted.target))
+            if step and not any(wanted.target.startswith(f"{outer}/") for outer in steps):
+                steps[wanted.target] = step
+        return list(steps.values())
 
     def remove(self, subject: Subject, observed: Any) -> list[Step]:
         """Pure. They go with the container's mount namespace."""
@@ -74,27 +82,31 @@ class Mounts:
 
 def _bind(each: Mapping[str, Any]) -> Wanted:
     read_only = bool(each.get("readOnly", False))
-    options = ["rbind", "rprivate", "ro" if read_only else "rw", *SAFE]
-    entry = {"destination": each["target"], "type": "bind", "source": each["source"], "options": options}
-    return Wanted(each["target"].rstrip("/") or "/", "bind", read_only, entry)
+    access = ("ro", "rro") if read_only else ("rw",)
+    options = ["rbind", "rprivate", *access, *SAFE, *(f"r{each}" for each in SAFE)]
+    target = plain_path(each["target"])
+    entry = {"destination": target, "type": "bind", "source": each["source"], "options": options}
+    return Wanted(target, each["source"], read_only, entry)
 
 
 def _tmpfs(each: Mapping[str, Any]) -> Wanted:
     options = [*SAFE, "rw", f"mode={each.get('mode', '1777')}"]
     if "size" in each:
         options.append(f"size={parse_bytes(str(each['size']))}")
-    target = each["tmpfs"]
+    target = plain_path(each["tmpfs"])
     entry = {"destination": target, "type": "tmpfs", "source": "tmpfs", "options": options}
-    return Wanted(target.rstrip("/") or "/", "tmpfs", read_only=False, entry=entry)
+    return Wanted(target, "", read_only=False, entry=entry)
 
 
-def _is(wanted: Wanted, live: MountEntry | None) -> bool:
-    if live is None or ((wanted.kind == "tmpfs") != (live.kind == "tmpfs") and wanted.kind == "tmpfs"):
-        return False
-    return ("ro" in live.options) == wanted.read_only
-
-
-def _live(entry: MountEntry | None) -> str:
-    if entry is None:
-        return "absent"
-    return f"{entry.kind} {'ro' if 'ro' in entry.options else 'rw'}"
+def _step(subject: Subject, wanted: Wanted, live: MountSeen | None) -> Step | None:
+    """Nothing is stacked above what is there: that goes away first, or is changed in place."""
+    if live is None:
+        return MountInside(subject.name, subject.pid, wanted.entry, "not mounted", wanted.text)
+    other = live.shows is False if wanted.source else live.kind != "tmpfs"
+    if other:
+        return UnmountInside(subject.name, subject.pid, wanted.entry, f"another {live.kind}", wanted.text)
+    access = {"ro" if wanted.read_only else "rw", *SAFE}
+    if access <= live.options:
+        return None
+    lacking = ",".join(sorted(access - live.options))
+    return SetMountOptions(subject.name, subject.pid, wanted.entry, f"not {lacking}", wanted.text)

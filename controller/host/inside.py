@@ -13,11 +13,12 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
 
 from controller.errors import StepFailed
-from controller.host import syscalls
-from controller.host.live_mount import detached, put
+from controller.host import mount_table, syscalls
+from controller.host.live_mount import change_options, detached, put, take_away
 from controller.host.syscalls import CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWUTS
 from controller.host.text import failed, read_text
 from controller.host.visits import NAMESPACE_NAMES, Trip, Visits
+from controller.model.process import MountSeen
 
 T = TypeVar("T")
 
@@ -103,13 +104,23 @@ class NamespaceInside:
         self._change(pid, "setting up", "lo", work)
 
     def mount(self, pid: int, mount: Mapping[str, Any]) -> None:
-        """Stacks above whatever is mounted there already; the destination must exist. See `live_mount`."""
+        """Goes above whatever is mounted there already; the destination must exist. See `live_mount`."""
 
         def work(trip: Trip) -> None:
             with detached(pid, mount) as tree:
                 put(trip, pid, tree, mount["destination"])
 
         self._change(pid, "mounting on", mount["destination"], work)
+
+    def mounts(self, pid: int, wanted: Mapping[str, str]) -> Mapping[str, MountSeen] | None:
+        return mount_table.look(pid, wanted)
+
+    def unmount(self, pid: int, target: str) -> None:
+        self._change(pid, "unmounting", target, lambda trip: take_away(trip, pid, target))
+
+    def set_mount_options(self, pid: int, mount: Mapping[str, Any]) -> None:
+        doing = f"setting {','.join(mount.get('options', ()))} on"
+        self._change(pid, doing, mount["destination"], lambda trip: change_options(trip, pid, mount))
 
     def _look(self, pid: int, what: str, work: Callable[[Trip], T]) -> T | None:
         doing = f"inside process {pid}: reading"

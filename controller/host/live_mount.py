@@ -1,7 +1,7 @@
-"""One mount put into a running container: prepared in masu's mount namespace, attached in the container's.
+"""One mount of a running container put there, taken away or changed.
 
-Makes no directory and takes no mount away: a missing destination is an error, and a wrong mount that is there
-already is covered. Mount flags are not locked: a container that holds CAP_SYS_ADMIN can change them.
+It is prepared in masu's mount namespace and attached in the container's. No directory is made: a missing
+destination is an error. Mount flags are not locked: a container that holds CAP_SYS_ADMIN can change them.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from controller.errors import StepFailed
 from controller.host import syscalls
+from controller.host.mount_table import path_inside
 from controller.host.syscalls import CLONE_NEWNS, AttrChange, MountAttr
 from controller.host.text import failed
 from controller.host.visits import Trip
@@ -162,15 +163,39 @@ def _explanation(context: int, rest: Sequence[str]) -> str:
 
 def put(trip: Trip, pid: int, tree: int, destination: str) -> None:
     """Attach a mount in the process's mount namespace, on what `destination` means to the process."""
+    with _there(trip, pid, destination) as (target, _):
+        syscalls.move_mount(tree, target)
+
+
+def take_away(trip: Trip, pid: int, destination: str) -> None:
+    """Detach the topmost mount at the destination, with all that is below it; none there is fine."""
+    with _there(trip, pid, destination) as (_, path):
+        try:
+            syscalls.detach_mount(path)
+        except OSError as error:
+            if error.errno not in {errno.EINVAL, errno.ENOENT}:
+                raise
+
+
+def change_options(trip: Trip, pid: int, mount: Mapping[str, Any]) -> None:
+    """What is mounted at the destination gets the mount's options; those of the file system are left."""
+    with _there(trip, pid, mount["destination"]) as (target, _):
+        _apply(target, sorted_options(mount.get("options", ())))
+
+
+@contextlib.contextmanager
+def _there(trip: Trip, pid: int, destination: str) -> Iterator[tuple[int, str]]:
+    """In the process's mount namespace: what `destination` means to the process, as a descriptor and a path."""
     root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         target = syscalls.open_below(root, destination)
     finally:
         os.close(root)
     try:
+        path = path_inside(target)  # before entering: the container's own /proc does not know this thread
         trip.enter(pid, CLONE_NEWNS)
         if not trip.abroad(CLONE_NEWNS):
             raise StepFailed(f"refused: mounting on {destination} of the host, not of a container")
-        syscalls.move_mount(tree, target)
+        yield target, path
     finally:
         os.close(target)

@@ -14,7 +14,7 @@ from controller.model.desired import DesiredSet
 from controller.model.event import Event
 from controller.model.facts import Facts
 from controller.model.launch import ExitRecord, Launched, LaunchRecipe
-from controller.model.process import IdMap, IdRange, MountEntry, ProcessStat, RuntimeState
+from controller.model.process import IdMap, IdRange, MountSeen, ProcessStat, RuntimeState
 from controller.model.record import Record
 from controller.model.snapshot import Snapshot
 from controller.model.status import Condition
@@ -63,8 +63,6 @@ class Processes(Protocol):
         """cgroup mount → path of the process below it."""
         ...
 
-    def mounts(self, pid: int) -> tuple[MountEntry, ...]: ...
-
     def kill(self, pid: int, start_time: int) -> None:
         """SIGKILL exactly the process that was started then, and wait for its end."""
         ...
@@ -89,8 +87,22 @@ class Inside(Protocol):
 
     def raise_loopback(self, pid: int) -> None: ...
 
+    def mounts(self, pid: int, wanted: Mapping[str, str]) -> Mapping[str, MountSeen] | None:
+        """What is mounted on each target, links followed; nothing where no mount is. `wanted`: target → the
+        host's path that should show there, or nothing. None when the process has ended.
+        """
+        ...
+
     def mount(self, pid: int, mount: Mapping[str, Any]) -> None:
-        """Put one mount of the bundle config into the container's mount namespace."""
+        """Put one mount of the bundle config into the container's mount namespace, above what is there."""
+        ...
+
+    def unmount(self, pid: int, target: str) -> None:
+        """Take the topmost mount away; one that is gone is fine."""
+        ...
+
+    def set_mount_options(self, pid: int, mount: Mapping[str, Any]) -> None:
+        """Change the options of the topmost mount there, and of those below it, to those of `mount`."""
         ...
 
 
@@ -224,6 +236,10 @@ class Tracker(Protocol):
 
     def watch_init(self, name: str, pid: int) -> None:
         """Instead of any that was watched before; 0 for none."""
+        ...
+
+    def watch_mounts(self, name: str, pid: int) -> bool:
+        """The mount table of that process, likewise; whether it was not watched before."""
         ...
 
     def untrack(self, name: str) -> None: ...

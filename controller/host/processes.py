@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from controller.errors import StepFailed
 from controller.host.text import failed, read_text
 from controller.model.facts import CORE, Facts
-from controller.model.process import Extent, IdMap, MountEntry, ProcessStat
+from controller.model.process import Extent, IdMap, ProcessStat
 
 KILL_WAIT_S = 5.0
 PF_EXITING = 0x4
@@ -81,11 +81,6 @@ class ProcDirectory:
             if hierarchy and (bool(names) == (hierarchy.version == 1)):
                 found[hierarchy.mount] = path
         return found
-
-    def mounts(self, pid: int) -> tuple[MountEntry, ...]:
-        """proc_pid_mountinfo(5), in mount order."""
-        lines = (read_text(f"/proc/{pid}/mountinfo") or "").splitlines()
-        return tuple(_mount_entry(line) for line in lines)
 
     def kill_group(self, group: str) -> None:
         """SIGKILL everything in the group, in every hierarchy, until it is empty.
@@ -157,24 +152,3 @@ def _offsets(text: str) -> Iterator[tuple[str, int]]:
     for line in text.splitlines():
         clock, seconds, nanoseconds = line.split()
         yield clock, int(seconds) * 1_000_000_000 + int(nanoseconds)
-
-
-def _mount_entry(line: str) -> MountEntry:
-    before, _, after = line.partition(" - ")
-    fields, (kind, source, super_options) = before.split(), after.split(" ", 2)
-    return MountEntry(
-        target=_unescape(fields[4]),
-        root=_unescape(fields[3]),
-        kind=kind,
-        source=_unescape(source),
-        device=fields[2],
-        options=frozenset(fields[5].split(",")),
-        super_options=frozenset(super_options.split(",")),
-        propagation=tuple(fields[6:]),
-    )
-
-
-def _unescape(text: str) -> str:
-    for code, character in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
-        text = text.replace(code, character)
-    return text

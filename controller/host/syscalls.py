@@ -41,6 +41,8 @@ _FSCONFIG_SET_FLAG: Final = 0
 _FSCONFIG_SET_STRING: Final = 1
 _FSCONFIG_CMD_CREATE: Final = 6
 _MOVE_MOUNT_BY_DESCRIPTORS: Final = 0x04 | 0x40  # MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH
+_MNT_DETACH: Final = 2
+_UMOUNT_NOFOLLOW: Final = 8
 _AT_FDCWD: Final = -100
 _AT_EMPTY_PATH: Final = 0x1000
 _AT_RECURSIVE: Final = 0x8000
@@ -112,6 +114,11 @@ def unshare(kinds: int) -> None:
 def mount(source: str, target: str, flags: int) -> None:
     """Bind, or change propagation: no file system type and no data; man 2 mount."""
     _checked(_LIBC.mount(os.fsencode(source), os.fsencode(target), None, ctypes.c_ulong(flags), None))
+
+
+def detach_mount(target: str) -> None:
+    """Take a mount out of this thread's mount namespace; users of it go on; man 2 umount, MNT_DETACH."""
+    _checked(_LIBC.umount2(os.fsencode(target), _MNT_DETACH | _UMOUNT_NOFOLLOW))
 
 
 def sethostname(name: str) -> None:

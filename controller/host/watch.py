@@ -1,4 +1,6 @@
-"""Nudges from the kernel: inotify on cgroup directories, and pidfds of container inits. One thread, one epoll.
+"""Nudges from the kernel: inotify on cgroup directories, pidfds of container inits, their mount tables.
+
+One thread, one epoll.
 
 An event carries no truth, only the name of whom to look at.
 """
@@ -7,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 import select
 import struct
@@ -16,10 +19,13 @@ from collections.abc import Callable
 from controller.model.facts import Facts
 
 IN_MODIFY = 0x002
+IN_DELETE = 0x200
 IN_DELETE_SELF = 0x400
 IN_Q_OVERFLOW = 0x4000
 IN_IGNORED = 0x8000
 MASK = IN_MODIFY | IN_DELETE_SELF
+CHANGED = select.EPOLLPRI | select.EPOLLET
+"""Armed once: to arm it again would poll the file, and a mount table tells each change to one poll alone."""
 EVENT = struct.Struct("iIII")
 QUIET_FILES = frozenset({b"memory.events", b"memory.events.local", b"memory.swap.events", b"pids.events"})
 """Counters that the kernel bumps while a limit is being hit; nothing that masu owns changes with them."""
@@ -30,18 +36,23 @@ Nudge = Callable[[str], None]
 class KernelWatch:
     """Thread-safe. `nudge` is called from the watching thread and must be quick."""
 
-    def __init__(self, facts: Facts, nudge: Nudge, overflow: Callable[[], None]) -> None:
+    def __init__(
+        self, facts: Facts, nudge: Nudge, overflow: Callable[[], None], complain: Callable[[str], None]
+    ) -> None:
         self._facts = facts
         libc = ctypes.CDLL(None, use_errno=True)
         self._add_watch, self._remove_watch = libc.inotify_add_watch, libc.inotify_rm_watch
         self._inotify = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
         if self._inotify < 0:
             raise OSError(ctypes.get_errno(), "inotify_init1")
-        self._nudge, self._overflow = nudge, overflow
+        self._nudge, self._overflow, self._complain = nudge, overflow, complain
+        self._blind = False
         self._lock = threading.Lock()
         self._names: dict[int, str] = {}
         self._watches: dict[str, list[int]] = {}
+        self._parents: dict[int, str] = {}
         self._pids: dict[str, tuple[int, int]] = {}
+        self._tables: dict[str, tuple[int, int]] = {}
         self._owners: dict[int, str] = {}
         self._epoll = select.epoll()
         self._epoll.register(self._inotify, select.EPOLLIN)
@@ -66,23 +77,37 @@ class KernelWatch:
         with self._lock:
             known = self._pids.get(name)
             if known and known[0] != pid:
-                self._drop_pid(name)
+                self._drop(self._pids, name)
             if pid and name not in self._pids:
                 self._watch_pid(name, pid)
+
+    def watch_mounts(self, name: str, pid: int) -> bool:
+        """Watch the mount table of a container's init, instead of one that was watched before; 0: of none.
+
+        True when it is watched anew: it may have changed since it was looked at.
+        """
+        with self._lock:
+            known = self._tables.get(name)
+            if known and known[0] == pid:
+                return False
+            self._drop(self._tables, name)
+            return bool(pid) and self._watch_table(name, pid)
 
     def untrack(self, name: str) -> None:
         with self._lock:
             for watch in self._watches.pop(name, ()):
                 self._remove_watch(self._inotify, watch)
                 self._names.pop(watch, None)
-            self._drop_pid(name)
+            self._drop(self._pids, name)
+            self._drop(self._tables, name)
 
     def close(self) -> None:
         os.write(self._waker_write, b"x")
         self._thread.join(2)
         with self._lock:
-            for name in list(self._pids):
-                self._drop_pid(name)
+            for kept in (self._pids, self._tables):
+                for name in list(kept):
+                    self._drop(kept, name)
         self._epoll.close()
         for descriptor in (self._inotify, self._waker_read, self._waker_write):
             os.close(descriptor)
@@ -90,11 +115,25 @@ class KernelWatch:
     def _watch_directories(self, name: str, directories: tuple[str, ...]) -> None:
         watches = []
         for directory in directories:
-            watch = self._add_watch(self._inotify, os.fsencode(directory), MASK)
+            watch = self._add(directory, MASK)
             if watch >= 0:
                 watches.append(watch)
                 self._names[watch] = name
+            parent = os.path.dirname(directory)
+            if parent not in self._parents.values() and (watch := self._add(parent, IN_DELETE)) >= 0:
+                self._parents[watch] = parent
         self._watches[name] = watches
+
+    def _add(self, directory: str, mask: int) -> int:
+        """-1: it is not there, or the host has no watch left, which is told once; the resync goes on."""
+        watch: int = self._add_watch(self._inotify, os.fsencode(directory), mask)
+        if watch < 0 and ctypes.get_errno() == errno.ENOSPC and not self._blind:
+            self._blind = True
+            self._complain(
+                "the host has no inotify watch left: drift is found by the resync alone;"
+                " raise fs.inotify.max_user_watches"
+            )
+        return watch
 
     def _watch_pid(self, name: str, pid: int) -> None:
         try:
@@ -106,8 +145,19 @@ class KernelWatch:
         self._owners[descriptor] = name
         self._epoll.register(descriptor, select.EPOLLIN | select.EPOLLONESHOT)
 
-    def _drop_pid(self, name: str) -> None:
-        known = self._pids.pop(name, None)
+    def _watch_table(self, name: str, pid: int) -> bool:
+        """proc_pid_mounts(5): the file polls as exceptional after a change since it was opened or polled."""
+        try:
+            descriptor = os.open(f"/proc/{pid}/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return False  # it has ended, and its pidfd tells that
+        self._tables[name] = (pid, descriptor)
+        self._owners[descriptor] = name
+        self._epoll.register(descriptor, CHANGED)
+        return True
+
+    def _drop(self, kept: dict[str, tuple[int, int]], name: str) -> None:
+        known = kept.pop(name, None)
         if known:
             self._owners.pop(known[1], None)
             with contextlib.suppress(OSError):
@@ -139,12 +189,22 @@ class KernelWatch:
             offset += EVENT.size + length
             if mask & IN_Q_OVERFLOW:
                 self._overflow()
+            elif watch in self._parents:
+                self._lost_child(watch, mask, file.decode(errors="replace"), names)
             elif (name := self._names.get(watch)) and file not in QUIET_FILES:
                 names.add(name)
                 if mask & (IN_IGNORED | IN_DELETE_SELF):
                     self._forget_watches(name)
         for name in names:
             self._nudge(name)
+
+    def _lost_child(self, watch: int, mask: int, child: str, names: set[str]) -> None:
+        """cgroupfs does not tell of a directory's own end, only its parent's watch does."""
+        if mask & IN_IGNORED:
+            self._parents.pop(watch, None)
+        elif child in self._watches:
+            names.add(child)
+            self._forget_watches(child)
 
     def _forget_watches(self, name: str) -> None:
         """A directory vanished: all are watched anew the next time the container is tracked."""

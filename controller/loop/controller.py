@@ -113,7 +113,7 @@ class Controller:
             return None
         result = self._reconcile(name, desired, contested)
         memory.looked_at = now
-        self._after(name, result, memory, edited=edited)
+        self._after(name, desired, result, memory, edited=edited)
         memory.digest = digest
         return result
 
@@ -199,7 +199,9 @@ class Controller:
             return self._reconciler.remove(name)
         return self._reconciler.converge(desired, self._tracker.watch_group, leave)
 
-    def _after(self, name: str, result: Result, memory: Memory, *, edited: bool) -> None:
+    def _after(
+        self, name: str, desired: Desired | None, result: Result, memory: Memory, *, edited: bool
+    ) -> None:
         """Report, remember, and say when to look again."""
         self._report(result, memory, edited=edited)
         if result.gone and name in self._doomed:
@@ -207,7 +209,10 @@ class Controller:
             return
         self._nudge_sharers(name, result)
         pid = result.last.subject.pid
-        if self._tracker.watch_group(name, result.last.subject.group):
+        fresh = self._tracker.watch_group(name, result.last.subject.group)
+        if desired and desired.watches_mounts:
+            fresh |= self._tracker.watch_mounts(name, pid)
+        if fresh:
             self.queue.add(name)
         self._tracker.watch_init(name, pid)
         now = time.monotonic()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Iterable
 
@@ -45,6 +46,11 @@ def check_host_path(text: str) -> str:
     if len(text.encode(errors="surrogatepass")) > LONGEST_PATH:
         raise ValueError(f"{quote(text)} is longer than {LONGEST_PATH} bytes")
     return text
+
+
+def plain_path(text: str) -> str:
+    """The path without doubled slashes, `.` parts and a slash at the end: two that are the same look the same."""
+    return "/" + posixpath.normpath(text).lstrip("/")
 
 
 def suggest(word: str, choices: Iterable[str]) -> str | None:

@@ -46,17 +46,15 @@ class IdRange:
 
 
 @dataclass(frozen=True, slots=True)
-class MountEntry:
-    """One line of /proc/PID/mountinfo; `options` are per mount, `super_options` per file system."""
+class MountSeen:
+    """The mount that a path inside leads to: its file system, its own options (not the file system's), and
 
-    target: str
-    root: str
+    whether it shows the host's file or directory that was asked about; None: that cannot be told.
+    """
+
     kind: str
-    source: str
-    device: str
     options: frozenset[str]
-    super_options: frozenset[str]
-    propagation: tuple[str, ...]
+    shows: bool | None
 
 
 @dataclass(frozen=True, slots=True)

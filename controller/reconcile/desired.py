@@ -29,6 +29,11 @@ class Desired:
     frame: Frame
     lacks: tuple[Condition, ...]
 
+    @property
+    def watches_mounts(self) -> bool:
+        """Whether a change of the container's mount table may be drift."""
+        return "mounts" in self.parts
+
 
 def desire(container: Container, facts: Facts) -> Desired:
     """Pure. Parse every section; the parts of the birth are put together for `life`."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from controller.errors import Problem
 from controller.model.container import Container
+from controller.model.names import plain_path
 from controller.model.quantity import parse_bytes, parse_duration
 
 if TYPE_CHECKING:  # `masu status` needs these rules, but no YAML
@@ -110,11 +111,13 @@ def _partners(document: Document, name: str, spaces: Mapping[str, Any]) -> Itera
 def _targets(document: Document, mounts: Iterable[Mapping[str, Any]]) -> Iterator[Problem]:
     seen: set[str] = set()
     for index, each in enumerate(mounts):
-        target = str(each.get("tmpfs") or each.get("target"))
+        target = plain_path(str(each.get("tmpfs") or each.get("target")))
         if target in seen:
             yield document.problem(
                 ("spec", "mounts", index), f"{target} is already a mount of this container"
             )
+        if target == "/":
+            yield document.problem(("spec", "mounts", index), "/ is the root file system: see spec.rootfs")
         seen.add(target)
 
 

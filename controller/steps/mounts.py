@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,13 +12,13 @@ from controller.steps._base import Effect, Stage, Step, Wait
 
 
 @dataclass(frozen=True, slots=True)
-class MountInside(Step):
-    """Put one mount back into the running container."""
+class _MountStep(Step):
+    """One mount of the running container; `live` and `wanted` say in words what is there and what should be."""
 
     pid: int
-    target: str
     entry: Mapping[str, Any]
     live: str
+    wanted: str
 
     @property
     def stage(self) -> Stage:
@@ -28,17 +29,52 @@ class MountInside(Step):
         return Effect.LIVE
 
     @property
-    def text(self) -> str:
-        return f"mount {self.entry['source']} on {self.target}: {self.live} → {self._wanted}"
+    def target(self) -> str:
+        target: str = self.entry["destination"]
+        return target
 
     @property
     def change(self) -> tuple[str, str, str] | None:
-        return (f"mounts.{self.target}", self.live, self._wanted)
+        return (f"mounts.{self.target}", self.live, self.wanted)
+
+    @abstractmethod
+    def apply(self, host: Host) -> Wait | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class MountInside(_MountStep):
+    """Put a mount back that is not there."""
 
     @property
-    def _wanted(self) -> str:
-        return f"{self.entry['type']} {'ro' if 'ro' in self.entry['options'] else 'rw'}"
+    def text(self) -> str:
+        return f"mount {self.entry['source']} on {self.target}: {self.live} → {self.wanted}"
 
     def apply(self, host: Host) -> Wait | None:
         host.inside.mount(self.pid, self.entry)
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class UnmountInside(_MountStep):
+    """Take away what covers the place of a mount; the right one may be below it."""
+
+    @property
+    def text(self) -> str:
+        return f"unmount {self.target}: {self.live} → {self.wanted}"
+
+    def apply(self, host: Host) -> Wait | None:
+        host.inside.unmount(self.pid, self.target)
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class SetMountOptions(_MountStep):
+    """The right mount with the wrong access: changed in place, what it holds and who uses it stay."""
+
+    @property
+    def text(self) -> str:
+        return f"remount {self.target}: {self.live} → {self.wanted}"
+
+    def apply(self, host: Host) -> Wait | None:
+        host.inside.set_mount_options(self.pid, self.entry)
         return None

@@ -168,3 +168,73 @@ def test_a_limit_that_is_too_small_to_be_born_in_is_named(masu: Masu) -> None:
     done = masu.apply("--wait", "3s")
     assert done.returncode == 1
     assert "memory limit too small" in done.stderr
+
+
+def _in_mounts_of(pid: int, *command: str) -> None:
+    nsenter = ["nsenter", f"--target={pid}", "--mount", "--pid", "--", "/bin/busybox", *command]
+    done = subprocess.run(nsenter, check=True, timeout=10, capture_output=True, text=True)
+    assert not done.stderr, done.stderr
+
+
+def _mounts_at(pid: int, target: str) -> list[str]:
+    lines = Path(f"/proc/{pid}/mountinfo").read_text().splitlines()
+    return [line for line in lines if line.split()[4] == target]
+
+
+def test_mounts_that_were_changed_inside_are_put_right_at_once(either: Masu, tmp_path: Path) -> None:
+    """Taken away, covered twice, made writable: found by the mount table's own events, and never stacked."""
+    tmp_path.chmod(0o755)
+    shared = tmp_path / "shared"
+    shared.mkdir(mode=0o755)
+    (shared / "inner").mkdir()
+    mounts = [
+        {"source": str(shared), "target": "/mnt//", "readOnly": True},
+        {"tmpfs": "/mnt/inner"},
+        {"tmpfs": "/var/run"},
+    ]
+    either.write(container(mounts=mounts))
+    either.start("--resync", "60s")
+    pid = either.running()
+
+    def right() -> bool:
+        lines = [_mounts_at(pid, target) for target in ("/mnt", "/mnt/inner")]
+        return (
+            all(len(each) == 1 for each in lines) and " ro," in lines[0][0] and either.status()["converged"]
+        )
+
+    assert right()
+    for meddle in (
+        [("umount", "-l", "/mnt")],
+        [("mount", "-t", "tmpfs", "x", "/mnt"), ("mount", "-t", "tmpfs", "y", "/mnt")],
+        [("mount", "-o", "remount,rw,bind", "/mnt")],
+        [("umount", "/mnt/inner")],
+    ):
+        for command in meddle:
+            _in_mounts_of(pid, *command)
+        until(right, f"put right after {meddle}")
+    assert either.pid() == pid
+
+
+def test_a_mount_target_behind_a_link_is_one_mount(masu: Masu, tmp_path: Path) -> None:
+    rootfs = tmp_path / "rootfs"
+    subprocess.run(["cp", "-a", "/opt/masu/rootfs/busybox", str(rootfs)], check=True, timeout=60)
+    (rootfs / "link").symlink_to("/mnt")
+    masu.write(container(rootfs={"path": str(rootfs)}, mounts=[{"tmpfs": "/link"}]))
+    assert masu.apply().returncode == 0
+    for _ in range(3):
+        assert masu.apply().returncode == 0
+    assert len(_mounts_at(masu.pid(), "/mnt")) == 1
+    assert masu.status()["converged"]
+
+
+def test_a_file_that_was_replaced_on_the_host_is_replaced_inside(masu: Masu, tmp_path: Path) -> None:
+    """As editors do it: a bind mount keeps showing the old file for ever."""
+    config = tmp_path / "config"
+    config.write_text("old\n")
+    masu.write(container(mounts=[{"source": str(config), "target": "/etc/app.conf", "readOnly": True}]))
+    masu.start("--resync", "1s")
+    pid = masu.running()
+    (tmp_path / "new").write_text("new\n")
+    (tmp_path / "new").rename(config)
+    until(lambda: masu.run("exec", "web", "--", "cat", "/etc/app.conf").stdout == "new\n", "the new file")
+    assert masu.pid() == pid

@@ -187,6 +187,55 @@ def test_mount_covers_what_is_there(inside: NamespaceInside, pid: int, tmp_path:
     assert "noatime" in mountinfo(pid, str(tmp_path))[1][5]
 
 
+def test_what_a_path_leads_to(inside: NamespaceInside, pid: int, tmp_path: Path) -> None:
+    """By what is mounted there last, links followed; a directory on a mount is no mount; files too."""
+    source, other, target = tmp_path / "source", tmp_path / "other", tmp_path / "tar get"
+    for each in (source, other, target):
+        each.mkdir()
+    link = tmp_path / "link"
+    link.symlink_to(target)
+    sources = {str(link): str(source)}
+    assert inside.mounts(pid, sources) == {}
+    inside.mount(pid, {"destination": str(link), "source": str(source), "options": ["rbind", "ro", "nodev"]})
+    seen = (inside.mounts(pid, sources) or {})[str(link)]
+    assert seen.shows is True
+    assert {"ro", "nodev"} <= seen.options
+    source.rmdir()
+    source.mkdir()
+    assert (inside.mounts(pid, sources) or {})[str(link)].shows is False, "another directory of that name"
+    source.rmdir()
+    assert (inside.mounts(pid, sources) or {})[str(link)].shows is None, "nothing to compare with"
+    inside.unmount(pid, str(link))
+    for _ in range(2):
+        inside.mount(pid, {"destination": str(target), "type": "tmpfs", "options": []})
+    assert (inside.mounts(pid, {str(link): ""}) or {})[str(link)].kind == "tmpfs"
+    for _ in range(3):
+        inside.unmount(pid, str(link))
+    assert inside.mounts(pid, {str(link): "", "/t-missing": ""}) == {}
+    assert not mountinfo("self", str(target))
+
+
+def test_options_change_in_place(inside: NamespaceInside, pid: int, tmp_path: Path) -> None:
+    mount = {"destination": str(tmp_path), "type": "tmpfs", "options": ["rw", "nosuid"]}
+    inside.mount(pid, mount)
+    Path(f"/proc/{pid}/root{tmp_path}/kept").touch()
+    inside.set_mount_options(pid, {**mount, "options": ["ro", "rro", "nodev", "size=1m"]})
+    [fields] = mountinfo(pid, str(tmp_path))
+    assert {"ro", "nosuid", "nodev"} <= set(fields[5].split(","))
+    assert os.listdir(f"/proc/{pid}/root{tmp_path}") == ["kept"]
+
+
+def test_read_only_reaches_what_is_mounted_below(inside: NamespaceInside, pid: int, tmp_path: Path) -> None:
+    """Bind a tree of the container's own: what is mounted in its namespace is not in the host's."""
+    inner = tmp_path / "inner"
+    inner.mkdir()
+    inside.mount(pid, {"destination": str(inner), "type": "tmpfs", "options": ["rw"]})
+    inside.set_mount_options(pid, {"destination": "/", "options": ["rro", "rnosuid"]})
+    [fields] = mountinfo(pid, str(inner))
+    assert {"ro", "nosuid"} <= set(fields[5].split(","))
+    assert "ro" not in mountinfo("self", "/")[-1][5].split(",")
+
+
 def test_tmpfs_belongs_to_the_containers_root(inside: NamespaceInside, tmp_path: Path) -> None:
     """In a user namespace whose root is another id outside, that id owns the file system."""
     with process("unshare", "-U", "-m", "--fork", "sleep", "1000") as pid:

@@ -18,7 +18,7 @@ from controller.aspects.state import State
 from controller.aspects.sysctls import Sysctls
 from controller.errors import HostLacks
 from controller.model.frame import IdMapping, resolve
-from controller.model.process import IdMap, IdRange, MountEntry
+from controller.model.process import IdMap, IdRange, MountSeen
 from controller.model.record import Record
 from tests.worlds import facts
 
@@ -69,23 +69,33 @@ def test_sysctls_compare_words_and_need_a_process() -> None:
     assert len(Sysctls().diff(SUBJECT, desired, {"net.ipv4.tcp_rmem": "1 2 4"})) == 1
 
 
-def _mounted(target: str, kind: str = "ext4", *options: str) -> MountEntry:
-    return MountEntry(target, "/", kind, "src", "8:1", frozenset(options), frozenset(), ())
+def _mounted(kind: str, options: str, *, shows: bool | None = None) -> MountSeen:
+    return MountSeen(kind, frozenset(options.split(",")), shows)
 
 
-def test_mounts_missing_or_with_the_wrong_access_are_put_back() -> None:
-    desired = Mounts().parse([{"source": "/a", "target": "/x", "readOnly": True}, {"tmpfs": "/t/"}], HYBRID)
+X = _mounted("ext4", "ro,nosuid,nodev", shows=True)
+T = _mounted("tmpfs", "rw,nosuid,nodev")
+
+
+@pytest.mark.parametrize(
+    ("live", "steps"),
+    [
+        ({"/x": X, "/t": T}, []),
+        ({"/x": replace(X, shows=None), "/t": T}, []),
+        ({"/t": T}, ["MountInside"]),
+        ({}, ["MountInside", "MountInside"]),
+        ({"/x": replace(X, options=frozenset({"rw", "nosuid", "nodev"})), "/t": T}, ["SetMountOptions"]),
+        ({"/x": replace(X, options=frozenset({"ro", "nodev"})), "/t": T}, ["SetMountOptions"]),
+        ({"/x": replace(X, shows=False), "/t": T}, ["UnmountInside"]),
+        ({"/x": X, "/t": _mounted("ext4", "rw,nosuid,nodev")}, ["UnmountInside"]),
+        (None, []),
+    ],
+)
+def test_mounts_are_put_right_and_never_stacked(live: dict[str, MountSeen] | None, steps: list[str]) -> None:
+    written = [{"source": "/a", "target": "//x/./", "readOnly": True}, {"tmpfs": "/t/"}]
+    desired = Mounts().parse(written, HYBRID)
     assert desired
-    right = {"/x": _mounted("/x", "ext4", "ro"), "/t": _mounted("/t", "tmpfs", "rw")}
-    assert Mounts().diff(SUBJECT, desired, right) == []
-    wrong = [
-        {"/t": right["/t"]},
-        {**right, "/x": _mounted("/x", "ext4", "rw")},
-        {**right, "/t": _mounted("/t", "ext4", "rw")},
-    ]
-    for live in wrong:
-        assert [step.kind for step in Mounts().diff(SUBJECT, desired, live)] == ["MountInside"]
-    assert Mounts().diff(SUBJECT, desired, None) == []
+    assert [step.kind for step in Mounts().diff(SUBJECT, desired, live)] == steps
 
 
 def _seen(**changes: object) -> Seen:

@@ -1,0 +1,88 @@
+"""What is mounted where, as a process sees it: read through /proc, without entering its namespaces.
+
+Source: proc_pid_mountinfo(5), proc_pid_fdinfo(5) (`mnt_id`), openat2(2).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from controller.errors import StepFailed
+from controller.host import syscalls
+from controller.host.text import failed, read_text
+from controller.model.process import MountSeen
+
+_MOUNT_ID: Final = re.compile(r"^mnt_id:\s*(\d+)$", re.MULTILINE)
+_RACED_ATTEMPTS: Final = 8
+_OCTAL: Final = re.compile(r"\\([0-7]{3})")
+_DELETED: Final = " (deleted)"
+"""What a mount shows may have been removed on the host; the mount is there all the same."""
+_FAR: Final = frozenset({"nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "afs", "fuse"})
+"""File systems that may not answer for hours: they are not asked which file they show."""
+
+
+def look(pid: int, wanted: Mapping[str, str]) -> Mapping[str, MountSeen] | None:
+    """See `Inside.mounts`. Raises StepFailed."""
+    try:
+        root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    except OSError as error:
+        raise failed(error, "opening", f"/proc/{pid}/root") from error
+    try:
+        seen = {target: _seen(pid, root, target, source) for target, source in wanted.items()}
+    finally:
+        os.close(root)
+    return {target: each for target, each in seen.items() if each}
+
+
+def path_inside(descriptor: int) -> str:
+    """Where an open file is, from the top of its mount namespace: links and `..` are resolved."""
+    return os.readlink(f"/proc/self/fd/{descriptor}").removesuffix(_DELETED)
+
+
+def _seen(pid: int, root: int, target: str, source: str) -> MountSeen | None:
+    """The kernel tells which mount a path ends in; it is mounted there if it also begins there.
+
+    Raises StepFailed when mounts come and go too fast.
+    """
+    for _ in range(_RACED_ATTEMPTS):
+        try:
+            descriptor = syscalls.open_below(root, target)
+        except OSError:
+            return None
+        try:
+            line = _line(pid, descriptor)
+            if line is None:
+                continue  # it was unmounted meanwhile
+            if _unescaped(line[4]) != path_inside(descriptor):
+                return None
+            kind = line[line.index("-") + 1]
+            return MountSeen(kind, frozenset(line[5].split(",")), _shows(descriptor, source, kind))
+        finally:
+            os.close(descriptor)
+    raise StepFailed(f"{target} of process {pid} is being mounted and unmounted all the time", path=target)
+
+
+def _line(pid: int, descriptor: int) -> list[str] | None:
+    """Of the mount that an open file is on, read while it is open: no other mount has its id so long."""
+    found = _MOUNT_ID.search(read_text(f"/proc/self/fdinfo/{descriptor}") or "")
+    lines = (line.split() for line in (read_text(f"/proc/{pid}/mountinfo") or "").splitlines())
+    return next((line for line in lines if found and line[0] == found[1]), None)
+
+
+def _shows(descriptor: int, source: str, kind: str) -> bool | None:
+    if not source or kind.partition(".")[0] in _FAR:
+        return None
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(source))
+    except OSError:
+        return None  # the source is gone; what was mounted stays
+
+
+def _unescaped(text: str) -> str:
+    """The octal escapes of blanks and backslashes in mountinfo."""
+    return _OCTAL.sub(lambda found: chr(int(found[1], 8)), text)
