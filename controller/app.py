@@ -196,6 +196,7 @@ class App:
     @contextmanager
     def _alone(self) -> Iterator[None]:
         service.require_root()
+        service.set_umask()
         lock = InstanceLock(self.places.lock, self.settings.instance)
         try:
             yield

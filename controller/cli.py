@@ -38,6 +38,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except MasuError as error:
         print(f"masu: {error}", file=sys.stderr)
         return error.exit_code
+    except PermissionError as error:
+        print(f"masu: {error.filename}: not permitted; masu must run as root", file=sys.stderr)
+        return FAILED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE

@@ -61,6 +61,14 @@ class MemoryCgroups:
     def present(self, group: str) -> frozenset[str]:
         return frozenset(mount for mount, groups in self._groups.items() if group in groups)
 
+    def populated(self, group: str) -> bool:
+        return any(
+            files.get("cgroup.procs")
+            for groups in self._groups.values()
+            for path, files in groups.items()
+            if path == group or path.startswith(group + "/")
+        )
+
     def create(self, group: str) -> None:
         for each in self._facts.hierarchies:
             groups = self._groups.setdefault(each.mount, {})

@@ -68,6 +68,11 @@ def merge(left: Mapping[str, Any], right: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
+def without_defaults(written: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """What is left out and what says the same in so many words are one; a default may change with a version."""
+    return {key: value for key, value in written.items() if defaults.get(key) != value}
+
+
 def compose(births: Iterable[tuple[str, Birth]]) -> Frame:
     """Put the aspects' parts together; the digests cover what was asked for, not how this version builds it,
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from controller.aspects._base import Birth, Subject
 from controller.host.ports import Host
-from controller.model.facts import CORE, Facts
+from controller.model.facts import Facts
 from controller.model.frame import Frame
 from controller.model.launch import ExitRecord
 from controller.model.quantity import parse_duration
@@ -129,7 +129,7 @@ class Life:
         return Seen(
             alive=False,
             started=known.pid,
-            populated=_populated(host, subject.group),
+            populated=host.cgroups.populated(subject.group),
             remembered=known.remembered,
             traces=known.traces or host.layers.range_of(subject.name) is not None,
             exit=host.runtime.exit_of(subject.name),
@@ -159,14 +159,6 @@ class Life:
         if subject.record:
             steps.append(RemoveRecord(subject.name))
         return steps
-
-
-def _populated(host: Host, group: str) -> bool:
-    first = host.facts.hierarchies[0] if host.facts.hierarchies else None
-    if first is None:
-        return False
-    subsystem = CORE if first.version == 2 else first.subsystems[0]
-    return bool(host.cgroups.read(group, subsystem, "cgroup.procs"))
 
 
 def _oom_kills(host: Host, group: str) -> int:
@@ -214,6 +206,8 @@ def _stopping(subject: Subject, record: Record, why: str, means: Effect) -> Iter
         yield StopContainer(subject.name, record, subject.group, why, means)
     elif subject.now_ms >= record.kill_at:
         yield KillContainer(subject.name, subject.group, record, "grace is over", means)
+    elif not record.asked:
+        yield StopContainer(subject.name, record, subject.group, why, means)
     else:
         message = f"pid {record.pid} has until its grace is over to end"
         yield Await(subject.name, "Stopping", message, record.kill_at)

@@ -32,6 +32,7 @@ class Wanted:
     source: str
     read_only: bool
     entry: Mapping[str, Any]
+    written: tuple[Any, ...]
 
     @property
     def text(self) -> str:
@@ -51,7 +52,8 @@ class Mounts:
     def birth(self, desired: tuple[Wanted, ...]) -> Birth:
         """Pure."""
         entries = [dict(each.entry) for each in desired]
-        return Birth(Effect.RESTART, identity=entries, config={"mounts": entries})
+        identity = [list(each.written) for each in desired]
+        return Birth(Effect.RESTART, identity, config={"mounts": entries})
 
     def observe(
         self, subject: Subject, host: Host, desired: tuple[Wanted, ...] | None
@@ -86,16 +88,17 @@ def _bind(each: Mapping[str, Any]) -> Wanted:
     options = ["rbind", "rprivate", *access, *SAFE, *(f"r{each}" for each in SAFE)]
     target = plain_path(each["target"])
     entry = {"destination": target, "type": "bind", "source": each["source"], "options": options}
-    return Wanted(target, each["source"], read_only, entry)
+    return Wanted(target, each["source"], read_only, entry, (target, each["source"], read_only))
 
 
 def _tmpfs(each: Mapping[str, Any]) -> Wanted:
     options = [*SAFE, "rw", f"mode={each.get('mode', '1777')}"]
-    if "size" in each:
-        options.append(f"size={parse_bytes(str(each['size']))}")
+    size = parse_bytes(str(each["size"])) if "size" in each else None
+    if size is not None:
+        options.append(f"size={size}")
     target = plain_path(each["tmpfs"])
     entry = {"destination": target, "type": "tmpfs", "source": "tmpfs", "options": options}
-    return Wanted(target, "", read_only=False, entry=entry)
+    return Wanted(target, "", False, entry, (target, size, each.get("mode")))
 
 
 def _step(subject: Subject, wanted: Wanted, live: MountSeen | None) -> Step | None:

@@ -6,11 +6,12 @@ uid_map, gid_map and timens_offsets.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from controller.aspects._base import Birth, Subject
+from controller.aspects._bundle import without_defaults
 from controller.host.ports import Host
 from controller.model.facts import Facts
 from controller.model.process import IdMap, IdRange
@@ -77,7 +78,7 @@ class Namespaces:
     def birth(self, desired: Spaces) -> Birth:
         """Pure."""
         linux = {"namespaces": list(_entries(desired.kinds))}
-        identity = [dict(desired.kinds), desired.user, dict(desired.offsets)]
+        identity = [without_defaults(desired.kinds, DEFAULTS), desired.user, dict(desired.offsets)]
         root: dict[str, Any] = {"user": desired.user} if desired.user else {}
         if desired.offsets:
             root["offsets"] = dict(desired.offsets)
@@ -199,12 +200,17 @@ def _ids_drift(desired: Spaces, observed: Seen) -> Drift | None:
         return None
     if "auto" in desired.user:
         first = observed.leased.first if observed.leased else -1
-        wanted: tuple[Any, ...] = ((0, first, RANGE),)
+        uids = gids = ((0, first, RANGE),)
     else:
-        wanted = tuple(tuple(each) for each in desired.user["uids"])
-    if tuple(sorted(observed.ids.uids)) == tuple(sorted(wanted)):
+        uids, gids = desired.user["uids"], desired.user["gids"]
+    if _extents(observed.ids.uids) == _extents(uids) and _extents(observed.ids.gids) == _extents(gids):
         return None
-    return Drift("namespaces", "namespaces.user", str(wanted), str(observed.ids.uids))
+    live = f"uids {_extents(observed.ids.uids)}, gids {_extents(observed.ids.gids)}"
+    return Drift("namespaces", "namespaces.user", f"uids {_extents(uids)}, gids {_extents(gids)}", live)
+
+
+def _extents(rows: Iterable[Any]) -> list[tuple[int, ...]]:
+    return sorted(tuple(row) for row in rows)
 
 
 def _time_drift(desired: Spaces, observed: Seen) -> Iterator[Drift]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from controller.aspects._base import Birth, Subject
-from controller.aspects._bundle import MASKED_PATHS, READONLY_PATHS
+from controller.aspects._bundle import MASKED_PATHS, READONLY_PATHS, without_defaults
 from controller.aspects._seccomp import profile
 from controller.host.ports import Host
 from controller.model.facts import Facts
@@ -61,6 +61,18 @@ ALL_CAPABILITIES = frozenset(
 )
 """capabilities(7), as of Linux 5.9."""
 
+UNWRITTEN: Mapping[str, Any] = {
+    "user": [0, 0],
+    "capabilities": {},
+    "cwd": "/",
+    "env": {},
+    "rlimits": {},
+    "noNewPrivileges": True,
+    "seccomp": "default",
+    "maskedPaths": "default",
+}
+"""What says no more than leaving it out."""
+
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -84,18 +96,18 @@ class Process:
 
     def parse(self, section: Any, facts: Facts) -> Mapping[str, Any]:
         """Pure. The section with every default filled in; `stop` belongs to the container's life."""
-        user, _, group = str(section.get("user", "0:0")).partition(":")
         return {
             "args": [str(each) for each in section["args"]],
             "env": {"PATH": PATH, **{key: str(value) for key, value in section.get("env", {}).items()}},
             "cwd": section.get("cwd", "/"),
-            "user": [int(user), int(group or user)],
+            "user": _ids(section),
             "rlimits": [_rlimit(name, value) for name, value in sorted(section.get("rlimits", {}).items())],
             "capabilities": sorted(_capabilities(section.get("capabilities", {}))),
             "noNewPrivileges": section.get("noNewPrivileges", True),
             "seccomp": section.get("seccomp", "default"),
             "maskedPaths": section.get("maskedPaths", "default"),
             "machine": facts.machine,
+            "written": _written(section),
         }
 
     def birth(self, desired: Mapping[str, Any]) -> Birth:
@@ -111,7 +123,7 @@ class Process:
             "rlimits": desired["rlimits"],
             "capabilities": dict.fromkeys(("bounding", "effective", "permitted"), capabilities),
         }
-        return Birth(Effect.RESTART, dict(desired), {"process": process, "linux": _confinement(desired)})
+        return Birth(Effect.RESTART, desired["written"], {"process": process, "linux": _confinement(desired)})
 
     def observe(self, subject: Subject, host: Host, desired: Any) -> None:
         """Read-only. Whether it runs is the concern of `life`."""
@@ -123,6 +135,19 @@ class Process:
     def remove(self, subject: Subject, observed: None) -> list[Step]:
         """Pure."""
         return []
+
+
+def _ids(section: Mapping[str, Any]) -> list[int]:
+    user, _, group = str(section.get("user", "0")).partition(":")
+    return [int(user), int(group or user)]
+
+
+def _written(section: Mapping[str, Any]) -> dict[str, Any]:
+    """What makes a process another one; `stop` does not, and what is left out is up to the version."""
+    sides = section.get("capabilities", {}).items()
+    rights = {side: sorted({_capability(each) for each in names}) for side, names in sides if names}
+    plain = {key: value for key, value in section.items() if key not in {"stop", "capabilities"}}
+    return without_defaults({**plain, "user": _ids(section), "capabilities": rights}, UNWRITTEN)
 
 
 def _rlimit(name: str, value: Any) -> dict[str, Any]:

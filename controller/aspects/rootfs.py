@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from controller.aspects._base import Birth, Subject
+from controller.aspects._bundle import without_defaults
 from controller.host.ports import Host
 from controller.model.facts import Facts
 from controller.steps._base import Effect, Step
@@ -26,7 +27,8 @@ class Rootfs:
     def birth(self, desired: Mapping[str, Any]) -> Birth:
         """Pure. The keeper mounts it; the bundle config only says whether `/` may be written."""
         config = {"root": {"readonly": desired["writable"] == "readOnly"}}
-        return Birth(Effect.RECREATE, identity=dict(desired), config=config, root=desired)
+        identity = without_defaults(desired, {"writable": "overlay"})
+        return Birth(Effect.RECREATE, identity, config=config, root=desired)
 
     def observe(self, subject: Subject, host: Host, desired: Mapping[str, Any] | None) -> None:
         """Read-only. The layer belongs to the life of the container; see `life`."""

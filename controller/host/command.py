@@ -26,6 +26,14 @@ def output(argv: Sequence[str], timeout_s: float) -> tuple[int, str]:
         said, _ = process.communicate(timeout=timeout_s)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
-        said, _ = process.communicate()
-        return 124, said
+        return 124, _rest(process)
     return process.returncode, said
+
+
+def _rest(process: subprocess.Popen[str]) -> str:
+    """What it had said; whoever left its group and still holds the pipe is not waited for."""
+    try:
+        return process.communicate(timeout=1)[0]
+    except subprocess.TimeoutExpired as error:
+        said = error.output or b""
+        return said.decode(errors="replace") if isinstance(said, bytes) else said

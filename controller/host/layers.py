@@ -6,19 +6,23 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from controller.errors import StepFailed
+from controller.host import command
 from controller.host.places import Places
 from controller.host.text import failed, make_directories, open_for_writing, read_text, write_atomic
 from controller.model.process import IdRange
 
 RANGE_SIZE = 65_536
 REMOVED = ".removed"
-FIRST_RANGE = 0x2000_0000
-"""Above what distributions hand out in /etc/subuid (100,000 on) and systemd-nspawn picks (below 2^29)."""
-LAST_RANGE = 0x6000_0000
+FIRST_RANGE = 0x7000_0000
+LAST_RANGE = 0x7FFE_0000
+"""Above what systemd-nspawn picks from (0x0008_0000 on), below what systemd keeps for foreign images
+(systemd.io/UIDS-GIDS); what /etc/subuid and /etc/subgid give to others is passed over."""
+SUBORDINATE = ("/etc/subuid", "/etc/subgid")
+REMOVAL_S = 600.0
 
 
 class LayerDirectories:
@@ -64,10 +68,10 @@ class LayerDirectories:
         base, doomed = f"{self._places.layers}/{name}", self._doomed(name)
         try:
             if os.path.lexists(doomed):
-                shutil.rmtree(doomed)
+                _remove(doomed)
             if os.path.lexists(base):
                 os.rename(base, doomed)
-                shutil.rmtree(doomed)
+                _remove(doomed)
         except OSError as error:
             raise failed(error, "removing layer", base) from error
 
@@ -80,14 +84,16 @@ class LayerDirectories:
         """The container's own range, for ever the same until it is released."""
 
         def lease(leases: dict[str, Any]) -> None:
-            taken = set(leases.values())
-            free = (first for first in range(FIRST_RANGE, LAST_RANGE, RANGE_SIZE) if first not in taken)
-            chosen = next(free, None)
+            if self._key(name) in leases:
+                return
+            taken = [(first, RANGE_SIZE) for first in leases.values()] + _subordinate()
+            firsts = range(FIRST_RANGE, LAST_RANGE, RANGE_SIZE)
+            chosen = next((first for first in firsts if not _overlaps(first, taken)), None)
             if chosen is None:
                 raise StepFailed(
                     f"no free id range left, see {self._places.ranges}", path=self._places.ranges
                 )
-            leases.setdefault(self._key(name), chosen)
+            leases[self._key(name)] = chosen
 
         leases = self._change_leases(lease)
         return IdRange(leases[self._key(name)], RANGE_SIZE)
@@ -108,16 +114,44 @@ class LayerDirectories:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
             leases = _read_leases(self._places.ranges)
+            before = dict(leases)
             change(leases)
-            write_atomic(self._places.ranges, json.dumps(leases, indent=1), durable=True)
+            if leases != before:
+                write_atomic(self._places.ranges, json.dumps(leases, indent=1), durable=True)
             return leases
         finally:
             os.close(lock)
 
 
+def _remove(path: str) -> None:
+    """A container may have made directories deeper than Python can follow; rm(1) follows them all."""
+    try:
+        shutil.rmtree(path)
+    except RecursionError:
+        status, said = command.output(["rm", "-rf", "--one-file-system", "--", path], REMOVAL_S)
+        if status:
+            raise StepFailed(f"removing layer {path}: {said.strip()}", path=path) from None
+
+
 def _owner(entry: str) -> str:
     """Of a layer, and of one whose removal was interrupted."""
     return entry.removeprefix(".").removesuffix(REMOVED)
+
+
+def _subordinate() -> list[tuple[int, int]]:
+    """(first, how many) of the ids that users may map, subuid(5)."""
+    found = []
+    for path in SUBORDINATE:
+        for line in (read_text(path) or "").splitlines():
+            _, _, rest = line.partition(":")
+            first, _, size = rest.partition(":")
+            if first.isdigit() and size.strip().isdigit():
+                found.append((int(first), int(size)))
+    return found
+
+
+def _overlaps(first: int, taken: Iterable[tuple[int, int]]) -> bool:
+    return any(first < start + size and start < first + RANGE_SIZE for start, size in taken)
 
 
 def _read_leases(path: str) -> dict[str, Any]:

@@ -47,7 +47,7 @@ class OciRuntime:
         bundle = self._bundle(name)
         make_directories(f"{bundle}/rootfs", 0o711)
         make_directories(f"{bundle}/lower", 0o711)
-        text = json.dumps(self._completed(name, config), indent=1)
+        text = json.dumps(self._completed(name, config))
         write_atomic(f"{bundle}/config.json", text, durable=False)
 
     def recipe(self, name: str, group: str, root: Mapping[str, Any]) -> LaunchRecipe:

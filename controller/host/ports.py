@@ -31,6 +31,10 @@ class Cgroups(Protocol):
         """Mounts on which the group exists."""
         ...
 
+    def populated(self, group: str) -> bool:
+        """Whether a process is in the group or in one below it, in any hierarchy."""
+        ...
+
     def create(self, group: str) -> None: ...
 
     def remove(self, group: str, evict: Callable[[], None]) -> None:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Mapping
 
 from controller.errors import StepFailed
+from controller.host.cgroups.tree import branches
 from controller.host.text import failed, read_text
 from controller.model.facts import CORE, Facts
 from controller.model.process import Extent, IdMap, ProcessStat
@@ -85,14 +86,17 @@ class ProcDirectory:
     def kill_group(self, group: str) -> None:
         """SIGKILL everything in the group, in every hierarchy, until it is empty.
 
-        cgroup.kill does it at once where the mount has it (kernel 5.14); else process by process.
+        cgroup.kill does it at once where the mount has it (kernel 5.14), also in the groups below; who is left, or
+        is in the group only in another hierarchy, is killed process by process.
         """
         deadline = time.monotonic() + KILL_WAIT_S
         pause = 0.0002
+        first = True
         while members := self._members(group):
-            if not self._kill_at_once(group):
+            if not self._kill_at_once(group) or not first:
                 for pid in members:
                     self._kill_member(pid, group)
+            first = False
             if time.monotonic() > deadline:
                 raise StepFailed(f"processes {members[:5]} of {group} do not end after SIGKILL", path=group)
             time.sleep(pause)
@@ -100,8 +104,9 @@ class ProcDirectory:
 
     def _members(self, group: str) -> list[int]:
         pids: set[int] = set()
-        for path in self._facts.join_files(group):
-            pids.update(int(word) for word in (read_text(path) or "").split())
+        for each in self._facts.hierarchies:
+            for path in branches(each.path(group)):
+                pids.update(int(word) for word in (read_text(f"{path}/cgroup.procs") or "").split())
         return sorted(pid for pid in pids if pid and not self._ended(pid))
 
     def _ended(self, pid: int) -> bool:
@@ -110,7 +115,7 @@ class ProcDirectory:
 
     def _kill_at_once(self, group: str) -> bool:
         core = self._facts.hierarchy(CORE)
-        if core is None or not read_text(core.path(group) + "/cgroup.procs"):
+        if core is None:
             return False
         try:
             with open(core.path(group) + "/cgroup.kill", "w") as knob:

@@ -55,6 +55,11 @@ def require_root() -> None:
         raise NotPermitted("masu changes cgroups and namespaces: run it as root")
 
 
+def set_umask() -> None:
+    """Every mode is chosen; a stricter mask would keep the root of a user namespace from its own bundle."""
+    os.umask(0o022)
+
+
 def failpoint(text: str, trace: str) -> Callable[[str], None]:
     """`<step kind>:<n>` → SIGKILL to this very process before the n-th step of that kind (`<kind>+`: after it).
 

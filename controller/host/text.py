@@ -3,24 +3,48 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 
 from controller.errors import NotPermitted, StepFailed
 
+_ABSENT = frozenset(
+    {
+        errno.ENOENT,
+        errno.ENOTDIR,
+        errno.EISDIR,
+        errno.ESRCH,
+        errno.ENODEV,
+        errno.EINVAL,
+        errno.EOPNOTSUPP,
+        errno.ENXIO,
+    }
+)
+"""A file of /proc or cgroupfs that is not there, or whose process, cgroup or controller is not."""
+
 
 def read_text(path: str) -> str | None:
-    """The file's text, or None when it, or what it describes, is not there (any more)."""
+    """The file's text, or None when it, or what it describes, is not there (any more).
+
+    Anything else says nothing about that, so it is an error: NotPermitted, or StepFailed (too many open files).
+    """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return None
+        return _read(path)
+    except PermissionError as error:
+        raise NotPermitted(f"cannot read {path}: not permitted; masu must run as root") from error
+    except OSError as error:
+        if error.errno in _ABSENT:
+            return None
+        raise failed(error, "reading", path) from error
+
+
+def _read(path: str) -> str:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         parts = []
         while part := os.read(descriptor, 65536):
             parts.append(part)
         return b"".join(parts).decode("utf-8", "surrogateescape")
-    except OSError:
-        return None
     finally:
         os.close(descriptor)
 
@@ -103,7 +127,7 @@ def remove_file(path: str) -> None:
 
 
 def remove_tree(path: str) -> None:
-    """Of masu's own making, where no container can write: links are not followed, but names are trusted."""
+    """Of masu's own making, where no container can write: names are trusted, and nothing is deep."""
     try:
         with os.scandir(path) as entries:
             for entry in entries:

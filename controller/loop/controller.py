@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
+import traceback
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
@@ -100,10 +102,10 @@ class Controller:
         In a fight over some of its keys those are left alone for a while, and the rest is looked at less often.
         """
         with self._lock:
-            desired, memory = self._desired.get(name), self._memory.setdefault(name, Memory())
-            digest, doomed = self._digests.get(name, ""), name in self._doomed
-        if desired is None and not doomed:
-            return None
+            desired, doomed = self._desired.get(name), name in self._doomed
+            if desired is None and not doomed:
+                return None
+            memory, digest = self._memory.setdefault(name, Memory()), self._digests.get(name, "")
         now = time.monotonic()
         edited = digest != memory.digest
         contested = () if edited or now >= memory.fight.until else memory.fight.contested(now)
@@ -179,7 +181,7 @@ class Controller:
     def _take(self, after: DesiredSet) -> None:
         containers = after.containers
         changed = {name for name, each in containers.items() if self._digests.get(name) != each.digest}
-        desired = {name: desire(containers[name], self._host.facts) for name in changed}
+        desired = {name: each for name in changed if (each := self._wish(containers[name]))}
         gone = (
             set[str]() if after.frozen else {*existing(self._reconciler.root, self._host)} - set(containers)
         )
@@ -189,10 +191,18 @@ class Controller:
                 if name not in containers:
                     del self._desired[name], self._digests[name]
             self._desired.update(desired)
-            self._digests.update({name: containers[name].digest for name in changed})
+            self._digests.update({name: containers[name].digest for name in desired})
             self._doomed = gone
         for name in (*sorted(gone), *_in_order(changed, containers)):
             self.queue.add(name)
+
+    def _wish(self, container: Container) -> Desired | None:
+        """None, and told, when masu itself is at fault: the others go on, and this one as it was."""
+        try:
+            return desire(container, self._host.facts)
+        except Exception as error:  # noqa: BLE001
+            self._log.event(defect(container.name, error, self._host))
+            return None
 
     def _reconcile(self, name: str, desired: Desired | None, leave: Collection[str]) -> Result:
         if desired is None:
@@ -296,6 +306,14 @@ def _in_order(changed: set[str], containers: Mapping[str, Container]) -> list[st
     return [*sorted(changed - sharers), *sorted(sharers)]
 
 
+def defect(name: str, error: Exception, host: Host) -> Event:
+    """What nobody has foreseen, so that somebody reports it."""
+    where = traceback.extract_tb(error.__traceback__)[-1:]
+    at = "".join(f" at {os.path.basename(each.filename)}:{each.lineno}" for each in where)
+    message = f"defect in masu: {type(error).__name__}: {error}{at}"
+    return Event(host.clock.now_ms(), name, "Defect", message, level="error")
+
+
 def work(controller: Controller, unexpected: EventLog, host: Host) -> None:
     """One worker: look at names until the queue is closed. A defect in one look must not end the worker."""
     while (name := controller.queue.get()) is not None:
@@ -305,8 +323,7 @@ def work(controller: Controller, unexpected: EventLog, host: Host) -> None:
             unexpected.event(Event(host.clock.now_ms(), name, error.reason, str(error), level="warning"))
             controller.queue.add_at(name, time.monotonic() + 1)
         except Exception as error:  # noqa: BLE001
-            message = f"defect in masu: {type(error).__name__}: {error}"
-            unexpected.event(Event(host.clock.now_ms(), name, "Defect", message, level="error"))
+            unexpected.event(defect(name, error, host))
             controller.queue.add_at(name, time.monotonic() + 5)
         finally:
             controller.queue.done(name)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from controller.errors import MasuError
 from controller.host.ports import EventLog, Host
-from controller.loop.controller import Controller, work
+from controller.loop.controller import Controller, defect, work
 from controller.model.event import Event
 
 STOP, RELOAD = "stop", "reload"
@@ -86,6 +86,8 @@ class Daemon:
             self._controller.reload()
         except MasuError as error:
             self._log.event(Event(self._host.clock.now_ms(), "", error.reason, str(error), level="error"))
+        except Exception as error:  # noqa: BLE001  a defect in one reading must not end the repairs
+            self._log.event(defect("", error, self._host))
 
     def _jittered(self) -> float:
         """A fleet that was started together must not look together for ever."""

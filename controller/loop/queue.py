@@ -19,6 +19,7 @@ class WorkQueue:
         self._working: set[str] = set()
         self._again: set[str] = set()
         self._later: list[tuple[float, str]] = []
+        self._moments: dict[str, float] = {}
         self._closed = False
 
     def add(self, key: str) -> None:
@@ -26,8 +27,11 @@ class WorkQueue:
             self._enqueue(key)
 
     def add_at(self, key: str, when_s: float) -> None:
-        """`when_s` on the monotonic clock."""
+        """`when_s` on the monotonic clock; of two moments for one key the earlier one counts."""
         with self._changed:
+            if when_s >= self._moments.get(key, float("inf")):
+                return
+            self._moments[key] = when_s
             heapq.heappush(self._later, (when_s, key))
             self._changed.notify()
 
@@ -73,7 +77,10 @@ class WorkQueue:
     def _ripen(self) -> None:
         now = time.monotonic()
         while self._later and self._later[0][0] <= now:
-            self._enqueue(heapq.heappop(self._later)[1])
+            when_s, key = heapq.heappop(self._later)
+            if self._moments.get(key) == when_s:  # else an earlier moment took its place, and has been
+                del self._moments[key]
+                self._enqueue(key)
 
     def _until_next(self) -> float | None:
         return max(0.0, self._later[0][0] - time.monotonic()) if self._later else None

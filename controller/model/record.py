@@ -35,7 +35,8 @@ class Record:
     """One container's volatile memory, kept in `/run`; times in milliseconds since the epoch.
 
     `exit` is how the run of `pid` ended, `last_exit` how the run before it did; `missing_at` is when the process
-    was first seen to be gone, `kill_at` when a stop turns into SIGKILL, `start_at` when it may start again.
+    was first seen to be gone, `kill_at` when a stop turns into SIGKILL,
+    `asked` whether the stop signal was sent, `start_at` when it may start again.
     A live process is this container's only if pid, start time (field 22 of /proc/PID/stat) and boot id match.
     """
 
@@ -49,6 +50,7 @@ class Record:
     launched_at: int = 0
     missing_at: int = 0
     kill_at: int = 0
+    asked: bool = False
     intent: str = ""
     restarts: int = 0
     backoff: int = 0

@@ -44,7 +44,10 @@ class Await(Step):
 
 @dataclass(frozen=True, slots=True)
 class StopContainer(Step):
-    """Ask init to end; whoever looks after `grace` kills it. The record says so before the signal goes."""
+    """Ask init to end; whoever looks after `grace` kills it. The record says so before the signal goes, and
+
+    after it that it went: interrupted in between, the step is done again and the grace goes on.
+    """
 
     record: Record
     group: str
@@ -64,13 +67,15 @@ class StopContainer(Step):
         return f"stop (signal {self.record.stop.signal}, grace {self.record.stop.grace_ms} ms): {self.why}"
 
     def apply(self, host: Host) -> Wait | None:
-        until = host.clock.now_ms() + self.record.stop.grace_ms
-        host.records.write(replace(self.record, phase="stopping", kill_at=until, intent=self.why))
+        until = self.record.kill_at or host.clock.now_ms() + self.record.stop.grace_ms
+        stopping = replace(self.record, phase="stopping", kill_at=until, intent=self.why)
+        host.records.write(stopping)
         if self.record.stop.grace_ms == 0:
             end(host, self.group, self.record)
             return Wait("Stopping", f"waiting for pid {self.record.pid} to end", host.clock.now_ms())
         thaw(host, self.group)
         host.processes.signal(self.record.pid, self.record.start_time, self.record.stop.signal)
+        host.records.write(replace(stopping, asked=True))
         return Wait("Stopping", f"waiting for pid {self.record.pid} to end", until)
 
 

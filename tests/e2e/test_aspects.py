@@ -104,7 +104,7 @@ def test_user_namespace_with_a_leased_range(either: Masu) -> None:
     for name in ("one", "two"):
         inside, outside, size = Path(f"/proc/{either.pid(name)}/uid_map").read_text().split()
         assert (inside, size) == ("0", "65536")
-        assert int(outside) >= 0x20000000
+        assert int(outside) >= 0x70000000
         starts.append(outside)
         assert _inside(either, "stat -c %u /bin/busybox", name) == "0"
     assert len(set(starts)) == 2, "two containers never share a range"

@@ -238,3 +238,87 @@ def test_a_file_that_was_replaced_on_the_host_is_replaced_inside(masu: Masu, tmp
     (tmp_path / "new").rename(config)
     until(lambda: masu.run("exec", "web", "--", "cat", "/etc/app.conf").stdout == "new\n", "the new file")
     assert masu.pid() == pid
+
+
+def test_names_that_are_paths_are_refused(masu: Masu) -> None:
+    masu.write(container())
+    assert masu.apply().returncode == 0
+    for name in ("", "..", "../..", "a/b"):
+        for words in (("down", name), ("logs", name), ("exec", name, "--", "true")):
+            done = masu.run(*words)
+            assert done.returncode == 3, (words, done)
+            assert "is not a name" in done.stderr
+    assert masu.pid()
+    assert masu.status()["converged"]
+
+
+def test_a_layer_that_is_very_deep_is_removed(masu: Masu) -> None:
+    masu.write(container())
+    assert masu.apply().returncode == 0
+    script = "cd /root; i=0; while [ $i -lt 1500 ]; do mkdir d; cd d; i=$((i+1)); done"
+    assert masu.run("exec", "web", "--", "/bin/sh", "-c", script).returncode == 0
+    assert masu.run("down", "web").returncode == 0
+    assert not masu.traces("web")
+
+
+def test_a_rootfs_whose_path_has_separators_of_overlayfs(masu: Masu, tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    rootfs = tmp_path / "a,b:c"
+    subprocess.run(["cp", "-a", "/opt/masu/rootfs/busybox", str(rootfs)], check=True, timeout=60)
+    masu.write(container(rootfs={"path": str(rootfs)}))
+    done = masu.apply()
+    assert done.returncode == 0, done.stderr
+
+
+def _groups_of(masu: Masu) -> list[Path]:
+    found = [Path(mount) / f"masu/{masu.instance}/web" for mount in cgroup_mounts()]
+    return [each for each in found if each.exists()]
+
+
+def test_groups_below_the_containers_own_are_ended_too(masu: Masu) -> None:
+    """Whoever moves a process down there does not get it out of reach."""
+    masu.write(container())
+    assert masu.apply().returncode == 0
+    child = subprocess.Popen(["sleep", "1000"])
+    try:
+        for group in _groups_of(masu):
+            below = group / "below"
+            below.mkdir()
+            if (below / "cpuset.cpus").exists() and not (below / "cgroup.controllers").exists():
+                for file in ("cpuset.cpus", "cpuset.mems"):
+                    (below / file).write_text((below.parent / file).read_text())
+            (below / "cgroup.procs").write_text(str(child.pid))
+        assert masu.run("down", "web").returncode == 0
+        assert child.wait(10) == -signal.SIGKILL
+    finally:
+        child.kill()
+        child.wait(10)
+    assert not masu.traces("web")
+
+
+def test_a_strict_umask_spoils_nothing(masu: Masu) -> None:
+    masu.write(container(namespaces={"user": "auto"}))
+    before = os.umask(0o077)
+    try:
+        done = masu.apply()
+    finally:
+        os.umask(before)
+    assert done.returncode == 0, done.stderr
+    umask = masu.run("exec", "web", "--", "/bin/sh", "-c", "umask").stdout.strip()
+    assert umask == "0022"
+
+
+def test_a_group_that_is_removed_is_made_again_at_once(masu: Masu) -> None:
+    """Nobody but the directory above tells of its end."""
+    masu.write(container(limits=LIMIT))
+    masu.start("--resync", "60s")
+    pid = masu.running()
+    limit = memory_max(masu)
+    subprocess.run(
+        ["sh", "-c", f"echo {pid} >{limit.parents[3]}/cgroup.procs && rmdir {limit.parent}"],
+        check=True,
+        timeout=10,
+    )
+    until(lambda: limit.exists() and limit.read_text().strip() == str(64 << 20), "made again", 3)
+    until(lambda: masu.status()["converged"], "and its process is back in it")
+    assert masu.pid() == pid

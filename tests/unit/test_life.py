@@ -78,7 +78,9 @@ def test_a_new_stop_rule_is_noted_without_a_restart() -> None:
 
 
 def test_stopping_waits_for_grace_and_then_kills() -> None:
-    stopping = replace(RUNNING, phase="stopping", kill_at=2000, intent="the spec says stopped")
+    asking = replace(RUNNING, phase="stopping", kill_at=2000, intent="the spec says stopped")
+    assert kinds(decide(wanted("stopped"), ALIVE, asking, now=1999)) == ["StopContainer"], "interrupted"
+    stopping = replace(asking, asked=True)
     assert kinds(decide(wanted("stopped"), ALIVE, stopping, now=1999)) == ["Await"]
     assert kinds(decide(wanted("stopped"), ALIVE, stopping, now=2000)) == ["KillContainer"]
 
@@ -201,7 +203,9 @@ class World:
         return False
 
     def _StopContainer(self, step: Step) -> bool:  # noqa: N802
-        self.record = replace(step.record, phase="stopping", kill_at=self.now + 1000, intent=step.why)  # type: ignore[attr-defined]
+        before = step.record  # type: ignore[attr-defined]
+        until = before.kill_at or self.now + 1000
+        self.record = replace(before, phase="stopping", kill_at=until, intent=step.why, asked=True)  # type: ignore[attr-defined]
         return False
 
     def _KillContainer(self, step: Step) -> bool:  # noqa: N802

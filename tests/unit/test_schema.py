@@ -181,7 +181,7 @@ def test_good_sections_have_no_problems(sections):
         ),
         (
             {"namespaces": {"mount": "container:a"}},
-            'spec.namespaces.mount: "container:a" is not one of private, host',
+            'spec.namespaces.mount: "container:a" is not "private"',
         ),
         (
             {"namespaces": {"user": {"uids": [{"container": 0, "host": 1, "size": 1}]}}},

@@ -120,7 +120,8 @@ def test_id_map_and_clocks_are_verified() -> None:
     desired = Namespaces().parse({"user": "auto", "time": {"boottime": "10d"}}, HYBRID)
     lease = IdRange(600_000_000, 65536)
     day = 86_400_000_000_000
-    fits = IdMap(((0, 600_000_000, 65536),), (), (("boottime", 10 * day),))
+    rows = ((0, 600_000_000, 65536),)
+    fits = IdMap(rows, rows, (("boottime", 10 * day),))
     container = {**PRIVATE, "user": 16, "time": 18}
     right = _seen(container=container, ids=fits, leased=lease)
     assert Namespaces().verify(desired, right) == []
@@ -128,8 +129,8 @@ def test_id_map_and_clocks_are_verified() -> None:
     assert [d.key for d in Namespaces().verify(desired, replace(right, ids=late))] == [
         "namespaces.time.boottime"
     ]
-    other = replace(fits, uids=((0, 1, 65536),))
-    assert [d.key for d in Namespaces().verify(desired, replace(right, ids=other))] == ["namespaces.user"]
+    for other in (replace(fits, uids=((0, 1, 65536),)), replace(fits, gids=((0, 1, 65536),))):
+        assert [d.key for d in Namespaces().verify(desired, replace(right, ids=other))] == ["namespaces.user"]
 
 
 def test_sharers_follow_a_partner_and_loopback_is_raised() -> None:
@@ -193,9 +194,21 @@ def test_what_is_written_out_as_a_default_changes_nothing() -> None:
     before = compose(_births(**BASE))  # type: ignore[arg-type]
     spelled = {
         "rootfs": {"path": "/srv", "writable": "overlay"},
-        "process": {"args": ["/bin/true"], "cwd": "/"},
+        "process": {"args": ["/bin/true"], "cwd": "/", "user": "0", "capabilities": {"drop": []}},
+        "namespaces": {"net": "private", "user": "host"},
     }
     assert compose(_births(**spelled)).digest == before.digest  # type: ignore[arg-type]
+
+
+def test_a_new_version_with_other_defaults_restarts_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    mounts = [{"source": "/a", "target": "/x"}, {"tmpfs": "/t"}]
+    before = compose(_births(**BASE, mounts=mounts))  # type: ignore[arg-type]
+    monkeypatch.setattr("controller.aspects.process.DEFAULT_CAPABILITIES", frozenset({"CAP_KILL"}))
+    monkeypatch.setattr("controller.aspects.process.PATH", "/bin")
+    monkeypatch.setattr("controller.aspects.mounts.SAFE", ("nosuid",))
+    after = compose(_births(**BASE, mounts=mounts))  # type: ignore[arg-type]
+    assert after.config != before.config
+    assert (after.digest, after.frame_digest) == (before.digest, before.frame_digest)
 
 
 def test_merge_maps_deeply_and_lists_by_appending() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from controller.errors import HostLacks, KnobRefused, StepFailed
 from controller.host.cgroups import v1, v2
@@ -34,8 +34,20 @@ class CgroupTree:
         return frozenset(names)
 
     def present(self, group: str) -> frozenset[str]:
-        """Mounts on which the group exists."""
-        return frozenset(each.mount for each in self._facts.hierarchies if os.path.isdir(each.mount + group))
+        """Mounts on which the group exists, with the files of every subsystem."""
+        return frozenset(each.mount for each in self._facts.hierarchies if _present(each, group))
+
+    def populated(self, group: str) -> bool:
+        """cgroup v2 says so itself, v1 has to be walked."""
+        for each in self._facts.hierarchies:
+            if each.version == 2:
+                events = read_text(f"{each.path(group)}/cgroup.events") or ""
+                found = "populated 1" in events.splitlines()
+            else:
+                found = any(read_text(f"{path}/cgroup.procs") for path in branches(each.path(group)))
+            if found:
+                return True
+        return False
 
     def create(self, group: str) -> None:
         for each in self._facts.hierarchies:
@@ -98,6 +110,11 @@ class CgroupTree:
         return hierarchy
 
 
+def _present(hierarchy: Hierarchy, group: str) -> bool:
+    path = hierarchy.path(group)
+    return os.path.isdir(path) if hierarchy.version == 1 else v2.is_complete(path, hierarchy.subsystems)
+
+
 def _parents(group: str) -> list[str]:
     """The groups above, innermost first, without the root."""
     parts = group.strip("/").split("/")
@@ -126,6 +143,17 @@ def _removed(path: str) -> bool:
             raise failed(error, "removing cgroup", path) from error
         return False
     return True
+
+
+def branches(path: str) -> Iterator[str]:
+    """A group's directory and those of all groups below it. Links count those: two mean that there are none."""
+    try:
+        leaf = os.stat(path).st_nlink == 2
+    except FileNotFoundError:
+        return
+    yield path
+    for below in () if leaf else _groups_in(path):
+        yield from branches(below)
 
 
 def _groups_in(path: str) -> list[str]:

@@ -25,6 +25,12 @@ def prepare(mount: str, group: str, subsystems: tuple[str, ...]) -> None:
             os.mkdir(path, 0o755)
 
 
+def is_complete(path: str, subsystems: tuple[str, ...]) -> bool:
+    """Whether the group is there with all its files: whoever empties a level above takes them away."""
+    controllers = read_text(f"{path}/cgroup.controllers")
+    return controllers is not None and HANDED_DOWN.intersection(subsystems) <= set(controllers.split())
+
+
 def _hand_down(path: str, subsystems: tuple[str, ...]) -> None:
     enabled = (read_text(f"{path}/cgroup.subtree_control") or "").split()
     offered = (read_text(f"{path}/cgroup.controllers") or "").split()

@@ -208,6 +208,10 @@ class Containers:
         """After the last log bytes, so that whoever sees the exit finds the whole log."""
         for stream in list(held.streams.values()):
             self._drain(stream)
+        held.exited, held.gone_at = True, 0.0
+        if status is None and self._is_told(held):
+            self._drop_if_done(held)
+            return
         code = -1 if status is None else (0 if os.WIFSIGNALED(status) else os.waitstatus_to_exitcode(status))
         value = {
             "pid": held.pid,
@@ -218,8 +222,12 @@ class Containers:
             "at": time.time_ns() // 1_000_000,
         }
         proc.write_json(f"{self._run_dir}/exits/{held.name}.json", value)
-        held.exited, held.gone_at = True, 0.0
         self._drop_if_done(held)
+
+    def _is_told(self, held: Held) -> bool:
+        """A keeper before this one saw how it ended."""
+        known = proc.read_json(f"{self._run_dir}/exits/{held.name}.json")
+        return [known.get(key) for key in ("pid", "start_time")] == [held.pid, held.started]
 
     def _settle(self, name: str, inodes: list[int]) -> None:
         if self._expected.get(name) == inodes:

@@ -43,6 +43,8 @@ def become_runtime(request: dict[str, Any], stdout: int, stderr: int, report: in
         for number in (signal.SIGPIPE, signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        place = "/proc/self/oom_score_adj"
+        _drop_oom_protection(place)
         for place in request["join"]:
             _write(place, "0")
         if request.get("offsets"):
@@ -64,6 +66,13 @@ def become_runtime(request: dict[str, Any], stdout: int, stderr: int, report: in
         os.write(report, json.dumps(said).encode())
     finally:
         os._exit(127)
+
+
+def _drop_oom_protection(place: str) -> None:
+    """What keeps masu alive when memory is short must not keep its containers."""
+    with open(place) as score:
+        if int(score.read()) < 0:
+            _write(place, "0")
 
 
 def _make_time_namespace(offsets: dict[str, int]) -> None:
@@ -88,8 +97,14 @@ def _bind(operation: dict[str, Any]) -> None:
 
 
 def _overlay(operation: dict[str, Any]) -> None:
-    options = f"lowerdir={operation['lower']},upperdir={operation['upper']},workdir={operation['work']}"
+    places = {key: _escaped(operation[key]) for key in ("lower", "upper", "work")}
+    options = "lowerdir={lower},upperdir={upper},workdir={work}".format(**places)
     _mount("overlay", operation["target"], "overlay", 0, options)
+
+
+def _escaped(path: str) -> str:
+    """In the option string of overlayfs, colons separate layers and commas options (overlayfs.rst)."""
+    return path.replace("\\", "\\\\").replace(":", "\\:").replace(",", "\\,")
 
 
 def _idmap(operation: dict[str, Any]) -> None:

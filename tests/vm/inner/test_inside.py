@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import controller
+from tests.e2e.harness import Masu, container
 
 ROOTFS = Path("/opt/masu/rootfs/busybox")
 
@@ -60,3 +61,16 @@ def test_criu_finds_what_it_needs() -> None:
     """Checkpointing itself is tested elsewhere; here the kernel says that it can."""
     done = subprocess.run(["criu", "check"], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_what_protects_masu_from_the_oom_killer_does_not_protect_containers(masu: Masu) -> None:
+    """docs/masu.service lowers masu's own score, which is inherited."""
+    own = Path("/proc/self/oom_score_adj")
+    before = own.read_text()
+    own.write_text("-900")
+    try:
+        masu.write(container())
+        assert masu.apply().returncode == 0
+    finally:
+        own.write_text(before)
+    assert Path(f"/proc/{masu.pid()}/oom_score_adj").read_text().strip() == "0"
