@@ -10,7 +10,6 @@
     └── StepFailed         a side effect failed                 operator acts  exit 1, retried
         ├── KnobRefused    the kernel refused a value
         ├── NotReadBack    written, but reads back differently
-        ├── CommandFailed  a tool exited non-zero or timed out
         ├── LaunchFailed   the runtime could not start the container
         └── KeeperGone     the keeper did not answer            nobody acts, retried at once
 
@@ -22,18 +21,15 @@ from __future__ import annotations
 
 import errno as errno_names
 from dataclasses import dataclass
-from typing import ClassVar, Literal
-
-Actor = Literal["author", "operator", "nobody", "us"]
+from typing import ClassVar
 
 
 class MasuError(Exception):
-    """Base: each class knows its condition reason, whether to retry, its exit code and who acts."""
+    """Base: each class knows its condition reason, whether to retry, and its exit code."""
 
     reason: ClassVar[str] = "Failed"
     retry: ClassVar[bool] = False
     exit_code: ClassVar[int] = 1
-    actor: ClassVar[Actor] = "operator"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -56,7 +52,6 @@ class SpecInvalid(MasuError):
 
     reason = "SpecInvalid"
     exit_code = 3
-    actor = "author"
 
     def __init__(self, problems: tuple[Problem, ...]) -> None:
         super().__init__("\n".join(str(problem) for problem in problems))
@@ -71,7 +66,6 @@ class SourceUnreadable(MasuError):
 class GuardRefused(MasuError):
     reason = "GuardRefused"
     exit_code = 4
-    actor = "author"
 
 
 class HostLacks(MasuError):
@@ -126,4 +120,3 @@ class LaunchFailed(StepFailed):
 
 class KeeperGone(StepFailed):
     reason = "KeeperGone"
-    actor = "nobody"

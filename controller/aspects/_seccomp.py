@@ -8,6 +8,7 @@ A capability given to the container opens the calls that are useless without it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import cache
 from itertools import chain
 from typing import Any, Final
 
@@ -159,11 +160,12 @@ _GATED: Final[Mapping[tuple[str, ...], tuple[str, ...]]] = {
 }
 
 
+@cache
 def profile(capabilities: frozenset[str], machine: str = "") -> dict[str, Any]:
     """Pure. The filter for a container with these capabilities, named as in "CAP_SYS_ADMIN".
 
     `machine` as uname(2) names it; unknown or not given, the filter fits every machine but is slower to load.
-    Shape: OCI runtime-spec, config-linux.md, "Seccomp".
+    Shape: OCI runtime-spec, config-linux.md, "Seccomp". One value for all who ask alike: do not change it.
     """
     every = tuple(chain.from_iterable(_ARCHITECTURES.values()))
     opened = [names for gate, names in _GATED.items() if not capabilities.isdisjoint(gate)]

@@ -69,6 +69,7 @@ class Controller:
         self._saved = True
         self._desired: dict[str, Desired] = {}
         self._digests: dict[str, str] = {}
+        self._sharers: tuple[Desired, ...] = ()
         self._doomed: set[str] = set()
         self._memory: dict[str, Memory] = {}
         self.queue = queue
@@ -191,6 +192,7 @@ class Controller:
                 if name not in containers:
                     del self._desired[name], self._digests[name]
             self._desired.update(desired)
+            self._sharers = tuple(each for each in self._desired.values() if each.frame.partners)
             self._digests.update({name: containers[name].digest for name in desired})
             self._doomed = gone
         for name in (*sorted(gone), *_in_order(changed, containers)):
@@ -237,7 +239,7 @@ class Controller:
         """Whoever shares a namespace with a container that has just been started has to follow it."""
         if any(each.step.kind in {"LaunchContainer", "FinishLaunch"} for each in result.outcomes):
             with self._lock:
-                sharers = [each.name for each in self._desired.values() if name in each.frame.partners]
+                sharers = [each.name for each in self._sharers if name in each.frame.partners]
             for sharer in sharers:
                 self.queue.add(sharer)
 

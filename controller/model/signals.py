@@ -49,8 +49,3 @@ def signal_number(text: str | int) -> int:
     if word not in NUMBERS:
         raise ValueError(f"{text!r} is not a signal: use TERM, INT, HUP, KILL, USR1, …")
     return NUMBERS[word]
-
-
-def signal_name(number: int) -> str:
-    names = {value: name for name, value in NUMBERS.items()}
-    return "SIG" + names.get(number, f"RTMIN+{number - 34}")

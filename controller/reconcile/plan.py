@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,7 +107,3 @@ def existing(root: str, host: Host) -> frozenset[str]:
 def recorded(host: Host) -> frozenset[str]:
     """Read-only. Names of all containers that masu itself has made: anybody can make a cgroup."""
     return host.records.names() | host.layers.names()
-
-
-def by_name(plans: Iterable[Plan]) -> Mapping[str, Plan]:
-    return {each.container: each for each in plans}

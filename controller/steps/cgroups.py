@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from controller.errors import NotReadBack
 from controller.host.ports import Host
@@ -16,16 +17,11 @@ DIRECTION_STAGE = {"down": Stage.DECREASE, "same": Stage.CHANGE, "up": Stage.INC
 class CreateCgroup(Step):
     """Make the container's group in every hierarchy that lacks it."""
 
+    stage: ClassVar[Stage] = Stage.PLACE
+    effect: ClassVar[Effect] = Effect.LIVE
+
     group: str
     missing: tuple[str, ...]
-
-    @property
-    def stage(self) -> Stage:
-        return Stage.PLACE
-
-    @property
-    def effect(self) -> Effect:
-        return Effect.LIVE
 
     @property
     def text(self) -> str:
@@ -44,17 +40,12 @@ class CreateCgroup(Step):
 class MoveProcesses(Step):
     """Bring the container's processes back into its own group."""
 
+    stage: ClassVar[Stage] = Stage.CHANGE
+    effect: ClassVar[Effect] = Effect.LIVE
+
     group: str
     pids: tuple[int, ...]
     found: str
-
-    @property
-    def stage(self) -> Stage:
-        return Stage.CHANGE
-
-    @property
-    def effect(self) -> Effect:
-        return Effect.LIVE
 
     @property
     def text(self) -> str:
@@ -77,6 +68,8 @@ class SetKnob(Step):
     `accepted` is the text that the kernel is expected to read back, rounding included.
     """
 
+    effect: ClassVar[Effect] = Effect.LIVE
+
     group: str
     key: str
     subsystem: str
@@ -90,10 +83,6 @@ class SetKnob(Step):
     @property
     def stage(self) -> Stage:
         return DIRECTION_STAGE[self.direction]
-
-    @property
-    def effect(self) -> Effect:
-        return Effect.LIVE
 
     @property
     def text(self) -> str:
@@ -119,15 +108,10 @@ class SetKnob(Step):
 class RemoveCgroup(Step):
     """Remove the container's group from every hierarchy, and end whoever is still in it."""
 
+    stage: ClassVar[Stage] = Stage.UNPLACE
+    effect: ClassVar[Effect] = Effect.DELETE
+
     group: str
-
-    @property
-    def stage(self) -> Stage:
-        return Stage.UNPLACE
-
-    @property
-    def effect(self) -> Effect:
-        return Effect.DELETE
 
     @property
     def text(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import ClassVar
 
 from controller.errors import NotReadBack
 from controller.host.ports import Host
@@ -50,18 +51,13 @@ def _live(host: Host, group: str, freezer: Freezer) -> str | None:
 class SetFreezer(Step):
     """Freeze or thaw the container, and wait until the kernel says it is done."""
 
+    stage: ClassVar[Stage] = Stage.STATE
+    effect: ClassVar[Effect] = Effect.LIVE
+
     group: str
     freezer: Freezer
     frozen: bool
     live: str
-
-    @property
-    def stage(self) -> Stage:
-        return Stage.STATE
-
-    @property
-    def effect(self) -> Effect:
-        return Effect.LIVE
 
     @property
     def text(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from controller.errors import NotReadBack
 from controller.host.ports import Host
@@ -13,17 +14,12 @@ from controller.steps._base import Effect, Stage, Step, Wait
 class SetHostname(Step):
     """Set the host name in the container's UTS namespace and read it back."""
 
+    stage: ClassVar[Stage] = Stage.INSIDE
+    effect: ClassVar[Effect] = Effect.LIVE
+
     pid: int
     hostname: str
     live: str
-
-    @property
-    def stage(self) -> Stage:
-        return Stage.INSIDE
-
-    @property
-    def effect(self) -> Effect:
-        return Effect.LIVE
 
     @property
     def text(self) -> str:
@@ -45,18 +41,13 @@ class SetHostname(Step):
 class SetSysctl(Step):
     """Write one namespaced sysctl as seen from inside the container, and read it back."""
 
+    stage: ClassVar[Stage] = Stage.INSIDE
+    effect: ClassVar[Effect] = Effect.LIVE
+
     pid: int
     key: str
     value: str
     live: str | None
-
-    @property
-    def stage(self) -> Stage:
-        return Stage.INSIDE
-
-    @property
-    def effect(self) -> Effect:
-        return Effect.LIVE
 
     @property
     def text(self) -> str:

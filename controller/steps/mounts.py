@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from controller.host.ports import Host
 from controller.steps._base import Effect, Stage, Step, Wait
@@ -15,18 +15,13 @@ from controller.steps._base import Effect, Stage, Step, Wait
 class _MountStep(Step):
     """One mount of the running container; `live` and `wanted` say in words what is there and what should be."""
 
+    stage: ClassVar[Stage] = Stage.INSIDE
+    effect: ClassVar[Effect] = Effect.LIVE
+
     pid: int
     entry: Mapping[str, Any]
     live: str
     wanted: str
-
-    @property
-    def stage(self) -> Stage:
-        return Stage.INSIDE
-
-    @property
-    def effect(self) -> Effect:
-        return Effect.LIVE
 
     @property
     def target(self) -> str:

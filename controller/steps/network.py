@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from controller.host.ports import Host
 from controller.steps._base import Effect, Stage, Step, Wait
@@ -12,15 +13,10 @@ from controller.steps._base import Effect, Stage, Step, Wait
 class RaiseLoopback(Step):
     """Set the loopback link of the container's own network namespace up."""
 
+    stage: ClassVar[Stage] = Stage.INSIDE
+    effect: ClassVar[Effect] = Effect.LIVE
+
     pid: int
-
-    @property
-    def stage(self) -> Stage:
-        return Stage.INSIDE
-
-    @property
-    def effect(self) -> Effect:
-        return Effect.LIVE
 
     @property
     def text(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 from controller.errors import StepFailed
 from controller.host.ports import Host
@@ -21,17 +21,12 @@ LAUNCH_LOOK_MS = 100
 class Await(Step):
     """Not yet: nothing is touched, and what follows waits."""
 
+    stage: ClassVar[Stage] = Stage.BIRTH
+    effect: ClassVar[Effect] = Effect.NONE
+
     reason: str
     message: str
     until: int
-
-    @property
-    def stage(self) -> Stage:
-        return Stage.BIRTH
-
-    @property
-    def effect(self) -> Effect:
-        return Effect.NONE
 
     @property
     def text(self) -> str:
@@ -49,14 +44,12 @@ class StopContainer(Step):
     after it that it went: interrupted in between, the step is done again and the grace goes on.
     """
 
+    stage: ClassVar[Stage] = Stage.STOP
+
     record: Record
     group: str
     why: str
     means: Effect
-
-    @property
-    def stage(self) -> Stage:
-        return Stage.STOP
 
     @property
     def effect(self) -> Effect:
@@ -83,14 +76,12 @@ class StopContainer(Step):
 class KillContainer(Step):
     """SIGKILL init and everything in the container's cgroup: grace is over, or nobody owns what is left."""
 
+    stage: ClassVar[Stage] = Stage.STOP
+
     group: str
     record: Record | None
     why: str
     means: Effect
-
-    @property
-    def stage(self) -> Stage:
-        return Stage.STOP
 
     @property
     def effect(self) -> Effect:
@@ -109,15 +100,10 @@ class KillContainer(Step):
 class RecordExit(Step):
     """Write down how init ended and when it may start again."""
 
+    stage: ClassVar[Stage] = Stage.STOP
+    effect: ClassVar[Effect] = Effect.NONE
+
     record: Record
-
-    @property
-    def stage(self) -> Stage:
-        return Stage.STOP
-
-    @property
-    def effect(self) -> Effect:
-        return Effect.NONE
 
     @property
     def text(self) -> str:
@@ -133,12 +119,10 @@ class RecordExit(Step):
 class ClearRuntime(Step):
     """Remove what the runtime remembers of a container that has ended, after killing what is left of it."""
 
+    stage: ClassVar[Stage] = Stage.STOP
+
     group: str
     means: Effect
-
-    @property
-    def stage(self) -> Stage:
-        return Stage.STOP
 
     @property
     def effect(self) -> Effect:
@@ -181,15 +165,10 @@ class RemoveLayer(Step):
 class PrepareLayer(Step):
     """Make an empty writable layer that belongs to the container's root user."""
 
+    stage: ClassVar[Stage] = Stage.BIRTH
+    effect: ClassVar[Effect] = Effect.CREATE
+
     frame: Frame
-
-    @property
-    def stage(self) -> Stage:
-        return Stage.BIRTH
-
-    @property
-    def effect(self) -> Effect:
-        return Effect.CREATE
 
     @property
     def text(self) -> str:
@@ -205,12 +184,10 @@ class PrepareLayer(Step):
 class WriteBundle(Step):
     """Write the bundle config for the runtime, with leased ids and partners' processes filled in."""
 
+    stage: ClassVar[Stage] = Stage.BIRTH
+
     frame: Frame
     means: Effect
-
-    @property
-    def stage(self) -> Stage:
-        return Stage.BIRTH
 
     @property
     def effect(self) -> Effect:
@@ -233,14 +210,12 @@ class LaunchContainer(Step):
     """Start the container. The record says `launching` before and `running` after, so that a crash in
     between is seen as what it is."""
 
+    stage: ClassVar[Stage] = Stage.BIRTH
+
     frame: Frame
     group: str
     stop: StopRule
     means: Effect
-
-    @property
-    def stage(self) -> Stage:
-        return Stage.BIRTH
 
     @property
     def effect(self) -> Effect:
@@ -309,16 +284,11 @@ def born(host: Host, record: Record, init: Launched) -> Record:
 class AdoptContainer(Step):
     """Take over a container that was started, although nobody lived to write it down."""
 
+    stage: ClassVar[Stage] = Stage.STOP
+    effect: ClassVar[Effect] = Effect.NONE
+
     record: Record
     pid: int
-
-    @property
-    def stage(self) -> Stage:
-        return Stage.STOP
-
-    @property
-    def effect(self) -> Effect:
-        return Effect.NONE
 
     @property
     def text(self) -> str:
@@ -337,16 +307,11 @@ class AdoptContainer(Step):
 class UpdateRecord(Step):
     """Write a changed rule (stop signal, grace) into the record of a running container."""
 
+    stage: ClassVar[Stage] = Stage.CHANGE
+    effect: ClassVar[Effect] = Effect.LIVE
+
     record: Record
     what: str
-
-    @property
-    def stage(self) -> Stage:
-        return Stage.CHANGE
-
-    @property
-    def effect(self) -> Effect:
-        return Effect.LIVE
 
     @property
     def text(self) -> str:
@@ -361,13 +326,8 @@ class UpdateRecord(Step):
 class ForgetContainer(Step):
     """Remove bundle, runtime state, logs and leased ids."""
 
-    @property
-    def stage(self) -> Stage:
-        return Stage.CLEAR
-
-    @property
-    def effect(self) -> Effect:
-        return Effect.DELETE
+    stage: ClassVar[Stage] = Stage.CLEAR
+    effect: ClassVar[Effect] = Effect.DELETE
 
     @property
     def text(self) -> str:
@@ -383,13 +343,8 @@ class ForgetContainer(Step):
 class RemoveRecord(Step):
     """The very last trace: as long as it is there, an interrupted removal is found and goes on."""
 
-    @property
-    def stage(self) -> Stage:
-        return Stage.UNPLACE
-
-    @property
-    def effect(self) -> Effect:
-        return Effect.DELETE
+    stage: ClassVar[Stage] = Stage.UNPLACE
+    effect: ClassVar[Effect] = Effect.DELETE
 
     @property
     def text(self) -> str:
