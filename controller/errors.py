@@ -100,7 +100,7 @@ class KnobRefused(StepFailed):
 
     def __init__(self, path: str, value: str, errno: int) -> None:
         name = errno_names.errorcode.get(errno, str(errno))
-        super().__init__(f"writing {value!r} to {path}: {name}", path=path, errno=errno)
+        super().__init__(f"writing {value!r} to {path}: {name} (errno {errno})", path=path, errno=errno)
         self.value = value
 
 

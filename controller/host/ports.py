@@ -6,7 +6,7 @@ Reading something absent returns None or an empty value. Failures while changing
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -223,6 +223,10 @@ class Conditions(Protocol):
     def save(self, name: str, conditions: tuple[Condition, ...]) -> None: ...
 
     def remove(self, name: str) -> None: ...
+
+    def keep(self, names: Collection[str]) -> None:
+        """Remove what is said of anybody else."""
+        ...
 
 
 class EventLog(Protocol):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Collection
 from dataclasses import replace
 
 from controller.errors import StepFailed
@@ -67,6 +69,15 @@ class ConditionFiles:
 
     def remove(self, name: str) -> None:
         remove_file(self._path(name))
+
+    def keep(self, names: Collection[str]) -> None:
+        try:
+            found = os.listdir(self._directory)
+        except FileNotFoundError:
+            return
+        for file in found:
+            if file.endswith(".json") and file.removesuffix(".json") not in names:
+                remove_file(f"{self._directory}/{file}")
 
     def _path(self, name: str) -> str:
         return f"{self._directory}/{name}.json"

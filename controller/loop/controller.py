@@ -195,6 +195,7 @@ class Controller:
             self._sharers = tuple(each for each in self._desired.values() if each.frame.partners)
             self._digests.update({name: containers[name].digest for name in desired})
             self._doomed = gone
+        self._conditions.keep({*containers, *gone})  # whoever buried the last one may have been killed at it
         for name in (*sorted(gone), *_in_order(changed, containers)):
             self.queue.add(name)
 

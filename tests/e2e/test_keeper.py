@@ -69,6 +69,7 @@ def test_out_of_descriptors_nothing_leaks_and_launches_succeed_later(masu: Masu)
     masu.start()
     masu.running("base")
     keeper = _keeper(masu)
+    time.sleep(0.5)  # the controller has connected
     before = _open_files(keeper)
     limits = resource.prlimit(keeper, resource.RLIMIT_NOFILE)
     resource.prlimit(keeper, resource.RLIMIT_NOFILE, (max(before) + 4, limits[1]))
