@@ -31,6 +31,7 @@ from controller.host.watch import KernelWatch
 from controller.loop.controller import Controller, work
 from controller.loop.daemon import Daemon
 from controller.loop.queue import WorkQueue
+from controller.loop.take_down import deny_grace, take_down
 from controller.model.desired import DesiredSet
 from controller.model.event import Event
 from controller.model.status import Condition, ContainerStatus
@@ -39,7 +40,7 @@ from controller.reconcile.apply import Failpoint
 from controller.reconcile.desired import desire
 from controller.reconcile.plan import existing, plan, recorded, removal, subject_of
 from controller.reconcile.reconciler import Reconciler
-from controller.report import summary
+from controller.reconcile.status import status_of
 from controller.report.preview import Preview
 from controller.settings import Settings
 from controller.spec.accept import accept, across
@@ -168,8 +169,8 @@ class App:
             chosen = set(names) or set(existing(self.places.group, self.host))
             told = Tellers(self.journal.append)
             if now:
-                summary.deny_grace(chosen, self.host)
-            left = summary.take_down(chosen, reconciler, self.host, told, deadline_ms=int(wait_s * 1000))
+                deny_grace(chosen, self.host)
+            left = take_down(chosen, reconciler, self.host, told, deadline_ms=int(wait_s * 1000))
             for each in chosen - set(left):
                 self.conditions.remove(each)
             if not names and not left:
@@ -191,7 +192,7 @@ class App:
         return exec_inside(self.host.facts, self.places, name, group, subject.pid, command)
 
     def _status_of(self, name: str, container: object) -> ContainerStatus:
-        return summary.status_of(name, container, self.places.group_of(name), self.host, self.conditions)  # type: ignore[arg-type]
+        return status_of(name, container, self.places.group_of(name), self.host, self.conditions)  # type: ignore[arg-type]
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

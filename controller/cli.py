@@ -259,12 +259,10 @@ def _events(arguments: argparse.Namespace) -> int:
     from controller.report import text  # noqa: PLC0415
 
     journal = Journal(Places(_settings(arguments).instance).events)
-    streams = (journal.read(), journal.follow()) if arguments.follow else (journal.read(),)
-    for stream in streams:
-        for event in stream:
-            if arguments.name in {"", event.container}:
-                line = event.to_line().rstrip() if arguments.output == "json" else text.event_text(event)
-                print(line, flush=arguments.follow)
+    for event in journal.read(follow=arguments.follow):
+        if arguments.name in {"", event.container}:
+            line = event.to_line().rstrip() if arguments.output == "json" else text.event_text(event)
+            print(line, flush=arguments.follow)
     return DONE
 
 

@@ -1,11 +1,13 @@
-"""The event file: whole lines appended at once, rotated by size, followed by polling its size."""
+"""The event file: whole lines appended at once, rotated by size, followed by polling."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import threading
 import time
 from collections.abc import Iterator
+from typing import TextIO
 
 from controller.host.text import open_for_writing
 from controller.model.event import Event
@@ -15,58 +17,66 @@ POLL_S = 0.1
 
 
 class Journal:
-    """Writing never raises: a full disk must not stop a repair. Lines that are lost are counted."""
+    """Writing never raises: a full disk must not stop a repair. Lines that are lost are counted.
+
+    One process writes at a time, from any number of threads; readers are other processes.
+    """
 
     def __init__(self, path: str) -> None:
         self._path = path
+        self._lock = threading.Lock()
         self.lost = 0
 
     def append(self, event: Event) -> None:
         try:
-            descriptor = open_for_writing(self._path, os.O_APPEND, 0o711)
-            try:
-                os.write(descriptor, event.to_line().encode())
-                too_large = os.fstat(descriptor).st_size > MAX_BYTES
-            finally:
-                os.close(descriptor)
-            if too_large:
-                os.replace(self._path, self._path + ".1")
+            with self._lock:
+                self._append(event.to_line().encode())
         except Exception:  # noqa: BLE001
             self.lost += 1
 
-    def read(self) -> Iterator[Event]:
-        """Oldest first; torn lines are passed over."""
-        for path in (self._path + ".1", self._path):
-            with (
-                contextlib.suppress(FileNotFoundError),
-                open(path, encoding="utf-8", errors="replace") as lines,
-            ):
-                yield from _events(lines)
+    def _append(self, line: bytes) -> None:
+        descriptor = open_for_writing(self._path, os.O_APPEND, 0o711)
+        try:
+            os.write(descriptor, line)
+            too_large = os.fstat(descriptor).st_size > MAX_BYTES
+        finally:
+            os.close(descriptor)
+        if too_large:
+            os.replace(self._path, self._path + ".1")
 
-    def follow(self) -> Iterator[Event]:
-        """What is appended from now on, for ever; survives rotation."""
-        position, inode = _end(self._path)
+    def read(self, *, follow: bool = False) -> Iterator[Event]:
+        """Oldest first, and with `follow` for ever what comes, across rotations; torn lines are passed over."""
+        with contextlib.suppress(FileNotFoundError), _open(self._path + ".1") as old:
+            yield from _events(old)
         while True:
-            size, now = _end(self._path)
-            if now != inode or size < position:
-                position, inode = 0, now
-            if size > position:
-                with open(self._path, encoding="utf-8", errors="replace") as lines:
-                    lines.seek(position)
+            with contextlib.suppress(FileNotFoundError), _open(self._path) as lines:
+                yield from _events(lines)
+                while follow and not _replaced(lines, self._path):
+                    time.sleep(POLL_S)
                     yield from _events(lines)
-                    position = lines.tell()
+                yield from _events(lines)
+            if not follow:
+                return
             time.sleep(POLL_S)
 
 
-def _events(lines: object) -> Iterator[Event]:
-    while line := lines.readline():  # type: ignore[attr-defined]
+def _open(path: str) -> TextIO:
+    return open(path, encoding="utf-8", errors="replace")
+
+
+def _events(lines: TextIO) -> Iterator[Event]:
+    """Up to the end; half a line is left for the next time."""
+    while True:
+        before, line = lines.tell(), lines.readline()
+        if not line.endswith("\n"):
+            lines.seek(before)
+            return
         with contextlib.suppress(ValueError, TypeError):
             yield Event.from_line(line)
 
 
-def _end(path: str) -> tuple[int, int]:
+def _replaced(lines: TextIO, path: str) -> bool:
     try:
-        found = os.stat(path)
+        return os.fstat(lines.fileno()).st_ino != os.stat(path).st_ino
     except FileNotFoundError:
-        return 0, 0
-    return found.st_size, found.st_ino
+        return True
