@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 import traceback
@@ -312,7 +311,7 @@ def _in_order(changed: set[str], containers: Mapping[str, Container]) -> list[st
 def defect(name: str, error: Exception, host: Host) -> Event:
     """What nobody has foreseen, so that somebody reports it."""
     where = traceback.extract_tb(error.__traceback__)[-1:]
-    at = "".join(f" at {os.path.basename(each.filename)}:{each.lineno}" for each in where)
+    at = "".join(f" at {each.filename.rpartition('/')[2]}:{each.lineno}" for each in where)
     message = f"defect in masu: {type(error).__name__}: {error}{at}"
     return Event(host.clock.now_ms(), name, "Defect", message, level="error")
 
