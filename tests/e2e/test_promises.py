@@ -32,7 +32,7 @@ def _writes(trace: str) -> list[str]:
                 found.append(line)
         elif re.search(r"\b(p?write(64)?)\([12],", line) or re.search(r"setns\(", line):
             continue  # its own output; a visit to a namespace changes nothing
-        elif re.search(r"\bp?write(64)?\(\d+<(pipe|anon_inode)", line) or "unshare(CLONE_FS)" in line:
+        elif re.search(r"\bp?write(64)?\(\d+<(pipe|anon_inode)", line) or "unshare(CLONE_FS" in line:
             continue  # between its own threads
         else:
             found.append(line)
