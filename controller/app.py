@@ -152,12 +152,13 @@ class App:
             lacks=tuple((each.name, lack) for each in wanted for lack in each.lacks),
         )
 
-    def status(self, name: str = "") -> tuple[ContainerStatus, ...]:
-        """Read-only. Observed now, with or without a daemon."""
-        containers = self.store.load().containers
+    def status(self, name: str = "") -> tuple[DesiredSet, tuple[ContainerStatus, ...]]:
+        """Read-only. What is desired, and what is observed now, with or without a daemon."""
+        desired = self.store.load()
+        containers = desired.containers
         names = {*containers, *existing(self.places.group, self.host)}
         chosen = sorted(names if not name else names & {name})
-        return tuple(self._status_of(each, containers.get(each)) for each in chosen)
+        return desired, tuple(self._status_of(each, containers.get(each)) for each in chosen)
 
     def down(self, names: tuple[str, ...], wait_s: float, *, now: bool) -> dict[str, tuple[Condition, ...]]:
         """Remove containers of this instance, or all of them. → what could not be removed, and why.

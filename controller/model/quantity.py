@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from fractions import Fraction
+from functools import lru_cache
 from math import ceil
 
 from controller.model.names import quote
@@ -86,6 +87,7 @@ def parse_cpu(value: str | float) -> int:
     return int(amount)
 
 
+@lru_cache(256)  # most containers say the same few
 def parse_duration(value: str | int) -> int:
     """Milliseconds of "200ms", "10s", "1h30m", "10d" or "0". Raises ValueError, also for a missing unit."""
     text = str(value)
