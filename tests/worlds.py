@@ -93,7 +93,10 @@ class MemoryCgroups:
         files = self._groups.get(hierarchy.mount, {}).get(group)
         if files is None:
             raise KnobRefused(f"{hierarchy.path(group)}/{file}", value, errno.ENOENT)
-        files[file] = UNLIMITED_V1.get((file, value), value)
+        value = UNLIMITED_V1.get((file, value), value)
+        if not _ordered({**files, file: value}):
+            raise KnobRefused(f"{hierarchy.path(group)}/{file}", value, errno.EINVAL)
+        files[file] = value
         if file == "cgroup.freeze" and subsystem == CORE:
             files["cgroup.events"] = f"populated 1\nfrozen {value}"
 
@@ -102,6 +105,12 @@ class MemoryCgroups:
             for path, files in self._groups.get(each.mount, {}).items():
                 members = [member for member in files.get("cgroup.procs", "").split() if member != str(pid)]
                 files["cgroup.procs"] = "\n".join([*members, str(pid)] if path == group else members)
+
+
+def _ordered(files: dict[str, str]) -> bool:
+    """cgroup-v1/memory.rst, "Memory+Swap": the sum's limit never goes below memory's own."""
+    own, both = (files.get(f"memory.{name}limit_in_bytes", LARGEST) for name in ("", "memsw."))
+    return int(own) <= int(both)
 
 
 LARGEST = "9223372036854771712"

@@ -22,8 +22,8 @@ class Knob:
     """One desired cgroup file: `value` is written, `accepted` is read back.
 
     `in_use` names a file in the same directory that says how much is used now: a knob that goes below it
-    is refused by the guard unless `forced`. `tied` knobs have a larger partner that must stay above them
-    (v1: memsw above memory), so they shrink first and grow last.
+    is refused by the guard unless `forced`. Of two that are tied, the kernel keeps the one with the greater
+    `order` above the other (v1: memsw above memory), so it shrinks last and grows first.
     """
 
     key: str
@@ -52,14 +52,17 @@ def observe(subject: Subject, host: Host, knobs: Iterable[Knob]) -> Live:
 
 
 def diff(subject: Subject, knobs: Iterable[Knob], live: Live) -> list[Step]:
-    """Pure. One SetKnob per differing knob: shrinking partners inner first, growing ones outer first."""
+    """Pure. One SetKnob per differing knob: shrinking partners inner first, growing ones outer first.
+
+    Where there is no group yet all are unlimited, so they shrink.
+    """
     steps = [
         _set(subject, knob, live)
         for knob in knobs
         if not _same(live.get((knob.subsystem, knob.file)), knob.accepted)
     ]
     order = {knob.key: knob.order for knob in knobs}
-    steps.sort(key=lambda step: order[step.key] if step.direction == "down" else -order[step.key])
+    steps.sort(key=lambda step: -order[step.key] if step.direction == "up" else order[step.key])
     return list(steps)
 
 

@@ -31,6 +31,7 @@ def test_example_converges_and_goes(masu: Masu, path: Path) -> None:
         assert status["state"] in {"running", "exited"}, status
         assert status["drift"] == []
     assert masu.plan()["changes"] == []
+    assert [each for each in masu.events() if each.get("level") == "warning"] == []
     assert masu.run("down", "--all").returncode == 0
     assert masu.traces() == []
 
