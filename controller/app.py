@@ -213,7 +213,7 @@ class App:
             self.host.facts,
             work_queue.add,
             lambda: controller.resync(),  # noqa: PLW0108  # it is made below
-            lambda said: told.event(Event(self.host.clock.now_ms(), "", "Blind", said, level="warning")),
+            lambda said: told.event(Event(self.host.clock.wall_ms(), "", "Blind", said, level="warning")),
         )
         controller = Controller(
             self.host,
@@ -254,12 +254,12 @@ class App:
             f"the keeper had ended and was replaced; the new one looks after {held} container{'s' * (held != 1)};"
             " what the old one was just writing may be missing from the logs"
         )
-        return Event(self.host.clock.now_ms(), "", "KeeperReplaced", message, level="warning")
+        return Event(self.host.clock.wall_ms(), "", "KeeperReplaced", message, level="warning")
 
     def _ready(self, source: str, told: EventLog) -> None:
         service.notify(f"READY=1\nMAINPID={os.getpid()}")
         message = f"watching {source} as instance {self.settings.instance}"
-        told.event(Event(self.host.clock.now_ms(), "", "Ready", message))
+        told.event(Event(self.host.clock.wall_ms(), "", "Ready", message))
 
 
 def _parse(text: bytes, file: str):  # type: ignore[no-untyped-def]  # noqa: ANN202

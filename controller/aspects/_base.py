@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypeVar
 
 from controller.host.ports import Host
 from controller.model.facts import Facts
+from controller.model.launch import Init
 from controller.model.record import Record
 from controller.steps._base import Effect, Step
 
@@ -24,6 +25,10 @@ class Subject:
     pid: int
     record: Record | None
     now_ms: int
+
+    @property
+    def init(self) -> Init:
+        return Init(self.pid, self.record.start_time if self.record else 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,7 @@ class Hostname:
         """Pure."""
         if observed is None or observed == desired:
             return []
-        return [SetHostname(subject.name, subject.pid, desired, observed)]
+        return [SetHostname(subject.name, subject.init, desired, observed)]
 
     def remove(self, subject: Subject, observed: str | None) -> list[Step]:
         """Pure. The name goes with its namespace."""

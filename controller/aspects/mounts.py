@@ -104,12 +104,12 @@ def _tmpfs(each: Mapping[str, Any]) -> Wanted:
 def _step(subject: Subject, wanted: Wanted, live: MountSeen | None) -> Step | None:
     """Nothing is stacked above what is there: that goes away first, or is changed in place."""
     if live is None:
-        return MountInside(subject.name, subject.pid, wanted.entry, "not mounted", wanted.text)
+        return MountInside(subject.name, subject.init, wanted.entry, "not mounted", wanted.text)
     other = live.shows is False if wanted.source else live.kind != "tmpfs"
     if other:
-        return UnmountInside(subject.name, subject.pid, wanted.entry, f"another {live.kind}", wanted.text)
+        return UnmountInside(subject.name, subject.init, wanted.entry, f"another {live.kind}", wanted.text)
     access = {"ro" if wanted.read_only else "rw", *SAFE}
     if access <= live.options:
         return None
     lacking = ",".join(sorted(access - live.options))
-    return SetMountOptions(subject.name, subject.pid, wanted.entry, f"not {lacking}", wanted.text)
+    return SetMountOptions(subject.name, subject.init, wanted.entry, f"not {lacking}", wanted.text)

@@ -109,7 +109,7 @@ class Namespaces:
         if observed is None or not observed.container or subject.record is None:
             return []
         if observed.loopback is False:
-            return [RaiseLoopback(subject.name, subject.pid)]
+            return [RaiseLoopback(subject.name, subject.init)]
         for kind, value in desired.kinds.items():
             name = value.removeprefix(PARTNER)
             theirs = observed.partners.get(name, {}).get(PROC_NAMES.get(kind, kind))

@@ -43,7 +43,7 @@ class Sysctls:
     def diff(self, subject: Subject, desired: Values, observed: Mapping[str, str | None]) -> list[Step]:
         """Pure. Nothing observed at all means that there is no process to change."""
         return [
-            SetSysctl(subject.name, subject.pid, key, value, observed[key])
+            SetSysctl(subject.name, subject.init, key, value, observed[key])
             for key, value in desired.items()
             if key in observed and observed[key] != value
         ]

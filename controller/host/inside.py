@@ -18,6 +18,7 @@ from controller.host.live_mount import change_options, detached, put, take_away
 from controller.host.syscalls import CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWUTS
 from controller.host.text import failed, read_text
 from controller.host.visits import NAMESPACE_NAMES, Trip, Visits
+from controller.model.launch import Init
 from controller.model.process import MountSeen
 
 T = TypeVar("T")
@@ -55,12 +56,12 @@ class NamespaceInside:
 
         return self._look(pid, "hostname", work)
 
-    def set_hostname(self, pid: int, name: str) -> None:
+    def set_hostname(self, init: Init, name: str) -> None:
         def work(trip: Trip) -> None:
-            _enter_foreign(trip, pid, CLONE_NEWUTS)
+            _enter_foreign(trip, init, CLONE_NEWUTS)
             syscalls.sethostname(name)
 
-        self._change(pid, f"setting hostname {name!r}", "uts namespace", work)
+        self._change(init, f"setting hostname {name!r}", "uts namespace", work)
 
     def sysctl(self, pid: int, key: str) -> str | None:
         """The value with single spaces; of keys outside the net, ipc and uts namespaces it is the host's."""
@@ -74,16 +75,16 @@ class NamespaceInside:
         text = self._look(pid, key, work)
         return None if text is None else " ".join(text.split())
 
-    def set_sysctl(self, pid: int, key: str, value: str) -> None:
+    def set_sysctl(self, init: Init, key: str, value: str) -> None:
         path, kind = sysctl_path(key), namespace_of(key)
         if path is None or kind is None:
             raise StepFailed(f"setting sysctl {key}: not a key of the net, ipc or uts namespace")
 
         def work(trip: Trip) -> None:
-            _enter_foreign(trip, pid, kind)
+            _enter_foreign(trip, init, kind)
             _write(path, value)
 
-        self._change(pid, f"writing {value!r}", path, work)
+        self._change(init, f"writing {value!r}", path, work)
 
     def loopback_up(self, pid: int) -> bool | None:
         """::1 is there only while lo is up (net/ipv6/addrconf.c flushes it); else lo itself is asked."""
@@ -96,31 +97,31 @@ class NamespaceInside:
 
         return self._look(pid, "loopback", work)
 
-    def raise_loopback(self, pid: int) -> None:
+    def raise_loopback(self, init: Init) -> None:
         def work(trip: Trip) -> None:
-            _enter_foreign(trip, pid, CLONE_NEWNET)
+            _enter_foreign(trip, init, CLONE_NEWNET)
             _loopback_flags(_loopback_flags() | _IFF_UP)
 
-        self._change(pid, "setting up", "lo", work)
+        self._change(init, "setting up", "lo", work)
 
-    def mount(self, pid: int, mount: Mapping[str, Any]) -> None:
+    def mount(self, init: Init, mount: Mapping[str, Any]) -> None:
         """Goes above whatever is mounted there already; the destination must exist. See `live_mount`."""
 
         def work(trip: Trip) -> None:
-            with detached(pid, mount) as tree:
-                put(trip, pid, tree, mount["destination"])
+            with detached(init.pid, mount) as tree:
+                put(trip, init, tree, mount["destination"])
 
-        self._change(pid, "mounting on", mount["destination"], work)
+        self._change(init, "mounting on", mount["destination"], work)
 
     def mounts(self, pid: int, wanted: Mapping[str, str]) -> Mapping[str, MountSeen] | None:
         return mount_table.look(pid, wanted)
 
-    def unmount(self, pid: int, target: str) -> None:
-        self._change(pid, "unmounting", target, lambda trip: take_away(trip, pid, target))
+    def unmount(self, init: Init, target: str) -> None:
+        self._change(init, "unmounting", target, lambda trip: take_away(trip, init, target))
 
-    def set_mount_options(self, pid: int, mount: Mapping[str, Any]) -> None:
+    def set_mount_options(self, init: Init, mount: Mapping[str, Any]) -> None:
         doing = f"setting {','.join(mount.get('options', ()))} on"
-        self._change(pid, doing, mount["destination"], lambda trip: change_options(trip, pid, mount))
+        self._change(init, doing, mount["destination"], lambda trip: change_options(trip, init, mount))
 
     def _look(self, pid: int, what: str, work: Callable[[Trip], T]) -> T | None:
         doing = f"inside process {pid}: reading"
@@ -131,8 +132,8 @@ class NamespaceInside:
         except OSError as error:
             raise failed(error, doing, what) from error
 
-    def _change(self, pid: int, doing: str, path: str, work: Callable[[Trip], None]) -> None:
-        doing = f"inside process {pid}: {doing}"
+    def _change(self, init: Init, doing: str, path: str, work: Callable[[Trip], None]) -> None:
+        doing = f"inside process {init.pid}: {doing}"
         try:
             self._visits.call(f"{doing} {path}", work)
         except OSError as error:
@@ -165,8 +166,8 @@ def namespace_of(key: str) -> int | None:
     return None
 
 
-def _enter_foreign(trip: Trip, pid: int, kind: int) -> None:
-    trip.enter(pid, kind)
+def _enter_foreign(trip: Trip, init: Init, kind: int) -> None:
+    trip.enter(init.pid, kind, init.start_time)
     _refuse_own(trip, kind)
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from controller.errors import KeeperGone, LaunchFailed, MasuError, StepFailed
 from controller.host.text import failed, make_directories, read_text, remove_file, remove_tree
-from controller.model.launch import ExitRecord, Launched, LaunchRecipe
+from controller.model.launch import ExitRecord, Init, LaunchRecipe
 
 PROGRAM = os.path.join(os.path.dirname(__file__), "keeper")
 START_TIMEOUT_S = 5.0
@@ -46,7 +46,7 @@ class KeeperClient:
         self._guard: socket.socket | None = None
         self._closed = False
 
-    def launch(self, recipe: LaunchRecipe) -> Launched | None:
+    def launch(self, recipe: LaunchRecipe) -> Init | None:
         """None when the runtime takes its time: `launched` tells later. Raises LaunchFailed, KeeperGone."""
         self.abandon(recipe.container)
         try:
@@ -58,7 +58,7 @@ class KeeperClient:
             raise KeeperGone(f"the keeper did not answer launch: {error}") from error
         return self.launched(recipe.container, LAUNCH_PATIENCE_S)
 
-    def launched(self, name: str, wait_s: float = 0.0) -> Launched | None:
+    def launched(self, name: str, wait_s: float = 0.0) -> Init | None:
         """What became of a launch; None as long as it is under way. Raises LaunchFailed, KeeperGone."""
         recipe, sock = self._pending[name]
         if not select.select([sock], [], [], wait_s)[0]:
@@ -72,7 +72,7 @@ class KeeperClient:
         if not answer.get("ok"):
             raise _launch_failed(recipe, answer)
         self._hold(name, descriptors)
-        return Launched(int(answer["pid"]), int(answer["start_time"]))
+        return Init(int(answer["pid"]), int(answer["start_time"]))
 
     def launching(self, name: str) -> bool:
         return name in self._pending
@@ -83,7 +83,7 @@ class KeeperClient:
         if sock:
             sock.close()
 
-    def adopt(self, name: str, init: Launched) -> None:
+    def adopt(self, name: str, init: Init) -> None:
         """Tell the keeper who init is, should it not know. Raises StepFailed when it does not hold the container,
 
         KeeperGone.

@@ -19,6 +19,7 @@ from controller.host.mount_table import path_inside
 from controller.host.syscalls import CLONE_NEWNS, AttrChange, MountAttr
 from controller.host.text import failed
 from controller.host.visits import Trip
+from controller.model.launch import Init
 
 _NOTHING: Final = MountAttr(0)
 _SETS: Final = {
@@ -161,15 +162,15 @@ def _explanation(context: int, rest: Sequence[str]) -> str:
     return "; ".join(said) or ", ".join(rest)
 
 
-def put(trip: Trip, pid: int, tree: int, destination: str) -> None:
+def put(trip: Trip, init: Init, tree: int, destination: str) -> None:
     """Attach a mount in the process's mount namespace, on what `destination` means to the process."""
-    with _there(trip, pid, destination) as (target, _):
+    with _there(trip, init, destination) as (target, _):
         syscalls.move_mount(tree, target)
 
 
-def take_away(trip: Trip, pid: int, destination: str) -> None:
+def take_away(trip: Trip, init: Init, destination: str) -> None:
     """Detach the topmost mount at the destination, with all that is below it; none there is fine."""
-    with _there(trip, pid, destination) as (_, path):
+    with _there(trip, init, destination) as (_, path):
         try:
             syscalls.detach_mount(path)
         except OSError as error:
@@ -177,23 +178,23 @@ def take_away(trip: Trip, pid: int, destination: str) -> None:
                 raise
 
 
-def change_options(trip: Trip, pid: int, mount: Mapping[str, Any]) -> None:
+def change_options(trip: Trip, init: Init, mount: Mapping[str, Any]) -> None:
     """What is mounted at the destination gets the mount's options; those of the file system are left."""
-    with _there(trip, pid, mount["destination"]) as (target, _):
+    with _there(trip, init, mount["destination"]) as (target, _):
         _apply(target, sorted_options(mount.get("options", ())))
 
 
 @contextlib.contextmanager
-def _there(trip: Trip, pid: int, destination: str) -> Iterator[tuple[int, str]]:
+def _there(trip: Trip, init: Init, destination: str) -> Iterator[tuple[int, str]]:
     """In the process's mount namespace: what `destination` means to the process, as a descriptor and a path."""
-    root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    root = os.open(f"/proc/{init.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         target = syscalls.open_below(root, destination)
     finally:
         os.close(root)
     try:
         path = path_inside(target)  # before entering: the container's own /proc does not know this thread
-        trip.enter(pid, CLONE_NEWNS)
+        trip.enter(init.pid, CLONE_NEWNS, init.start_time)
         if not trip.abroad(CLONE_NEWNS):
             raise StepFailed(f"refused: mounting on {destination} of the host, not of a container")
         yield target, path

@@ -23,7 +23,7 @@ from controller.model.launch import (
     BindMount,
     ExitRecord,
     IdmapMount,
-    Launched,
+    Init,
     LaunchRecipe,
     MountOp,
     OverlayMount,
@@ -69,7 +69,7 @@ class OciRuntime:
             offsets=root.get("offsets", {}),
         )
 
-    def launch(self, recipe: LaunchRecipe) -> Launched | None:
+    def launch(self, recipe: LaunchRecipe) -> Init | None:
         """None: not yet, ask `launched`. Raises LaunchFailed with the runtime's own message, KeeperGone."""
         make_directories(self.places.runtime)
         remove_file(recipe.pid_file)
@@ -78,7 +78,7 @@ class OciRuntime:
         with self._explained(recipe.container):
             return self.keeper.launch(recipe)
 
-    def launched(self, name: str) -> Launched | None:
+    def launched(self, name: str) -> Init | None:
         """None: not yet. Raises LaunchFailed with the runtime's own message, KeeperGone."""
         with self._explained(name):
             return self.keeper.launched(name)
@@ -91,7 +91,7 @@ class OciRuntime:
             said = _last_message(f"{self._bundle(name)}/runtime.log")
             raise LaunchFailed(said or str(error), path=error.path, errno=error.errno) from error
 
-    def adopt(self, name: str, init: Launched) -> None:
+    def adopt(self, name: str, init: Init) -> None:
         """Raises StepFailed when the keeper cannot hold it, KeeperGone."""
         self.keeper.ensure()
         self.keeper.adopt(name, init)

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from controller.model.desired import DesiredSet
 from controller.model.event import Event
 from controller.model.facts import Facts
-from controller.model.launch import ExitRecord, Launched, LaunchRecipe
+from controller.model.launch import ExitRecord, Init, LaunchRecipe
 from controller.model.process import IdMap, IdRange, MountSeen, ProcessStat, RuntimeState
 from controller.model.record import Record
 from controller.model.snapshot import Snapshot
@@ -81,15 +81,15 @@ class Inside(Protocol):
 
     def hostname(self, pid: int) -> str | None: ...
 
-    def set_hostname(self, pid: int, name: str) -> None: ...
+    def set_hostname(self, init: Init, name: str) -> None: ...
 
     def sysctl(self, pid: int, key: str) -> str | None: ...
 
-    def set_sysctl(self, pid: int, key: str, value: str) -> None: ...
+    def set_sysctl(self, init: Init, key: str, value: str) -> None: ...
 
     def loopback_up(self, pid: int) -> bool | None: ...
 
-    def raise_loopback(self, pid: int) -> None: ...
+    def raise_loopback(self, init: Init) -> None: ...
 
     def mounts(self, pid: int, wanted: Mapping[str, str]) -> Mapping[str, MountSeen] | None:
         """What is mounted on each target, links followed; nothing where no mount is. `wanted`: target → the
@@ -97,15 +97,15 @@ class Inside(Protocol):
         """
         ...
 
-    def mount(self, pid: int, mount: Mapping[str, Any]) -> None:
+    def mount(self, init: Init, mount: Mapping[str, Any]) -> None:
         """Put one mount of the bundle config into the container's mount namespace, above what is there."""
         ...
 
-    def unmount(self, pid: int, target: str) -> None:
+    def unmount(self, init: Init, target: str) -> None:
         """Take the topmost mount away; one that is gone is fine."""
         ...
 
-    def set_mount_options(self, pid: int, mount: Mapping[str, Any]) -> None:
+    def set_mount_options(self, init: Init, mount: Mapping[str, Any]) -> None:
         """Change the options of the topmost mount there, and of those below it, to those of `mount`."""
         ...
 
@@ -131,15 +131,15 @@ class Runtimes(Protocol):
         """How the runtime is to be called here for this container; changes nothing."""
         ...
 
-    def launch(self, recipe: LaunchRecipe) -> Launched | None:
+    def launch(self, recipe: LaunchRecipe) -> Init | None:
         """None: the runtime takes its time."""
         ...
 
-    def launched(self, name: str) -> Launched | None:
+    def launched(self, name: str) -> Init | None:
         """What became of such a launch; None as long as it is under way."""
         ...
 
-    def adopt(self, name: str, init: Launched) -> None:
+    def adopt(self, name: str, init: Init) -> None:
         """Have the keeper look after an init that nobody lived to record. Raises StepFailed when it cannot."""
         ...
 
@@ -180,7 +180,11 @@ class Clock(Protocol):
     """Time as an argument."""
 
     def now_ms(self) -> int:
-        """Milliseconds since the epoch."""
+        """Milliseconds since boot, sleep included: no deadline moves when somebody sets the clock."""
+        ...
+
+    def wall_ms(self) -> int:
+        """Milliseconds since the epoch, for people to read."""
         ...
 
     def sleep_ms(self, duration: int) -> None: ...

@@ -10,12 +10,12 @@ from collections.abc import Iterator, Mapping
 
 from controller.errors import StepFailed
 from controller.host.cgroups.tree import branches
+from controller.host.proc_stat import stat_of
 from controller.host.text import failed, read_text
 from controller.model.facts import CORE, Facts
 from controller.model.process import Extent, IdMap, ProcessStat
 
 KILL_WAIT_S = 5.0
-PF_EXITING = 0x4
 NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts")
 
 
@@ -27,19 +27,7 @@ class ProcDirectory:
         self._own = _namespaces_of("self")
 
     def stat(self, pid: int) -> ProcessStat | None:
-        """proc_pid_stat(5): the fields after the last parenthesis, because a name may contain anything."""
-        text = read_text(f"/proc/{pid}/stat")
-        if not text:
-            return None
-        fields = text[text.rindex(")") + 2 :].split()
-        return ProcessStat(
-            pid=pid,
-            state=fields[0],
-            parent=int(fields[1]),
-            start_time=int(fields[19]),
-            exiting=bool(int(fields[6]) & PF_EXITING),
-            threads=int(fields[17]),
-        )
+        return stat_of(pid)
 
     def signal(self, pid: int, start_time: int, number: int) -> None:
         """Signal exactly the process that was started then; one that is gone needs none."""

@@ -17,6 +17,7 @@ from typing import Any, Final, TypeVar
 
 from controller.errors import StepFailed
 from controller.host import syscalls
+from controller.host.proc_stat import stat_of
 from controller.host.syscalls import CLONE_FS, CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWUTS
 
 T = TypeVar("T")
@@ -57,12 +58,18 @@ class Trip:
         self._home = home
         self._entered = 0
 
-    def enter(self, pid: int, kinds: int) -> None:
-        """Enter these namespaces of a process at once; ProcessLookupError when it has ended."""
+    def enter(self, pid: int, kinds: int, start_time: int | None = None) -> None:
+        """Enter these namespaces of a process at once; ProcessLookupError when it has ended.
+
+        With `start_time` it must be the one that was started then: whoever changes something has to be sure.
+        """
         if pid <= 0:
             raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
         descriptor = os.pidfd_open(pid)
         try:
+            found = stat_of(pid) if start_time is not None else None
+            if start_time is not None and (found is None or found.start_time != start_time):
+                raise ProcessLookupError(errno.ESRCH, f"pid {pid} is another process by now")
             syscalls.setns(descriptor, kinds)
             self._entered |= kinds
         finally:

@@ -254,7 +254,7 @@ class Controller:
         self.queue.add_at(name, again)
 
     def _report(self, result: Result, memory: Memory, *, edited: bool) -> None:
-        at = self._host.clock.now_ms()
+        at = self._host.clock.wall_ms()
         for event in narrate.events(result, edited=edited, at=at):
             self._log.event(event)
         conditions = result.conditions
@@ -279,7 +279,7 @@ class Controller:
             return ()
         message = f"something else keeps changing {', '.join(contested)}; repairs are slowed down"
         if memory.fight.level > before.level:
-            at = self._host.clock.now_ms()
+            at = self._host.clock.wall_ms()
             self._log.event(Event(at, name, "Contested", message, key=contested[0], level="warning"))
             self.queue.add_at(name, memory.fight.until)
         return (Condition("Contested", status=True, reason="RepairFight", message=message),)
@@ -292,7 +292,7 @@ class Controller:
             self._memory.pop(name, None)
 
     def _tell_source(self, before: DesiredSet, after: DesiredSet) -> None:
-        at = self._host.clock.now_ms()
+        at = self._host.clock.wall_ms()
         for problem in after.rejected:
             if problem not in before.rejected:
                 self._log.event(Event(at, "", "Rejected", str(problem), level="error"))
@@ -313,7 +313,7 @@ def defect(name: str, error: Exception, host: Host) -> Event:
     where = traceback.extract_tb(error.__traceback__)[-1:]
     at = "".join(f" at {each.filename.rpartition('/')[2]}:{each.lineno}" for each in where)
     message = f"defect in masu: {type(error).__name__}: {error}{at}"
-    return Event(host.clock.now_ms(), name, "Defect", message, level="error")
+    return Event(host.clock.wall_ms(), name, "Defect", message, level="error")
 
 
 def work(controller: Controller, unexpected: EventLog, host: Host) -> None:
@@ -322,7 +322,7 @@ def work(controller: Controller, unexpected: EventLog, host: Host) -> None:
         try:
             controller.look(name)
         except MasuError as error:
-            unexpected.event(Event(host.clock.now_ms(), name, error.reason, str(error), level="warning"))
+            unexpected.event(Event(host.clock.wall_ms(), name, error.reason, str(error), level="warning"))
             controller.queue.add_at(name, time.monotonic() + 1)
         except Exception as error:  # noqa: BLE001
             unexpected.event(defect(name, error, host))

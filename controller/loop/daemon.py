@@ -85,7 +85,7 @@ class Daemon:
         try:
             self._controller.reload()
         except MasuError as error:
-            self._log.event(Event(self._host.clock.now_ms(), "", error.reason, str(error), level="error"))
+            self._log.event(Event(self._host.clock.wall_ms(), "", error.reason, str(error), level="error"))
         except Exception as error:  # noqa: BLE001  a defect in one reading must not end the repairs
             self._log.event(defect("", error, self._host))
 

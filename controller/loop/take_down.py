@@ -31,7 +31,7 @@ def take_down(
     with ThreadPoolExecutor(WORKERS) as workers:
         while left:
             for result in workers.map(reconciler.remove, list(left)):
-                for event in narrate.events(result, edited=True, at=host.clock.now_ms()):
+                for event in narrate.events(result, edited=True, at=host.clock.wall_ms()):
                     told.event(event)
                 left[result.container] = result.conditions
                 if result.gone:

@@ -81,8 +81,11 @@ class LaunchRecipe:
 
 
 @dataclass(frozen=True, slots=True)
-class Launched:
-    """Init's pid, and its start time in clock ticks since boot."""
+class Init:
+    """A container's first process: its pid, and its start time in clock ticks since boot, which tells it from
+
+    another process that is given the same pid later.
+    """
 
     pid: int
     start_time: int
@@ -90,7 +93,7 @@ class Launched:
 
 @dataclass(frozen=True, slots=True)
 class ExitRecord:
-    """How init ended, as waited for by the keeper; code -1: nobody could know. `at` in ms since the epoch."""
+    """How init ended, as waited for by the keeper; code -1: nobody could know. `at` in ms since boot."""
 
     pid: int
     start_time: int

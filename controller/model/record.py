@@ -10,7 +10,7 @@ Phase = Literal["launching", "running", "stopping", "exited"]
 
 @dataclass(frozen=True, slots=True)
 class Exit:
-    """How a container's init ended; `at` in milliseconds since the epoch; -1: nobody could know the code."""
+    """How a container's init ended; `at` in milliseconds since boot; -1: nobody could know the code."""
 
     code: int
     signal: int
@@ -32,7 +32,7 @@ class StopRule:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One container's volatile memory, kept in `/run`; times in milliseconds since the epoch.
+    """One container's volatile memory, kept in `/run`; times in milliseconds since boot.
 
     `exit` is how the run of `pid` ended, `last_exit` how the run before it did; `missing_at` is when the process
     was first seen to be gone, `kill_at` when a stop turns into SIGKILL,
@@ -59,6 +59,12 @@ class Record:
     stop: StopRule = StopRule()
     exit: Exit | None = None
     last_exit: Exit | None = None
+
+    def in_boot(self, boot_id: str) -> Record:
+        """What is still true in this boot: where /run outlives a reboot, its processes and times do not."""
+        if self.boot_id == boot_id:
+            return self
+        return Record(self.name, self.digest, self.frame, "exited", boot_id, stop=self.stop)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -43,12 +43,13 @@ class Plan:
 
 def subject_of(name: str, group: str, host: Host) -> Subject:
     """Read-only. The recorded init counts only with the same start time, in the same boot, and not ended."""
-    record = host.records.read(name)
+    found = host.records.read(name)
+    record = found.in_boot(host.facts.boot_id) if found else None
     return Subject(name, group, _live_pid(record, host), record, host.clock.now_ms())
 
 
 def _live_pid(record: Record | None, host: Host) -> int:
-    if record is None or not record.pid or record.boot_id != host.facts.boot_id:
+    if record is None or not record.pid:
         return 0
     stat = host.processes.stat(record.pid)
     if stat is None or stat.ended or stat.start_time != record.start_time:

@@ -41,7 +41,7 @@ class Effect(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """A step's word that what follows must wait: `until` in milliseconds since the epoch."""
+    """A step's word that what follows must wait: `until` in milliseconds since boot."""
 
     reason: str
     message: str

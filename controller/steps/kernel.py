@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from controller.errors import NotReadBack
 from controller.host.ports import Host
+from controller.model.launch import Init
 from controller.steps._base import Effect, Stage, Step, Wait
 
 
@@ -17,7 +18,7 @@ class SetHostname(Step):
     stage: ClassVar[Stage] = Stage.INSIDE
     effect: ClassVar[Effect] = Effect.LIVE
 
-    pid: int
+    init: Init
     hostname: str
     live: str
 
@@ -30,10 +31,12 @@ class SetHostname(Step):
         return ("hostname", self.live, self.hostname)
 
     def apply(self, host: Host) -> Wait | None:
-        host.inside.set_hostname(self.pid, self.hostname)
-        live = host.inside.hostname(self.pid)
+        host.inside.set_hostname(self.init, self.hostname)
+        live = host.inside.hostname(self.init.pid)
         if live != self.hostname:
-            raise NotReadBack(f"hostname of pid {self.pid}: wrote {self.hostname!r}, reads back {live!r}")
+            raise NotReadBack(
+                f"hostname of pid {self.init.pid}: wrote {self.hostname!r}, reads back {live!r}"
+            )
         return None
 
 
@@ -44,7 +47,7 @@ class SetSysctl(Step):
     stage: ClassVar[Stage] = Stage.INSIDE
     effect: ClassVar[Effect] = Effect.LIVE
 
-    pid: int
+    init: Init
     key: str
     value: str
     live: str | None
@@ -58,8 +61,8 @@ class SetSysctl(Step):
         return (f"sysctls.{self.key}", self.live or "absent", self.value)
 
     def apply(self, host: Host) -> Wait | None:
-        host.inside.set_sysctl(self.pid, self.key, self.value)
-        live = host.inside.sysctl(self.pid, self.key)
+        host.inside.set_sysctl(self.init, self.key, self.value)
+        live = host.inside.sysctl(self.init.pid, self.key)
         if live is None or live.split() != self.value.split():
             raise NotReadBack(f"sysctl {self.key}: wrote {self.value!r}, reads back {live!r}")
         return None

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from controller.host.ports import Host
+from controller.model.launch import Init
 from controller.steps._base import Effect, Stage, Step, Wait
 
 
@@ -18,7 +19,7 @@ class _MountStep(Step):
     stage: ClassVar[Stage] = Stage.INSIDE
     effect: ClassVar[Effect] = Effect.LIVE
 
-    pid: int
+    init: Init
     entry: Mapping[str, Any]
     live: str
     wanted: str
@@ -45,7 +46,7 @@ class MountInside(_MountStep):
         return f"mount {self.entry['source']} on {self.target}: {self.live} → {self.wanted}"
 
     def apply(self, host: Host) -> Wait | None:
-        host.inside.mount(self.pid, self.entry)
+        host.inside.mount(self.init, self.entry)
         return None
 
 
@@ -58,7 +59,7 @@ class UnmountInside(_MountStep):
         return f"unmount {self.target}: {self.live} → {self.wanted}"
 
     def apply(self, host: Host) -> Wait | None:
-        host.inside.unmount(self.pid, self.target)
+        host.inside.unmount(self.init, self.target)
         return None
 
 
@@ -71,5 +72,5 @@ class SetMountOptions(_MountStep):
         return f"remount {self.target}: {self.live} → {self.wanted}"
 
     def apply(self, host: Host) -> Wait | None:
-        host.inside.set_mount_options(self.pid, self.entry)
+        host.inside.set_mount_options(self.init, self.entry)
         return None

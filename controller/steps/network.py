@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from controller.host.ports import Host
+from controller.model.launch import Init
 from controller.steps._base import Effect, Stage, Step, Wait
 
 
@@ -16,7 +17,7 @@ class RaiseLoopback(Step):
     stage: ClassVar[Stage] = Stage.INSIDE
     effect: ClassVar[Effect] = Effect.LIVE
 
-    pid: int
+    init: Init
 
     @property
     def text(self) -> str:
@@ -27,5 +28,5 @@ class RaiseLoopback(Step):
         return ("namespaces.loopback", "down", "up")
 
     def apply(self, host: Host) -> Wait | None:
-        host.inside.raise_loopback(self.pid)
+        host.inside.raise_loopback(self.init)
         return None

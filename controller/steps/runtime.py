@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from controller.errors import StepFailed
 from controller.host.ports import Host
 from controller.model.frame import Frame, IdMapping, resolve
-from controller.model.launch import Launched
+from controller.model.launch import Init
 from controller.model.record import Exit, Record, StopRule
 from controller.steps._base import Effect, Stage, Step, Wait
 from controller.steps.freezer import end, thaw
@@ -247,7 +247,7 @@ class FinishLaunch(LaunchContainer):
         return conclude(host, self.record, host.runtime.launched(self.container))
 
 
-def conclude(host: Host, record: Record, launched: Launched | None) -> Wait | None:
+def conclude(host: Host, record: Record, launched: Init | None) -> Wait | None:
     """Write down who was born, or say when to look again."""
     if launched is None:
         message = "the runtime has not started it yet"
@@ -274,7 +274,7 @@ def newborn(host: Host, launch: LaunchContainer) -> Record:
     )
 
 
-def born(host: Host, record: Record, init: Launched) -> Record:
+def born(host: Host, record: Record, init: Init) -> Record:
     """The record of a container whose init has just been started."""
     now = host.clock.now_ms()
     return replace(record, phase="running", pid=init.pid, start_time=init.start_time, launched_at=now)
@@ -297,7 +297,7 @@ class AdoptContainer(Step):
     def apply(self, host: Host) -> Wait | None:
         stat = host.processes.stat(self.pid)
         if stat:
-            init = Launched(self.pid, stat.start_time)
+            init = Init(self.pid, stat.start_time)
             host.runtime.adopt(self.container, init)
             host.records.write(born(host, self.record, init))
         return None

@@ -16,6 +16,8 @@ import pytest
 
 from controller.errors import StepFailed
 from controller.host.inside import NamespaceInside
+from controller.host.proc_stat import stat_of
+from controller.model.launch import Init
 
 pytestmark = pytest.mark.root
 
@@ -39,6 +41,11 @@ def process(*words: str) -> Iterator[int]:
     finally:
         os.killpg(outer.pid, signal.SIGKILL)
         outer.wait(10)
+
+
+def init(pid: int) -> Init:
+    found = stat_of(pid)
+    return Init(pid, found.start_time if found else 0)
 
 
 def wait_for_sleep(outer: int) -> int:
@@ -71,7 +78,7 @@ def mountinfo(pid: int | str, target: str) -> list[list[str]]:
 def test_hostname_is_read_and_set_there_alone(inside: NamespaceInside, pid: int) -> None:
     before = os.uname().nodename
     assert inside.hostname(pid) == before
-    inside.set_hostname(pid, "t-boxed")
+    inside.set_hostname(init(pid), "t-boxed")
     assert inside.hostname(pid) == "t-boxed"
     assert os.uname().nodename == before
 
@@ -92,7 +99,7 @@ def test_hostname_is_read_and_set_there_alone(inside: NamespaceInside, pid: int)
 def test_sysctl_is_read_and_set_there_alone(inside: NamespaceInside, pid: int, key: str, value: str) -> None:
     host = Path("/proc/sys", key if "/" in key else key.replace(".", "/"))
     before = host.read_text()
-    inside.set_sysctl(pid, key, value)
+    inside.set_sysctl(init(pid), key, value)
     assert inside.sysctl(pid, key) == value
     assert host.read_text() == before
 
@@ -101,27 +108,27 @@ def test_sysctl_is_read_and_set_there_alone(inside: NamespaceInside, pid: int, k
 def test_absent_sysctl_is_none_and_cannot_be_set(inside: NamespaceInside, pid: int, key: str) -> None:
     assert inside.sysctl(pid, key) is None
     with pytest.raises(StepFailed):
-        inside.set_sysctl(pid, key, "1")
+        inside.set_sysctl(init(pid), key, "1")
 
 
 def test_sysctl_of_the_whole_host_is_refused(inside: NamespaceInside, pid: int) -> None:
     before = Path("/proc/sys/vm/swappiness").read_text()
     with pytest.raises(StepFailed, match="not a key of"):
-        inside.set_sysctl(pid, "vm.swappiness", "1")
+        inside.set_sysctl(init(pid), "vm.swappiness", "1")
     assert Path("/proc/sys/vm/swappiness").read_text() == before
 
 
 def test_refused_value_names_process_file_and_errno(inside: NamespaceInside, pid: int) -> None:
     expected = rf"process {pid}: .*'many' /proc/sys/net/core/somaxconn: .*errno 22"
     with pytest.raises(StepFailed, match=expected) as info:
-        inside.set_sysctl(pid, "net.core.somaxconn", "many")
+        inside.set_sysctl(init(pid), "net.core.somaxconn", "many")
     assert info.value.errno == errno.EINVAL
 
 
 def test_loopback_is_raised(inside: NamespaceInside, pid: int) -> None:
     assert inside.loopback_up(pid) is False
-    inside.raise_loopback(pid)
-    inside.raise_loopback(pid)
+    inside.raise_loopback(init(pid))
+    inside.raise_loopback(init(pid))
     assert inside.loopback_up(pid) is True
 
 
@@ -133,24 +140,43 @@ def test_ended_process_is_absent_and_cannot_be_changed(inside: NamespaceInside) 
     assert inside.loopback_up(pid) is None
     assert inside.hostname(0) is None
     with pytest.raises(StepFailed, match=rf"process {pid}: .*errno 3"):
-        inside.set_hostname(pid, "x")
+        inside.set_hostname(init(pid), "x")
     with pytest.raises(StepFailed, match=str(pid)):
-        inside.mount(pid, {"destination": "/tmp", "type": "tmpfs"})
+        inside.mount(init(pid), {"destination": "/tmp", "type": "tmpfs"})
 
 
 def test_nothing_of_the_host_is_changed(inside: NamespaceInside, tmp_path: Path) -> None:
     """A process that shares the host's namespaces is not a way to change the host."""
     own, host = os.getpid(), os.uname().nodename
     for change in (
-        lambda: inside.set_hostname(own, "t-wrong"),
-        lambda: inside.set_sysctl(own, "net.core.somaxconn", "1"),
-        lambda: inside.raise_loopback(own),
-        lambda: inside.mount(own, {"destination": str(tmp_path), "type": "tmpfs"}),
+        lambda: inside.set_hostname(init(own), "t-wrong"),
+        lambda: inside.set_sysctl(init(own), "net.core.somaxconn", "1"),
+        lambda: inside.raise_loopback(init(own)),
+        lambda: inside.mount(init(own), {"destination": str(tmp_path), "type": "tmpfs"}),
     ):
         with pytest.raises(StepFailed, match="refused"):
             change()
     assert os.uname().nodename == host
     assert not mountinfo("self", str(tmp_path))
+
+
+def test_another_process_with_the_pid_is_left_alone(
+    inside: NamespaceInside, pid: int, tmp_path: Path
+) -> None:
+    """A pid that was looked at a moment ago may belong to somebody else when something is to be changed."""
+    before = Init(pid, init(pid).start_time - 1)
+    changes = (
+        lambda: inside.set_hostname(before, "t-wrong"),
+        lambda: inside.set_sysctl(before, "net.core.somaxconn", "1"),
+        lambda: inside.raise_loopback(before),
+        lambda: inside.mount(before, {"destination": str(tmp_path), "type": "tmpfs"}),
+        lambda: inside.unmount(before, "/proc"),
+    )
+    for change in changes:
+        with pytest.raises(StepFailed, match="another process by now|errno 3"):
+            change()
+    assert inside.hostname(pid) == os.uname().nodename
+    assert not mountinfo(pid, str(tmp_path))
 
 
 def test_bind_read_only(inside: NamespaceInside, pid: int, tmp_path: Path) -> None:
@@ -159,7 +185,7 @@ def test_bind_read_only(inside: NamespaceInside, pid: int, tmp_path: Path) -> No
     target.mkdir()
     (source / "here").touch()
     options = ["rbind", "ro", "nosuid", "nodev", "noexec"]
-    inside.mount(pid, {"destination": str(target), "source": str(source), "options": options})
+    inside.mount(init(pid), {"destination": str(target), "source": str(source), "options": options})
     [fields] = mountinfo(pid, str(target))
     assert {"ro", "nosuid", "nodev", "noexec"} <= set(fields[5].split(","))
     assert fields[6] == "-", "propagation is private: no optional fields"
@@ -173,7 +199,9 @@ def test_bind_of_one_file_writable(inside: NamespaceInside, pid: int, tmp_path: 
     source, target = tmp_path / "source", tmp_path / "target"
     source.write_text("outer")
     target.touch()
-    inside.mount(pid, {"destination": str(target), "type": "bind", "source": str(source), "options": ["rw"]})
+    inside.mount(
+        init(pid), {"destination": str(target), "type": "bind", "source": str(source), "options": ["rw"]}
+    )
     Path(f"/proc/{pid}/root{target}").write_text("inner")
     assert source.read_text() == "inner"
     assert target.read_text() == ""
@@ -182,7 +210,7 @@ def test_bind_of_one_file_writable(inside: NamespaceInside, pid: int, tmp_path: 
 def test_mount_covers_what_is_there(inside: NamespaceInside, pid: int, tmp_path: Path) -> None:
     for size in ("64k", "128k"):
         options = [f"size={size}", "mode=700", "noatime"]
-        inside.mount(pid, {"destination": str(tmp_path), "type": "tmpfs", "options": options})
+        inside.mount(init(pid), {"destination": str(tmp_path), "type": "tmpfs", "options": options})
     assert [fields[-1].count("size=128k") for fields in mountinfo(pid, str(tmp_path))] == [0, 1]
     assert "noatime" in mountinfo(pid, str(tmp_path))[1][5]
 
@@ -196,7 +224,9 @@ def test_what_a_path_leads_to(inside: NamespaceInside, pid: int, tmp_path: Path)
     link.symlink_to(target)
     sources = {str(link): str(source)}
     assert inside.mounts(pid, sources) == {}
-    inside.mount(pid, {"destination": str(link), "source": str(source), "options": ["rbind", "ro", "nodev"]})
+    inside.mount(
+        init(pid), {"destination": str(link), "source": str(source), "options": ["rbind", "ro", "nodev"]}
+    )
     seen = (inside.mounts(pid, sources) or {})[str(link)]
     assert seen.shows is True
     assert {"ro", "nodev"} <= seen.options
@@ -205,21 +235,21 @@ def test_what_a_path_leads_to(inside: NamespaceInside, pid: int, tmp_path: Path)
     assert (inside.mounts(pid, sources) or {})[str(link)].shows is False, "another directory of that name"
     source.rmdir()
     assert (inside.mounts(pid, sources) or {})[str(link)].shows is None, "nothing to compare with"
-    inside.unmount(pid, str(link))
+    inside.unmount(init(pid), str(link))
     for _ in range(2):
-        inside.mount(pid, {"destination": str(target), "type": "tmpfs", "options": []})
+        inside.mount(init(pid), {"destination": str(target), "type": "tmpfs", "options": []})
     assert (inside.mounts(pid, {str(link): ""}) or {})[str(link)].kind == "tmpfs"
     for _ in range(3):
-        inside.unmount(pid, str(link))
+        inside.unmount(init(pid), str(link))
     assert inside.mounts(pid, {str(link): "", "/t-missing": ""}) == {}
     assert not mountinfo("self", str(target))
 
 
 def test_options_change_in_place(inside: NamespaceInside, pid: int, tmp_path: Path) -> None:
     mount = {"destination": str(tmp_path), "type": "tmpfs", "options": ["rw", "nosuid"]}
-    inside.mount(pid, mount)
+    inside.mount(init(pid), mount)
     Path(f"/proc/{pid}/root{tmp_path}/kept").touch()
-    inside.set_mount_options(pid, {**mount, "options": ["ro", "rro", "nodev", "size=1m"]})
+    inside.set_mount_options(init(pid), {**mount, "options": ["ro", "rro", "nodev", "size=1m"]})
     [fields] = mountinfo(pid, str(tmp_path))
     assert {"ro", "nosuid", "nodev"} <= set(fields[5].split(","))
     assert os.listdir(f"/proc/{pid}/root{tmp_path}") == ["kept"]
@@ -229,8 +259,8 @@ def test_read_only_reaches_what_is_mounted_below(inside: NamespaceInside, pid: i
     """Bind a tree of the container's own: what is mounted in its namespace is not in the host's."""
     inner = tmp_path / "inner"
     inner.mkdir()
-    inside.mount(pid, {"destination": str(inner), "type": "tmpfs", "options": ["rw"]})
-    inside.set_mount_options(pid, {"destination": "/", "options": ["rro", "rnosuid"]})
+    inside.mount(init(pid), {"destination": str(inner), "type": "tmpfs", "options": ["rw"]})
+    inside.set_mount_options(init(pid), {"destination": "/", "options": ["rro", "rnosuid"]})
     [fields] = mountinfo(pid, str(inner))
     assert {"ro", "nosuid"} <= set(fields[5].split(","))
     assert "ro" not in mountinfo("self", "/")[-1][5].split(",")
@@ -242,11 +272,11 @@ def test_tmpfs_belongs_to_the_containers_root(inside: NamespaceInside, tmp_path:
         Path(f"/proc/{pid}/uid_map").write_text("0 100000 1000")
         Path(f"/proc/{pid}/gid_map").write_text("0 200000 1000")
         mount = {"destination": str(tmp_path), "type": "tmpfs", "options": ["mode=755", "gid=5"]}
-        inside.mount(pid, mount)
+        inside.mount(init(pid), mount)
         seen = os.stat(f"/proc/{pid}/root{tmp_path}")
         assert (seen.st_uid, seen.st_gid) == (100000, 200005)
         with pytest.raises(StepFailed, match="uid 70000 does not exist in the container"):
-            inside.mount(pid, {**mount, "options": ["uid=70000"]})
+            inside.mount(init(pid), {**mount, "options": ["uid=70000"]})
 
 
 @pytest.mark.parametrize(
@@ -263,7 +293,7 @@ def test_impossible_mounts_say_why(
     inside: NamespaceInside, pid: int, tmp_path: Path, changed: dict[str, object], message: str
 ) -> None:
     with pytest.raises(StepFailed, match=message):
-        inside.mount(pid, {"destination": str(tmp_path), "type": "tmpfs", **changed})
+        inside.mount(init(pid), {"destination": str(tmp_path), "type": "tmpfs", **changed})
     assert not mountinfo(pid, str(tmp_path))
 
 
@@ -276,19 +306,19 @@ def test_symlinks_stay_below_the_containers_root(inside: NamespaceInside, tmp_pa
     (jail / "magic").symlink_to(f"/proc/self/root{outside}")
     with process("unshare", "-m", "--fork", "sh", "-ec", JAIL, str(jail)) as pid:
         for link in ("/absolute", "/climbing"):
-            inside.mount(pid, {"destination": link, "type": "tmpfs", "options": []})
+            inside.mount(init(pid), {"destination": link, "type": "tmpfs", "options": []})
         assert len(mountinfo(pid, str(outside))) == 2, "both landed on the jail's directory of that name"
         with pytest.raises(StepFailed, match=f"errno {errno.ELOOP}"):
-            inside.mount(pid, {"destination": "/magic", "type": "tmpfs", "options": []})
+            inside.mount(init(pid), {"destination": "/magic", "type": "tmpfs", "options": []})
     assert not mountinfo("self", str(outside))
 
 
 def test_every_thread_of_ours_is_home_afterwards(inside: NamespaceInside, pid: int, tmp_path: Path) -> None:
-    inside.mount(pid, {"destination": str(tmp_path), "type": "tmpfs"})
-    inside.raise_loopback(pid)
-    inside.set_sysctl(pid, "kernel.msgmax", "4444")
+    inside.mount(init(pid), {"destination": str(tmp_path), "type": "tmpfs"})
+    inside.raise_loopback(init(pid))
+    inside.set_sysctl(init(pid), "kernel.msgmax", "4444")
     with pytest.raises(StepFailed):
-        inside.set_hostname(pid, "x" * 100)
+        inside.set_hostname(init(pid), "x" * 100)
     for kind in ("net", "ipc", "uts", "mnt"):
         seen = {os.stat(f"/proc/self/task/{task}/ns/{kind}").st_ino for task in os.listdir("/proc/self/task")}
         assert seen == {os.stat(f"/proc/{os.getppid()}/ns/{kind}").st_ino}
@@ -298,7 +328,7 @@ def test_every_thread_of_ours_is_home_afterwards(inside: NamespaceInside, pid: i
 def test_many_threads_get_their_own_answers(inside: NamespaceInside) -> None:
     with contextlib.ExitStack() as stack, ThreadPoolExecutor(8) as pool:
         pids = [stack.enter_context(process("unshare", "-u", "--fork", "sleep", "1000")) for _ in range(4)]
-        list(pool.map(lambda pid: inside.set_hostname(pid, f"t-{pid}"), pids))
+        list(pool.map(lambda pid: inside.set_hostname(init(pid), f"t-{pid}"), pids))
         assert list(pool.map(inside.hostname, pids * 100)) == [f"t-{pid}" for pid in pids] * 100
 
 
@@ -306,14 +336,14 @@ def test_no_descriptor_is_left_open(inside: NamespaceInside, pid: int, tmp_path:
     def everything() -> None:
         inside.hostname(pid)
         inside.loopback_up(pid)
-        inside.mount(pid, {"destination": str(tmp_path), "type": "tmpfs"})
+        inside.mount(init(pid), {"destination": str(tmp_path), "type": "tmpfs"})
         for bad in (
             {"options": ["size=x"]},
             {"destination": "/t-missing"},
             {"type": "bind", "source": "/no"},
         ):
             with pytest.raises(StepFailed):
-                inside.mount(pid, {"destination": str(tmp_path), "type": "tmpfs", **bad})
+                inside.mount(init(pid), {"destination": str(tmp_path), "type": "tmpfs", **bad})
 
     everything()
     before = len(os.listdir("/proc/self/fd"))

@@ -311,3 +311,11 @@ def test_whatever_happens_it_settles_with_one_process_or_none(happenings: list[t
     launches = world.launches
     assert settle(world, last)
     assert world.launches == launches, "twice is once"
+
+
+def test_a_record_of_another_boot_is_of_no_run() -> None:
+    """Its times count from another boot: waiting for them would take hours."""
+    waiting = replace(RUNNING, start_at=10**9, kill_at=10**9, phase="stopping", intent="x", boot_id="before")
+    after = waiting.in_boot("now")
+    assert kinds(decide(wanted(), NOTHING, after)) == kinds(decide(wanted(), NOTHING, None))
+    assert waiting.in_boot("before") is waiting

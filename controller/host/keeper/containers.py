@@ -219,7 +219,7 @@ class Containers:
             "boot_id": self._boot_id,
             "code": code,
             "signal": os.WTERMSIG(status) if status is not None and os.WIFSIGNALED(status) else 0,
-            "at": time.time_ns() // 1_000_000,
+            "at": time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000,
         }
         proc.write_json(f"{self._run_dir}/exits/{held.name}.json", value)
         self._drop_if_done(held)
