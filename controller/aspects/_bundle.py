@@ -74,9 +74,9 @@ def without_defaults(written: Mapping[str, Any], defaults: Mapping[str, Any]) ->
 
 
 def compose(births: Iterable[tuple[str, Birth]]) -> Frame:
-    """Put the aspects' parts together; the digests cover what was asked for, not how this version builds it,
+    """Put the aspects' parts together.
 
-    so that a new version of masu does not restart anybody's container.
+    The digests cover what was asked for, not how this version builds it: a new one restarts nobody.
     """
     config: Mapping[str, Any] = SKELETON
     root: Mapping[str, Any] = {}

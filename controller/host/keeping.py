@@ -84,9 +84,9 @@ class KeeperClient:
             sock.close()
 
     def adopt(self, name: str, init: Init) -> None:
-        """Tell the keeper who init is, should it not know. Raises StepFailed when it does not hold the container,
+        """Tell the keeper who init is, should it not know.
 
-        KeeperGone.
+        Raises KeeperGone, and StepFailed when the keeper does not hold the container.
         """
         request = {"op": "adopt", "container": name, "pid": init.pid, "start_time": init.start_time}
         answer, _ = self._ask(request, (), ANSWER_MARGIN_S)
@@ -123,9 +123,9 @@ class KeeperClient:
                     self._hand_over()
 
     def guard(self, replaced: Callable[[int], None]) -> None:
-        """Keep a keeper alive from now on: a thread waits for its end, replaces it, and calls `replaced`
+        """Keep a keeper alive from now on: a thread waits for its end and replaces it.
 
-        with the number of containers that the new one holds.
+        `replaced` is called with the number of containers that the new one holds.
         """
         threading.Thread(target=self._watch, args=(replaced,), name="keeper", daemon=True).start()
 

@@ -82,9 +82,9 @@ class LaunchRecipe:
 
 @dataclass(frozen=True, slots=True)
 class Init:
-    """A container's first process: its pid, and its start time in clock ticks since boot, which tells it from
+    """A container's first process: its pid, and its start time in clock ticks since boot.
 
-    another process that is given the same pid later.
+    The time tells it from another process that is given the same pid later.
     """
 
     pid: int

@@ -47,9 +47,9 @@ class IdRange:
 
 @dataclass(frozen=True, slots=True)
 class MountSeen:
-    """The mount that a path inside leads to: its file system, its own options (not the file system's), and
+    """The mount that a path inside leads to: its file system, and its own options (not the file system's).
 
-    whether it shows the host's file or directory that was asked about; None: that cannot be told.
+    `shows`: whether it is the host's file or directory that was asked about; None: that cannot be told.
     """
 
     kind: str

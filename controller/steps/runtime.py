@@ -39,9 +39,10 @@ class Await(Step):
 
 @dataclass(frozen=True, slots=True)
 class StopContainer(Step):
-    """Ask init to end; whoever looks after `grace` kills it. The record says so before the signal goes, and
+    """Ask init to end; whoever looks after `grace` kills it.
 
-    after it that it went: interrupted in between, the step is done again and the grace goes on.
+    The record says so before the signal goes, and after it that it went: interrupted in between, the step is done
+    again and the grace goes on.
     """
 
     stage: ClassVar[Stage] = Stage.STOP

@@ -53,5 +53,5 @@ def test_all_examples_together_do_what_they_say(masu: Masu) -> None:
     assert masu.run("logs", "batch").stdout.splitlines() == [f"part {number} of 3" for number in (1, 2, 3)]
     until(lambda: "up" in masu.run("logs", "watcher").stdout, "the watcher sees the server")
     assert masu.run("exec", "sandbox", "--", "touch", "/x").returncode != 0
-    assert " 10 days" in masu.run("exec", "clock", "--", "uptime").stdout.replace("up 10 days", " 10 days")
+    assert "up 10 days" in masu.run("exec", "clock", "--", "uptime").stdout
     assert "Apache" in masu.run("exec", "shared-files", "--", "ls", "/srv").stdout

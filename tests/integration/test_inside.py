@@ -173,7 +173,7 @@ def test_another_process_with_the_pid_is_left_alone(
         lambda: inside.unmount(before, "/proc"),
     )
     for change in changes:
-        with pytest.raises(StepFailed, match="another process by now|errno 3"):
+        with pytest.raises(StepFailed, match=r"another process by now|errno 3"):
             change()
     assert inside.hostname(pid) == os.uname().nodename
     assert not mountinfo(pid, str(tmp_path))

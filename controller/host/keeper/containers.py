@@ -23,9 +23,9 @@ TRY_AGAIN_S = 1.0
 
 
 class Held:
-    """One container: what its file says, and its open streams by descriptor. Pid 0: its launch, which another
+    """One container: what its file says, and its open streams by descriptor.
 
-    keeper began, has yet to say who init is.
+    Pid 0: its launch, which another keeper began, has yet to say who init is.
     """
 
     def __init__(self, name: str, known: dict[str, Any], book: Logbook) -> None:
@@ -118,9 +118,9 @@ class Containers:
                 proc.complain(f"{self._known(name)} is damaged", error)
 
     def adopt(self, request: dict[str, Any], descriptors: list[int]) -> bool:
-        """The controller knows more than a keeper whose predecessor was killed: read ends that it still has, or
+        """The controller knows more than a keeper whose predecessor was killed. → whether the container is held.
 
-        who init is. → whether the container is held.
+        It gives read ends that it still has, or says who init is.
         """
         name, pid, started = request["container"], request.get("pid", 0), request.get("start_time", 0)
         held = self._held.get(name)
