@@ -6,7 +6,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -61,6 +61,10 @@ class Tellers:
             listener(event)
 
 
+Left = Mapping[str, tuple[Condition, ...]]
+"""What could not be removed, and why."""
+
+
 @dataclass(frozen=True, slots=True)
 class App:
     """Everything wired for one instance on this host."""
@@ -113,6 +117,7 @@ class App:
             finally:
                 service.notify("STOPPING=1")
                 files.close()
+            told.event(self._stopped())
 
     def apply(self, source: str, wait_s: float) -> tuple[bool, Controller]:
         """Converge once, for at most `wait_s` seconds. → whether everything converged."""
@@ -160,14 +165,15 @@ class App:
         chosen = sorted(names if not name else names & {name})
         return desired, tuple(self._status_of(each, containers.get(each)) for each in chosen)
 
-    def down(self, names: tuple[str, ...], wait_s: float, *, now: bool) -> dict[str, tuple[Condition, ...]]:
-        """Remove containers of this instance, or all of them. → what could not be removed, and why.
+    def down(self, names: tuple[str, ...], wait_s: float, *, now: bool) -> tuple[set[str], Left]:
+        """Remove containers of this instance, or all of them. → what was removed, and what could not be.
 
         `now`: without the grace that their specs give them.
         """
         with self._alone():
             reconciler = Reconciler(self.host, self.places.group, self._failpoint())
-            chosen = set(names) or set(existing(self.places.group, self.host))
+            there = existing(self.places.group, self.host)
+            chosen = set(names) & there if names else set(there)
             told = Tellers(self.journal.append)
             if now:
                 deny_grace(chosen, self.host)
@@ -179,7 +185,7 @@ class App:
             if not existing(self.places.group, self.host):
                 self.keeper.stop()
                 self.places.sweep()
-            return left
+            return chosen - set(left), left
 
     def execute(self, name: str, command: tuple[str, ...]) -> int:
         """Run a command inside a running container; returns its exit code."""
@@ -187,7 +193,8 @@ class App:
         group = self.places.group_of(name)
         subject = subject_of(name, group, self.host)
         if not subject.pid:
-            raise StepFailed(f"container {name} is not running")
+            known = name in existing(self.places.group, self.host)
+            raise StepFailed(f"container {name} is not running" if known else f"there is no container {name}")
         if frozen_by(self.host, group):
             raise StepFailed(f"container {name} is frozen: a command in it would be, too")
         return exec_inside(self.host.facts, self.places, name, group, subject.pid, command)
@@ -255,6 +262,11 @@ class App:
             " what the old one was just writing may be missing from the logs"
         )
         return Event(self.host.clock.wall_ms(), "", "KeeperReplaced", message, level="warning")
+
+    def _stopped(self) -> Event:
+        left = len(existing(self.places.group, self.host))
+        message = f"{left} container{'s' * (left != 1)} left running; `masu down --all` removes them"
+        return Event(self.host.clock.wall_ms(), "", "Stopped", message if left else "nothing is left")
 
     def _ready(self, source: str, told: EventLog) -> None:
         service.notify(f"READY=1\nMAINPID={os.getpid()}")

@@ -8,7 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from controller.errors import MasuError, Problem, SpecInvalid
 from controller.settings import Settings, testing
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from controller.app import App
     from controller.report.preview import Preview
 
+SOURCE = "a directory of spec files (*.yaml, *.yml, also in directories below), or one file"
 DONE, FAILED, CHANGES, INVALID, REFUSED = 0, 1, 2, 3, 4
 
 EPILOG = """\
@@ -49,8 +50,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
+class _Parser(argparse.ArgumentParser):
+    """argparse ends with 2 when it does not understand, which here means that changes are pending."""
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(FAILED, f"{self.prog}: {message}\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="masu",
         description="Turns YAML files into running Linux containers and keeps them exactly as written.",
         epilog=EPILOG,
@@ -82,21 +91,21 @@ def _add_converging(verbs: Any) -> None:
     run = _verb(
         verbs, "run", _run, "converge and keep converged; SIGTERM stops it and leaves containers running"
     )
-    run.add_argument("source", metavar="SOURCE", help="a directory of spec files, or one file")
+    run.add_argument("source", metavar="SOURCE", help=SOURCE)
     run.add_argument(
         "--resync", default="30s", metavar="DURATION", help="look at everything this often (default: 30s)"
     )
     plan = _verb(verbs, "plan", _plan, "say what would change, and change nothing (exit 2: changes pending)")
-    plan.add_argument("source", metavar="SOURCE")
+    plan.add_argument("source", metavar="SOURCE", help=SOURCE)
     plan.add_argument("-o", "--output", choices=("text", "json"), default="text")
     apply = _verb(verbs, "apply", _apply, "converge once")
-    apply.add_argument("source", metavar="SOURCE")
+    apply.add_argument("source", metavar="SOURCE", help=SOURCE)
     apply.add_argument("--wait", default="30s", metavar="DURATION", help="how long to try (default 30s)")
     for verb in (run, plan, apply):
         verb.add_argument(
             "--allow-removals",
             action="store_true",
-            help="remove even more than half of all containers at once",
+            help="remove even more than three and more than half of all containers at once",
         )
     down = _verb(verbs, "down", _down, "remove containers of this instance with every trace")
     down.add_argument("names", nargs="*", metavar="NAME")
@@ -113,7 +122,10 @@ def _add_looking(verbs: Any) -> None:
     status.add_argument("-o", "--output", choices=("text", "wide", "json"), default="text")
     events = _verb(verbs, "events", _events, "what masu did and saw")
     events.add_argument("name", nargs="?", default="", metavar="NAME")
-    events.add_argument("-f", "--follow", action="store_true")
+    events.add_argument("-f", "--follow", action="store_true", help="and what comes")
+    events.add_argument(
+        "-n", "--tail", type=int, default=-1, metavar="EVENTS", help="of the past only so many"
+    )
     events.add_argument("-o", "--output", choices=("text", "json"), default="text")
     logs = _verb(verbs, "logs", _logs, "what a container wrote to its standard output and error")
     logs.add_argument("name", metavar="NAME")
@@ -228,12 +240,19 @@ def _down(arguments: argparse.Namespace) -> int:
         print("masu down: name the containers to remove, or say --all", file=sys.stderr)
         return REFUSED
     names = () if arguments.all else tuple(_name(each) for each in arguments.names)
-    left = _app(arguments, runtime=False).down(
-        names, _duration_s(arguments.wait, "--wait"), now=arguments.now
-    )
+    app, wait_s = _app(arguments, runtime=False), _duration_s(arguments.wait, "--wait")
+    removed, left = app.down(names, wait_s, now=arguments.now)
+    absent = set(names) - removed - set(left)
+    for name in sorted(absent):
+        print(f"masu: {_nobody(name, arguments)}", file=sys.stderr)
     for name, conditions in sorted(left.items()):
         print(f"masu: {name}: " + "; ".join(each.message for each in conditions), file=sys.stderr)
-    return FAILED if left else DONE
+    print("removed " + (", ".join(sorted(removed)) or "nothing"))
+    return FAILED if left or absent else DONE
+
+
+def _nobody(name: str, arguments: argparse.Namespace) -> str:
+    return f"there is no container {name} in instance {arguments.instance}"
 
 
 def _status(arguments: argparse.Namespace) -> int:
@@ -242,9 +261,7 @@ def _status(arguments: argparse.Namespace) -> int:
     gc.disable()  # it ends soon: what is garbage may stay
     desired, found = _app(arguments, runtime=False).status(arguments.name and _name(arguments.name))
     if arguments.name and not found:
-        print(
-            f"masu: there is no container {arguments.name} in instance {arguments.instance}", file=sys.stderr
-        )
+        print(f"masu: {_nobody(arguments.name, arguments)}", file=sys.stderr)
         return FAILED
     if arguments.output == "json":
         print(json.dumps(text.status_json(arguments.instance, desired, found), indent=2, ensure_ascii=False))
@@ -260,7 +277,7 @@ def _events(arguments: argparse.Namespace) -> int:
     from controller.report import text  # noqa: PLC0415
 
     journal = Journal(Places(_settings(arguments).instance).events)
-    for event in journal.read(follow=arguments.follow):
+    for event in journal.read(tail=arguments.tail, follow=arguments.follow):
         if arguments.name in {"", event.container}:
             line = event.to_line().rstrip() if arguments.output == "json" else text.event_text(event)
             print(line, flush=arguments.follow)

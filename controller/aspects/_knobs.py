@@ -107,7 +107,8 @@ def _danger(knob: Knob, live: Live) -> str:
     limit, use = _amount(knob.accepted), _amount(used) if used else None
     if knob.forced or limit is None or use is None or use <= limit:
         return ""
-    return f"{knob.key}: {int(use)} bytes are in use, more than the new limit of {int(limit)}"
+    over = f"{knob.key}: {int(use)} bytes are in use, more than the new limit of {int(limit)}"
+    return f"{over}; write force: true if this is meant"
 
 
 class KnobAspect:

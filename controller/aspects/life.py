@@ -44,6 +44,7 @@ Longer where the restart policy depends on it: an init that the keeper did not s
 the host's pid 1, in its own time.
 """
 LOOK_AGAIN_MS = 5
+PATHS_LOOK_MS = 1000
 PARTNER_LOOK_MS = 500
 SIGKILL = 9
 
@@ -81,6 +82,7 @@ class Seen:
     layer: str | None
     absent_partners: tuple[str, ...]
     launching: bool = False
+    absent_paths: tuple[str, ...] = ()
 
     @property
     def leftovers(self) -> bool:
@@ -124,7 +126,8 @@ class Life:
     def observe(self, subject: Subject, host: Host, desired: Wanted | None) -> Seen:
         """Read-only. Of a container that runs as recorded, nothing more needs to be known."""
         if subject.pid:
-            return Seen(True, 0, True, True, True, None, 0, host.layers.state(subject.name), ())
+            layer, lacks = host.layers.state(subject.name), _lacks(subject, host, desired)
+            return Seen(True, 0, True, True, True, None, 0, layer, (), absent_paths=lacks)
         known = host.runtime.state(subject.name, subject.group)
         return Seen(
             alive=False,
@@ -161,6 +164,13 @@ class Life:
         return steps
 
 
+def _lacks(subject: Subject, host: Host, desired: Wanted | None) -> tuple[str, ...]:
+    """Read-only. What a new start would fail for, asked only when one is due."""
+    if desired is None or subject.record is None or subject.record.digest == desired.frame.digest:
+        return ()
+    return host.runtime.absent(desired.frame.config, desired.frame.root)
+
+
 def _oom_kills(host: Host, group: str) -> int:
     """cgroup v2: memory.events; v1: memory.oom_control (kernel 4.13)."""
     file = "memory.events" if host.facts.version("memory") == 2 else "memory.oom_control"
@@ -183,7 +193,10 @@ def _while_alive(subject: Subject, desired: Wanted, seen: Seen, record: Record) 
         yield from _stopping(subject, record, record.intent, Effect.NONE)
         return
     why, means = _reason_to_stop(desired, record)
-    if why:
+    if why and desired.state != "stopped" and seen.absent_paths:
+        message = f"not on this host: {', '.join(seen.absent_paths)}; what runs is kept until it is"
+        yield Await(subject.name, "LaunchWouldFail", message, subject.now_ms + PATHS_LOOK_MS)
+    elif why:
         yield from _stopping(subject, replace(record, stop=desired.stop), why, means)
         if desired.state != "stopped":
             yield from _birth(subject, desired, seen, means)

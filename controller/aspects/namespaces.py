@@ -110,6 +110,8 @@ class Namespaces:
             return []
         if observed.loopback is False:
             return [RaiseLoopback(subject.name, subject.init)]
+        if subject.record.phase == "stopping":
+            return []
         for kind, value in desired.kinds.items():
             name = value.removeprefix(PARTNER)
             theirs = observed.partners.get(name, {}).get(PROC_NAMES.get(kind, kind))

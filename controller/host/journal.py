@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from itertools import islice
 from typing import TextIO
 
 from controller.host.text import open_for_writing
@@ -44,8 +45,15 @@ class Journal:
         if too_large:
             os.replace(self._path, self._path + ".1")
 
-    def read(self, *, follow: bool = False) -> Iterator[Event]:
-        """Oldest first, and with `follow` for ever what comes, across rotations; torn lines are passed over."""
+    def read(self, *, tail: int = -1, follow: bool = False) -> Iterator[Event]:
+        """Oldest first, the last `tail` of what there is (all when negative); torn lines are passed over.
+
+        With `follow` for ever what comes, too, across rotations.
+        """
+        past = 0 if tail < 0 else sum(1 for _ in self._read(follow=False)) - tail
+        yield from islice(self._read(follow=follow), max(0, past), None)
+
+    def _read(self, *, follow: bool) -> Iterator[Event]:
         with contextlib.suppress(FileNotFoundError), _open(self._path + ".1") as old:
             yield from _events(old)
         while True:

@@ -69,6 +69,10 @@ class OciRuntime:
             offsets=root.get("offsets", {}),
         )
 
+    def absent(self, config: Mapping[str, Any], root: Mapping[str, Any]) -> tuple[str, ...]:
+        sources = [each["source"] for each in config.get("mounts", ()) if each.get("type") == "bind"]
+        return tuple(path for path in (root["path"], *sources) if not os.path.exists(path))
+
     def launch(self, recipe: LaunchRecipe) -> Init | None:
         """None: not yet, ask `launched`. Raises LaunchFailed with the runtime's own message, KeeperGone."""
         make_directories(self.places.runtime)

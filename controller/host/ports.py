@@ -131,6 +131,10 @@ class Runtimes(Protocol):
         """How the runtime is to be called here for this container; changes nothing."""
         ...
 
+    def absent(self, config: Mapping[str, Any], root: Mapping[str, Any]) -> tuple[str, ...]:
+        """Paths of this host that a launch needs and that are not there: asked before what runs is stopped."""
+        ...
+
     def launch(self, recipe: LaunchRecipe) -> Init | None:
         """None: the runtime takes its time."""
         ...

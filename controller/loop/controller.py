@@ -26,6 +26,9 @@ from controller.reconcile.reconciler import Reconciler, Result
 from controller.report import narrate
 from controller.spec.accept import Parse, accept, freeze
 
+TOLD = frozenset({"Refused", "HostLacks", "NotAsDesired"})
+"""Conditions that no step tells of: said once, when they come."""
+
 
 @dataclass(slots=True)
 class Memory:
@@ -265,6 +268,10 @@ class Controller:
             conditions = (*conditions, *self._judge_fight(result.container, memory, repaired))
         if conditions != memory.conditions or result.converged != memory.converged:
             self._conditions.save(result.container, conditions)
+        told = {(each.type, each.reason) for each in memory.conditions}
+        for each in conditions:
+            if each.type in TOLD and (each.type, each.reason) not in told:
+                self._log.event(Event(at, result.container, each.reason, each.message, level="warning"))
         memory.conditions, memory.converged = conditions, result.converged
         memory.exit_code = result.exit_code
         memory.hopeless = (

@@ -19,12 +19,17 @@ def digest(value: Any) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """One `kind: Container` document; `spec` is the validated JSON under that key."""
+    """One `kind: Container` document; `spec` is the validated JSON under that key.
+
+    `line` and `column` of its name count from 1.
+    """
 
     name: str
     file: str
     labels: Mapping[str, str]
     spec: Mapping[str, Any]
+    line: int = 1
+    column: int = 1
 
     def section(self, path: str) -> Any:
         """The part of the spec at a dotted path, or None: what is not written is not owned."""
@@ -45,8 +50,15 @@ class Container:
         return digest(self.spec)
 
     def to_json(self) -> dict[str, Any]:
-        return {"name": self.name, "file": self.file, "labels": dict(self.labels), "spec": self.spec}
+        at = [self.line, self.column]
+        return {
+            "name": self.name,
+            "file": self.file,
+            "labels": dict(self.labels),
+            "spec": self.spec,
+            "at": at,
+        }
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Container:
-        return cls(value["name"], value["file"], value["labels"], value["spec"])
+        return cls(value["name"], value["file"], value["labels"], value["spec"], *value.get("at", ()))

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
+
+PLAIN = re.compile(r"[A-Za-z/][-A-Za-z0-9_./:+]*|[0-9]+(?:[a-zA-Z]+|\.[0-9]+[A-Za-z]+)")
+"""Text that YAML reads as text without quotes: words and paths, 64Mi, 1.5Gi, 200ms."""
 
 HEAD = """\
 # {kind}
@@ -17,17 +22,21 @@ Every field of `kind: {kind}`, printed by `masu schema {kind} -o markdown`. Only
 
 def markdown(kind: str, schema: Mapping[str, Any]) -> str:
     """Pure. One row per field, nested fields after their parent, examples at the end of the meaning."""
-    rows = "".join(_row(path, node, schema) for path, node in _fields("", schema, schema))
+    fields = _fields("", schema, schema)
+    rows = "".join(_row(path, node, schema, needed=needed) for path, node, needed in fields)
     return HEAD.format(kind=kind) + rows
 
 
 def _fields(
     path: str, node: Mapping[str, Any], root: Mapping[str, Any]
-) -> Iterator[tuple[str, Mapping[str, Any]]]:
+) -> Iterator[tuple[str, Mapping[str, Any], bool]]:
+    """Path, schema, and whether the field must be there wherever its parent is."""
     for each in (node, *_branches(node, root)):
+        needed = _resolved(each, root).get("required", ())
         for name, below in _resolved(each, root).get("properties", {}).items():
             here = f"{path}.{name}" if path else name
-            yield here, {**_resolved(below, root), **{k: v for k, v in below.items() if k != "$ref"}}
+            found = {**_resolved(below, root), **{k: v for k, v in below.items() if k != "$ref"}}
+            yield here, found, name in needed
             yield from _fields(here, _resolved(below, root), root)
         items = _resolved(each, root).get("items")
         if isinstance(items, Mapping):
@@ -49,11 +58,16 @@ def _resolved(node: Mapping[str, Any], root: Mapping[str, Any]) -> Mapping[str, 
     return found
 
 
-def _row(path: str, node: Mapping[str, Any], root: Mapping[str, Any]) -> str:
-    meaning = " ".join(str(node.get("description", "")).split())
-    examples = ", ".join(f"`{_yaml(each)}`" for each in node.get("examples", ()))
-    text = f"{meaning} Examples: {examples}." if examples else meaning
-    return f"| `{path}` | {_type(node, root)} | {text.replace('|', chr(92) + '|')} |\n"
+def _row(path: str, node: Mapping[str, Any], root: Mapping[str, Any], *, needed: bool) -> str:
+    parts = [" ".join(str(node.get("description", "")).split())]
+    if needed:
+        parts.append("**Required.**")
+    if "default" in node:
+        parts.append(f"Default: `{_yaml(node['default'])}`.")
+    if node.get("examples"):
+        parts.append("Examples: " + ", ".join(f"`{_yaml(each)}`" for each in node["examples"]) + ".")
+    text = " ".join(parts).replace("|", "\\|")
+    return f"| `{path}` | {_type(node, root)} | {text} |\n"
 
 
 def _type(node: Mapping[str, Any], root: Mapping[str, Any]) -> str:
@@ -70,4 +84,6 @@ def _yaml(value: Any) -> str:
         return "{" + ", ".join(f"{key}: {_yaml(each)}" for key, each in value.items()) + "}"
     if isinstance(value, list):
         return "[" + ", ".join(_yaml(each) for each in value) + "]"
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    if isinstance(value, str):
+        return value if PLAIN.fullmatch(value) else json.dumps(value, ensure_ascii=False)
+    return json.dumps(value)

@@ -24,6 +24,15 @@ MARKS = {
     Effect.NONE: (" ", "dim"),
 }
 
+TO_DO = {
+    Effect.NONE: "waiting",
+    Effect.LIVE: "to change live",
+    Effect.RESTART: "to restart",
+    Effect.RECREATE: "to make anew",
+    Effect.CREATE: "to create",
+    Effect.DELETE: "to delete",
+}
+
 
 def _paint(text: str, colour: str, *, colours: bool) -> str:
     return f"\x1b[{COLOURS[colour]}m{text}\x1b[0m" if colours else text
@@ -72,7 +81,7 @@ def _plan_summary(plans: Sequence[Plan]) -> str:
     if not plans:
         return "in sync: nothing to do"
     counts = {effect: sum(each.effect is effect for each in plans) for effect in Effect}
-    return "plan: " + ", ".join(f"{count} to {effect.value}" for effect, count in counts.items() if count)
+    return "plan: " + ", ".join(f"{count} {TO_DO[effect]}" for effect, count in counts.items() if count)
 
 
 def status_json(instance: str, desired: DesiredSet, found: Iterable[ContainerStatus]) -> dict[str, Any]:

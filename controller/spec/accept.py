@@ -26,14 +26,14 @@ def accept(before: DesiredSet, found: Snapshot, parse: Parse) -> DesiredSet:
     if not states:
         reason = "the source holds no spec file; nothing is removed without `masu down`"
         return replace(before, unreadable=found.unreadable, frozen=reason)
-    return DesiredSet(found.revision, _settle_duplicates(before, states), found.unreadable)
+    settled = _settle_partners(before, _settle_duplicates(before, states))
+    return DesiredSet(found.revision, settled, found.unreadable)
 
 
 def across(desired: DesiredSet) -> list[Problem]:
     """Pure. Problems that only show when all files are seen together."""
-    homes = {each.name: path for path, state in desired.files.items() for each in state.containers}
     missing = missing_partners(desired.containers)
-    return [Problem(homes[name], 1, 1, "spec.namespaces", f'"{name}" {why}') for name, why in missing.items()]
+    return [_dangling(desired.containers[name], why) for name, why in missing.items()]
 
 
 def freeze(before: DesiredSet, reason: str) -> DesiredSet:
@@ -76,6 +76,31 @@ def _settle_duplicates(before: DesiredSet, found: Mapping[str, FileState]) -> di
     return settled
 
 
+def _settle_partners(before: DesiredSet, found: Mapping[str, FileState]) -> dict[str, FileState]:
+    """Whoever shares with nobody is rejected, and keeps its last version; one that had none is not made."""
+    containers = {each.name: each for state in found.values() for each in state.containers}
+    missing = missing_partners(containers)
+    settled = dict(found)
+    for path, state in found.items() if missing else ():
+        dangling = [each for each in state.containers if each.name in missing]
+        if dangling:
+            known = {each.name: each for each in before.files.get(path, FileState("", ())).containers}
+            kept = [known.get(each.name) if each in dangling else each for each in state.containers]
+            problems = tuple(_dangling(each, missing[each.name]) for each in dangling)
+            rejected = (*state.rejected, *problems)
+            # The digest is spoiled so that the file is looked at again when the other one comes.
+            settled[path] = FileState("", tuple(each for each in kept if each), rejected)
+    return settled
+
+
+def _dangling(container: Container, why: str) -> Problem:
+    return _problem(container, "spec.namespaces", f'"{container.name}" {why}')
+
+
+def _problem(container: Container, path: str, message: str) -> Problem:
+    return Problem(container.file, container.line, container.column, path, message)
+
+
 def _owners(before: DesiredSet, found: Mapping[str, FileState]) -> dict[str, str]:
     """Name → the file that may define it: the one that did before, else the first by path."""
     definers: dict[str, list[str]] = {}
@@ -92,7 +117,7 @@ def _reject(
     before: DesiredSet, path: str, state: FileState, taken: list[Container], owners: Mapping[str, str]
 ) -> FileState:
     problems = tuple(
-        Problem(path, 1, 1, "metadata.name", f'"{each.name}" is already defined in {owners[each.name]}')
+        _problem(each, "metadata.name", f'"{each.name}" is already defined in {owners[each.name]}')
         for each in taken
     )
     known = before.files.get(path)

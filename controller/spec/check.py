@@ -127,7 +127,7 @@ def missing_partners(containers: Mapping[str, Container]) -> dict[str, str]:
     for name, wanted in containers.items():
         for partner in _partner_names(wanted):
             if partner not in containers:
-                found[name] = f'shares a namespace with "{partner}", which no file defines'
+                found[name] = f'shares a namespace with "{partner}", which no valid file defines'
             elif name in _all_partners(partner, containers):
                 found[name] = f'shares a namespace with "{partner}", which shares with it in turn'
     return found

@@ -26,5 +26,6 @@ def parse(text: bytes, file: str) -> tuple[Container, ...]:
 
 
 def _container(each: document.Document) -> Container:
-    metadata = each.value["metadata"]
-    return Container(metadata["name"], each.file, metadata.get("labels", {}), each.value["spec"])
+    metadata, at = each.value["metadata"], each.problem(("metadata", "name"), "")
+    labels = metadata.get("labels", {})
+    return Container(metadata["name"], each.file, labels, each.value["spec"], at.line, at.column)

@@ -36,15 +36,15 @@ def container(name: str = "web", **spec: Any) -> dict[str, Any]:
     return {"apiVersion": "masu/v1", "kind": "Container", "metadata": {"name": name}, "spec": defaults}
 
 
-def until(condition: Callable[[], Any], what: str, wait_s: float = WAIT_S) -> Any:
-    """The first true value of `condition`; fails with `what` after `wait_s` seconds."""
+def until(condition: Callable[[], Any], what: str | Callable[[], str], wait_s: float = WAIT_S) -> Any:
+    """The first true value of `condition`; fails with `what`, then asked, after `wait_s` seconds."""
     deadline = time.monotonic() + wait_s
     while True:
         found = condition()
         if found:
             return found
         if time.monotonic() > deadline:
-            raise AssertionError(f"not within {wait_s} s: {what}")
+            raise AssertionError(f"not within {wait_s} s: {what if isinstance(what, str) else what()}")
         time.sleep(0.005)
 
 

@@ -68,7 +68,7 @@ def test_absent_partner_is_a_spec_error(masu: Masu) -> None:
     masu.write(container(namespaces={"net": "container:nobody"}))
     done = masu.run("validate", str(masu.source))
     assert done.returncode == 3
-    assert '"nobody", which no file defines' in done.stdout
+    assert '"nobody", which no valid file defines' in done.stdout
 
 
 def test_rootfs_missing_and_args_not_found(masu: Masu) -> None:
@@ -283,3 +283,59 @@ def test_resync_after_sighup_and_a_changed_symlink(masu: Masu, tmp_path: Path) -
     until(lambda: pids.read_text() == "11\n", "the swap is followed")
     assert masu.pid() == pid
     assert tmp_path.exists()
+
+
+def test_an_edit_that_cannot_start_stops_nobody(masu: Masu, tmp_path: Path) -> None:
+    """A mount's source that is not there is seen before what runs is stopped, and waited for."""
+    masu.write(container())
+    masu.start()
+    pid = masu.running()
+    source = tmp_path / "later"
+    masu.write(container(mounts=[{"source": str(source), "target": "/mnt"}]))
+    said = until(lambda: [c for c in masu.status()["conditions"] if c["reason"] == "LaunchWouldFail"], "told")
+    assert str(source) in said[0]["message"]
+    assert masu.pid() == pid
+    source.mkdir(mode=0o755)
+    masu.restarted(pid)
+    until(lambda: masu.status()["converged"], "done")
+
+
+def test_a_partner_that_no_file_defines_stops_nobody(masu: Masu) -> None:
+    """A typo in a partner's name is a bad file like any other, and so is one whose partner's file was deleted."""
+    masu.write(container("site"), file="site.yaml")
+    masu.write(container("probe", namespaces={"net": "container:site"}), file="probe.yaml")
+    masu.start()
+    site, probe = masu.running("site"), masu.running("probe")
+    masu.write(container("probe", namespaces={"net": "container:sit"}), file="probe.yaml")
+    until(lambda: "probe.yaml:4:" in masu.run("status").stdout, "rejected with its line")
+    assert (masu.pid("site"), masu.pid("probe")) == (site, probe)
+    masu.write(container("probe", namespaces={"net": "container:site"}), file="probe.yaml")
+    until(lambda: "rejected" not in masu.run("status").stdout, "mended")
+    (masu.source / "site.yaml").unlink()
+    until(lambda: "no valid file defines" in masu.run("status").stdout, "told")
+    assert masu.pid("probe") == probe
+
+
+def test_words_that_are_not_understood_are_no_pending_changes(masu: Masu) -> None:
+    for words in ((), ("plna",), ("plan",), ("plan", "--foo", "x")):
+        assert masu.run(*words).returncode == 1
+
+
+def test_down_says_what_it_did(masu: Masu) -> None:
+    masu.write(container())
+    assert masu.apply().returncode == 0
+    done = masu.run("down", "web", "nope")
+    assert done.returncode == 1
+    assert "removed web" in done.stdout
+    assert "there is no container nope" in done.stderr
+
+
+def test_a_guarded_change_is_told_once(masu: Masu) -> None:
+    masu.write(container(limits={"memory": {"max": "64Mi"}}))
+    masu.start("--resync", "200ms")
+    masu.running()
+    masu.write(container(limits={"memory": {"max": "40Ki"}}))
+    until(lambda: "GuardRefused" in masu.log(), "told in the log")
+    time.sleep(1)
+    assert [each["type"] for each in masu.events()].count("GuardRefused") == 1
+    assert "force: true" in masu.log()

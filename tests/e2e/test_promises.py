@@ -236,7 +236,9 @@ def test_8_a_refused_write_is_shown_with_path_value_and_errno(masu: Masu) -> Non
 
 def test_8_a_limit_below_use_is_refused_unless_forced(masu: Masu) -> None:
     """A memory limit below use would kill: the author has to insist."""
-    eater = {"args": ["/bin/sh", "-c", "x=$(head -c 30000000 /dev/zero | tr '\\0' x); sleep 100000"]}
+    eater = {
+        "args": ["/bin/sh", "-c", "x=$(head -c 30000000 /dev/zero | tr '\\0' x); sleep 100000; :"]
+    }  # not the last command, or it would be exec'd
     masu.write(container(process=eater, limits={"memory": {"max": "256Mi"}}))
     masu.start()
     pid = masu.running()
@@ -247,7 +249,8 @@ def test_8_a_limit_below_use_is_refused_unless_forced(masu: Masu) -> None:
     until(lambda: int(current.read_text()) > 30_000_000, "it has eaten")
     masu.write(container(process=eater, limits={"memory": {"max": "8Mi"}}))
     refused = until(
-        lambda: [c for c in masu.status()["conditions"] if c["reason"] == "GuardRefused"], "guarded"
+        lambda: [c for c in masu.status()["conditions"] if c["reason"] == "GuardRefused"],
+        lambda: f"guarded; {current.read_text()} {masu.run('status', 'web').stdout} {masu.log()}",
     )
     assert "in use" in refused[0]["message"]
     assert memory_max(masu).read_text().strip() == str(256 << 20)

@@ -106,9 +106,10 @@ def test_partners_must_exist_and_not_share_in_a_circle() -> None:
         by_name = {each.name: each for each in containers}
         found = snapshot({each.file: each.name for each in containers})
         accepted = accept(DesiredSet(), found, lambda text, _: (by_name[text.decode()],))
-        return [problem.message for problem in across(accepted)]
+        assert not across(accepted), "what is rejected is not desired"
+        return [problem.message for problem in accepted.rejected]
 
-    assert "which no file defines" in problems(one("a", "b"))[0]
+    assert "which no valid file defines" in problems(one("a", "b"))[0]
     assert "in turn" in problems(one("a", "b"), one("b", "a"))[0]
 
 
