@@ -13,6 +13,9 @@ from dataclasses import dataclass, replace
 from controller.errors import StepFailed
 
 POLL_S = 0.05
+BLOCK = 1 << 20
+MARGIN = 1000
+"""Lines that are read before the ones asked for, where the first parts of those may be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +40,7 @@ def lines(directory: str, name: str, *, tail: int, follow: bool) -> Iterator[Log
     current = f"{directory}/{name}/current.log"
     if not os.path.isdir(os.path.dirname(current)):
         raise StepFailed(f"there is no log of {name}: no container of this name has been started")
-    history = list(_joined(line for path in _files(current) for line in _read(path)))
+    history = list(_joined(_read_all(current) if tail < 0 else _read_end(current, tail + MARGIN)))
     yield from history if tail < 0 else history[len(history) - min(tail, len(history)) :]
     if follow:
         yield from _follow(current, {line.stream for line in history if not line.ends})
@@ -68,6 +71,38 @@ def _files(current: str) -> list[str]:
         key=lambda each: -int(each.rsplit(".", 1)[1]),
     )
     return [*(f"{directory}/{each}" for each in rotated), current]
+
+
+def _read_all(current: str) -> Iterator[LogLine]:
+    return (line for path in _files(current) for line in _read(path))
+
+
+def _read_end(current: str, count: int) -> Iterator[LogLine]:
+    """The last `count` lines or more, read from the end on; parts of lines do not count."""
+    text, complete = b"", False
+    for path in reversed(_files(current)):
+        for block in _backwards(path):
+            text = block + text
+            if text.count(b" F ") > count and sum(b" F " in line[:45] for line in text.split(b"\n")) > count:
+                complete = True
+                break
+        if complete:
+            text = text.partition(b"\n")[2]  # the first line may be torn
+            break
+    return (_parse(f"{line}\n") for line in text.decode(errors="replace").split("\n") if line)
+
+
+def _backwards(path: str) -> Iterator[bytes]:
+    try:
+        with open(path, "rb") as file:
+            end = file.seek(0, os.SEEK_END)
+            while end > 0:
+                begin = max(0, end - BLOCK)
+                file.seek(begin)
+                yield file.read(end - begin)
+                end = begin
+    except FileNotFoundError:
+        return
 
 
 def _read(path: str) -> Iterator[LogLine]:

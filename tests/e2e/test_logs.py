@@ -87,8 +87,8 @@ def test_streams_long_lines_tail_follow_and_timestamps(masu: Masu) -> None:
 
 
 def test_rotation_by_size(masu: Masu) -> None:
-    """Thirty MiB and more are written; what is kept is bounded."""
-    script = "head -c 60000000 /dev/zero | tr '\\0' '\\n'; echo end; exec sleep 100000"
+    """Hundreds of MiB are written in the shortest lines there are; what is kept is bounded."""
+    script = "head -c 10000000 /dev/zero | tr '\\0' '\\n'; echo end; exec sleep 100000"
     masu.write(container(process={"args": ["/bin/sh", "-c", script]}))
     assert masu.apply().returncode == 0
     directory = Path(f"/var/lib/masu/{masu.instance}/logs/web")

@@ -92,3 +92,23 @@ def test_long_lines_are_cut_and_joined(keeper: Any, tmp_path: Path, pipe: tuple[
     stream.drain()
     assert _shown(tmp_path) == ["x" * size + "\n", "next\n"]
     book.close()
+
+
+def test_the_last_lines_are_the_last_of_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read from the end, in blocks that cut lines anywhere, across rotated files."""
+    monkeypatch.setattr(logs, "BLOCK", 100)
+    monkeypatch.setattr(logs, "MARGIN", 3)
+    directory = tmp_path / "web"
+    directory.mkdir()
+    for name, numbers in (
+        ("current.log.2", range(40)),
+        ("current.log.1", range(40, 60)),
+        ("current.log", range(60, 75)),
+    ):
+        (directory / name).write_text(
+            "".join(f"2026-01-02T03:04:05.{number:09}Z stdout F übung {number} F \n" for number in numbers)
+        )
+    whole = _shown(tmp_path)
+    assert len(whole) == 75
+    for tail in (0, 1, 2, 14, 15, 16, 35, 74, 75, 76, 1000):
+        assert _shown(tmp_path, tail) == whole[len(whole) - min(tail, 75) :], tail

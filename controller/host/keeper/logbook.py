@@ -28,14 +28,22 @@ class Logbook:
     def write(self, stream: bytes, lines: list[tuple[bytes, bytes]]) -> None:
         """`lines`: (b"F" or b"P", text)."""
         head = _stamp() + b" " + stream + b" "
-        text = b"".join([head + tag + b" " + line + b"\n" for tag, line in lines])
+        self._put(head, b"".join([head + tag + b" " + line + b"\n" for tag, line in lines]), len(lines))
+
+    def write_whole(self, stream: bytes, text: bytes) -> None:
+        """Whole lines, none of them too long, without the last newline: a flood of short ones costs little."""
+        head = _stamp() + b" " + stream + b" "
+        between = b"\n" + head + b"F "
+        self._put(head, between[1:] + text.replace(b"\n", between) + b"\n", text.count(b"\n") + 1)
+
+    def _put(self, head: bytes, text: bytes, count: int) -> None:
         if self._lost:
             notice = f"masu: {self._lost} lines were lost: no space was left for the log".encode()
             text = head + b"F " + notice + b"\n" + text
         if self._append(text):
             self._lost = 0
         else:
-            self._lost += len(lines)
+            self._lost += count
         if self._size > self._max_bytes:
             self._rotate()
 
@@ -145,17 +153,33 @@ class Stream:
         self._rest, self._begun = b"", False
 
     def _take(self, data: bytes) -> None:
-        *whole, rest = (self._rest + data).split(b"\n")
-        if whole or not self._rest:
+        whole, newline, rest = (self._rest + data).rpartition(b"\n")
+        if newline or not self._rest:
             self._since = time.monotonic()
-        lines = []
-        for line in whole:
-            parts, last = _cut(line)
-            lines += [*parts, (b"F", last)]
+        if newline and _is_short(whole):
+            self._book.write_whole(self._name, whole)
+        elif newline:
+            self._book.write(self._name, [each for line in whole.split(b"\n") for each in _parted(line)])
         parts, self._rest = _cut(rest)
-        self._begun = bool(parts) or (self._begun and not whole)
-        if lines or parts:
-            self._book.write(self._name, lines + parts)
+        self._begun = bool(parts) or (self._begun and not newline)
+        if parts:
+            self._book.write(self._name, parts)
+
+
+def _is_short(text: bytes) -> bool:
+    """Whether no line in it has more than a part: looked at in strides, not line by line."""
+    at = 0
+    while len(text) - at > PART:
+        newline = text.rfind(b"\n", at, at + PART + 1)
+        if newline < 0:
+            return False
+        at = newline + 1
+    return True
+
+
+def _parted(line: bytes) -> list[tuple[bytes, bytes]]:
+    parts, last = _cut(line)
+    return [*parts, (b"F", last)]
 
 
 def _cut(line: bytes) -> tuple[list[tuple[bytes, bytes]], bytes]:
