@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from controller.aspects._base import Birth
-from controller.model.container import digest
 from controller.model.frame import Frame
+from controller.model.resource import digest
 from controller.steps._base import Effect
 
 MASKED_PATHS = (

@@ -46,8 +46,8 @@ class NamespaceInside:
     Other failures of the kernel, and no answer within five seconds, are StepFailed in both.
     """
 
-    def __init__(self) -> None:
-        self._visits = Visits(PATIENCE_S)
+    def __init__(self, visits: Visits) -> None:
+        self._visits = visits
 
     def hostname(self, pid: int) -> str | None:
         def work(trip: Trip) -> str:

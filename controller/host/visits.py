@@ -75,6 +75,16 @@ class Trip:
         finally:
             os.close(descriptor)
 
+    def enter_kept(self, descriptor: int, kind: int) -> None:
+        """Enter a namespace that is open; OSError EINVAL when it is of another kind."""
+        syscalls.setns(descriptor, kind)
+        self._entered |= kind
+
+    def leave_for_new(self, kind: int) -> None:
+        """Make a namespace of this kind, and be in it."""
+        syscalls.unshare(kind)
+        self._entered |= kind
+
     def abroad(self, kind: int) -> bool:
         """Whether the thread is now in another namespace of this kind than masu's own.
 

@@ -15,9 +15,9 @@ from controller.errors import GuardRefused, MasuError, Problem, SourceUnreadable
 from controller.host.ports import Conditions, EventLog, Host, SourcePort, Store, Tracker
 from controller.loop.backoff import FIGHT_LOOK_S, Fight, after_repairs, retry_delay
 from controller.loop.queue import WorkQueue
-from controller.model.container import Container
 from controller.model.desired import DesiredSet
 from controller.model.event import Event
+from controller.model.resource import Resource
 from controller.model.status import Condition
 from controller.reconcile import guard
 from controller.reconcile.desired import Desired, desire
@@ -201,7 +201,7 @@ class Controller:
         for name in (*sorted(gone), *_in_order(changed, containers)):
             self.queue.add(name)
 
-    def _wish(self, container: Container) -> Desired | None:
+    def _wish(self, container: Resource) -> Desired | None:
         """None, and told, when masu itself is at fault: the others go on, and this one as it was."""
         try:
             return desire(container, self._host.facts)
@@ -309,7 +309,7 @@ class Controller:
             self._log.event(Event(at, "", "SourceBack", "the source is followed again"))
 
 
-def _in_order(changed: set[str], containers: Mapping[str, Container]) -> list[str]:
+def _in_order(changed: set[str], containers: Mapping[str, Resource]) -> list[str]:
     """Whoever is shared with comes before the sharers, so that they need not wait and look again."""
     sharers = {name for name in changed if "container:" in str(containers[name].section("namespaces"))}
     return [*sorted(changed - sharers), *sorted(sharers)]

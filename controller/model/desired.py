@@ -7,15 +7,15 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from controller.errors import Problem
-from controller.model.container import Container
+from controller.model.resource import CONTAINER, Resource
 
 
 @dataclass(frozen=True, slots=True)
 class FileState:
-    """One spec file: `containers` are of its last good version, `digest` is of the version last looked at."""
+    """One spec file: `resources` are of its last good version, `digest` is of the version last looked at."""
 
     digest: str
-    containers: tuple[Container, ...]
+    resources: tuple[Resource, ...]
     rejected: tuple[Problem, ...] = ()
 
 
@@ -29,8 +29,17 @@ class DesiredSet:
     frozen: str = ""
 
     @property
-    def containers(self) -> dict[str, Container]:
-        return {each.name: each for state in self.files.values() for each in state.containers}
+    def resources(self) -> dict[str, Resource]:
+        """By key."""
+        return {each.key: each for state in self.files.values() for each in state.resources}
+
+    @property
+    def containers(self) -> dict[str, Resource]:
+        return self.of_kind(CONTAINER)
+
+    def of_kind(self, kind: str) -> dict[str, Resource]:
+        """By name."""
+        return {each.name: each for each in self.resources.values() if each.kind == kind}
 
     @property
     def rejected(self) -> tuple[Problem, ...]:
@@ -56,11 +65,14 @@ class DesiredSet:
 def _file_json(state: FileState) -> dict[str, Any]:
     return {
         "digest": state.digest,
-        "containers": [each.to_json() for each in state.containers],
+        "resources": [each.to_json() for each in state.resources],
         "rejected": [asdict(each) for each in state.rejected],
     }
 
 
 def _file_state(value: Mapping[str, Any]) -> FileState:
-    containers = tuple(Container.from_json(each) for each in value["containers"])
-    return FileState(value["digest"], containers, tuple(Problem(**each) for each in value["rejected"]))
+    written = (
+        value["resources"] if "resources" in value else value["containers"]
+    )  # as the first version wrote it
+    resources = tuple(Resource.from_json(each) for each in written)
+    return FileState(value["digest"], resources, tuple(Problem(**each) for each in value["rejected"]))

@@ -1,4 +1,4 @@
-"""Amounts as people write them: bytes, cpus, durations and lists of cpus, to whole numbers and back. Pure.
+"""Amounts as people write them: bytes, rates, cpus, durations and lists, to whole numbers and back. Pure.
 
 Nothing is guessed: text with two possible meanings ("256Mb") is a ValueError that names both.
 Source for bytes and cpus: Kubernetes, apimachinery/pkg/api/resource/quantity.go.
@@ -32,9 +32,14 @@ BYTES = {
 MILLISECONDS = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1000, "ms": 1}
 """Unit → milliseconds, largest first."""
 
+BITS = {"Tbit": 10**12, "Gbit": 10**9, "Mbit": 10**6, "kbit": 1000, "bit": 1}
+"""Unit → bits per second, largest first."""
+
 LONGEST_TEXT = 40
 MOST_BYTES = (1 << 63) - 1
 MOST_CPUS = 100_000
+LEAST_BITS, MOST_BITS = 8_000, 10**12
+"""The traffic shapers of the kernel count in bytes; less than a packet a second is no rate."""
 MOST_MS = 36_500 * MILLISECONDS["d"]
 MOST_CPU_NUMBER = 8191
 """CONFIG_NR_CPUS is at most 8192."""
@@ -43,6 +48,8 @@ LONGEST_LIST = 4096
 _NUMBER = r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)"
 _BYTES = re.compile(rf"({_NUMBER})(?:({'|'.join(BYTES)})|[eE]([-+]?[0-9]{{1,2}}))?")
 _BYTES_MEANT = re.compile(rf"({_NUMBER}) *(k|m|g|t|p|e)(i?)(?:b|bytes?)?", re.IGNORECASE)
+_RATE = re.compile(rf"({_NUMBER})(?:({'|'.join(BITS)})|({'|'.join(BYTES)})?/s)")
+_RATE_MEANT = re.compile(rf"({_NUMBER}) *([kmgt])(?:b|bit|bits|ib)?(?:ps|/s)?", re.IGNORECASE)
 _CPU = re.compile(rf"({_NUMBER})(m?)")
 _DURATION = re.compile("".join(rf"(?:({_NUMBER}){unit})?" for unit in MILLISECONDS))
 _CPU_RANGE = re.compile(r"([0-9]{1,4})(?:-([0-9]{1,4}))?")
@@ -70,6 +77,28 @@ def format_bytes(amount: int) -> str:
     """The shortest exact form without a fraction: 268435456 → "256Mi", 256000000 → "256M", 1001 → "1001"."""
     forms = [f"{amount // size}{suffix}" for suffix, size in BYTES.items() if amount and amount % size == 0]
     return min([*forms, str(amount)], key=len)
+
+
+def parse_rate(text: str) -> int:
+    """Bits per second of "100Mbit", "1.5Gbit" or "20Mi/s", which is bytes. Raises ValueError.
+
+    Units of bits are powers of 1000, as tc(8) has them.
+    """
+    found = _fits(_RATE, text)
+    if not found:
+        raise ValueError(f"{quote(text)} is not a rate: {_rate_meant(text)}")
+    number, bits, size = found.groups()
+    amount = Fraction(number) * (BITS[bits] if bits else 8 * BYTES.get(size, 1))
+    if amount < LEAST_BITS:
+        raise ValueError(f"{quote(text)} is too little: at least {LEAST_BITS // 1000}kbit")
+    if amount > MOST_BITS:
+        raise ValueError(f"{quote(text)} is too much: at most {MOST_BITS // 10**12}Tbit")
+    return int(amount)
+
+
+def format_rate(bits: int) -> str:
+    """100000000 → "100Mbit"."""
+    return next(f"{bits // size}{unit}" for unit, size in BITS.items() if bits % size == 0 and bits >= size)
 
 
 def parse_cpu(value: str | float) -> int:
@@ -158,6 +187,14 @@ def _bytes_meant(text: str) -> str:
     two = f"{number}{letter.upper()}i"
     one = f"{number}{'k' if letter in 'kK' else letter.upper()}"
     return f"use {two}" if binary else f"use {one} or {two}"
+
+
+def _rate_meant(text: str) -> str:
+    found = _fits(_RATE_MEANT, text.strip())
+    if not found:
+        return "use for example 100Mbit (bits) or 20Mi/s (bytes)"
+    number, letter = found.groups()
+    return f"use {number}{'k' if letter in 'kK' else letter.upper()}bit, or {number}{letter.upper()}i/s for bytes"
 
 
 def _duration_meant(text: str) -> str:

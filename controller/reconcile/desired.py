@@ -9,9 +9,9 @@ from typing import Any
 from controller.aspects import ASPECTS
 from controller.aspects._bundle import compose
 from controller.errors import HostLacks
-from controller.model.container import Container
 from controller.model.facts import Facts
 from controller.model.frame import Frame
+from controller.model.resource import Resource
 from controller.model.status import Condition
 
 LIFE = "life"
@@ -35,7 +35,7 @@ class Desired:
         return "mounts" in self.parts
 
 
-def desire(container: Container, facts: Facts) -> Desired:
+def desire(container: Resource, facts: Facts) -> Desired:
     """Pure. Parse every section; the parts of the birth are put together for `life`."""
     parts: dict[str, Any] = {}
     lacks: list[Condition] = []
@@ -59,7 +59,7 @@ def desire(container: Container, facts: Facts) -> Desired:
     return Desired(container.name, parts, frame, tuple(lacks))
 
 
-def _life(container: Container, frame: Frame, facts: Facts) -> Any:
+def _life(container: Resource, frame: Frame, facts: Facts) -> Any:
     life = next(aspect for aspect in ASPECTS if aspect.name == LIFE)
     section = {
         "state": container.section("state"),

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from controller.host.ports import Conditions, Host
-from controller.model.container import Container
 from controller.model.record import Record
+from controller.model.resource import Resource
 from controller.model.status import Condition, ContainerStatus
 from controller.reconcile.desired import desire
 from controller.reconcile.plan import Plan, plan, subject_of
 
 
 def status_of(
-    name: str, container: Container | None, group: str, host: Host, conditions: Conditions
+    name: str, container: Resource | None, group: str, host: Host, conditions: Conditions
 ) -> ContainerStatus:
     """Read-only."""
     if container is None:

@@ -24,7 +24,7 @@ def markdown(kind: str, schema: Mapping[str, Any]) -> str:
     """Pure. One row per field, nested fields after their parent, examples at the end of the meaning."""
     fields = _fields("", schema, schema)
     rows = "".join(_row(path, node, schema, needed=needed) for path, node, needed in fields)
-    return HEAD.format(kind=kind) + rows
+    return HEAD.format(kind=kind) + rows + "\n"
 
 
 def _fields(

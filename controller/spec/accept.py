@@ -9,12 +9,12 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 
 from controller.errors import Problem, SpecInvalid
-from controller.model.container import Container
 from controller.model.desired import DesiredSet, FileState
+from controller.model.resource import Resource
 from controller.model.snapshot import Snapshot, SourceFile
-from controller.spec.check import missing_partners
+from controller.spec.across import Misfit, misfits, users
 
-Parse = Callable[[bytes, str], tuple[Container, ...]]
+Parse = Callable[[bytes, str], tuple[Resource, ...]]
 
 
 def accept(before: DesiredSet, found: Snapshot, parse: Parse) -> DesiredSet:
@@ -26,14 +26,13 @@ def accept(before: DesiredSet, found: Snapshot, parse: Parse) -> DesiredSet:
     if not states:
         reason = "the source holds no spec file; nothing is removed without `masu down`"
         return replace(before, unreadable=found.unreadable, frozen=reason)
-    settled = _settle_partners(before, _settle_duplicates(before, states))
+    settled = _settle_misfits(before, _keep_used(before, _settle_duplicates(before, states)))
     return DesiredSet(found.revision, settled, found.unreadable)
 
 
 def across(desired: DesiredSet) -> list[Problem]:
     """Pure. Problems that only show when all files are seen together."""
-    missing = missing_partners(desired.containers)
-    return [_dangling(desired.containers[name], why) for name, why in missing.items()]
+    return [_misfit_problem(each) for each in misfits(desired.resources, {})]
 
 
 def freeze(before: DesiredSet, reason: str) -> DesiredSet:
@@ -52,17 +51,15 @@ def _read(known: FileState | None, file: SourceFile, parse: Parse) -> FileState:
     try:
         return FileState(file.digest, parse(file.text, file.path))
     except SpecInvalid as error:
-        return FileState(file.digest, known.containers if known else (), error.problems)
+        return FileState(file.digest, known.resources if known else (), error.problems)
 
 
 def _give_up(states: dict[str, FileState], leaving: Collection[str]) -> None:
     """A file that was renamed is seen under both names for a while: what the new one defines is no duplicate."""
-    staying = {
-        each.name for path, state in states.items() if path not in leaving for each in state.containers
-    }
+    staying = {each.key for path, state in states.items() if path not in leaving for each in state.resources}
     for path in leaving:
-        kept = tuple(each for each in states[path].containers if each.name not in staying)
-        if kept != states[path].containers:
+        kept = tuple(each for each in states[path].resources if each.key not in staying)
+        if kept != states[path].resources:
             states[path] = FileState("", kept)  # without its digest, so that it is read anew if it comes back
 
 
@@ -71,57 +68,77 @@ def _settle_duplicates(before: DesiredSet, found: Mapping[str, FileState]) -> di
     owners = _owners(before, found)
     settled: dict[str, FileState] = {}
     for path, state in found.items():
-        taken = [each for each in state.containers if owners[each.name] != path]
+        taken = [each for each in state.resources if owners[each.key] != path]
         settled[path] = _reject(before, path, state, taken, owners) if taken else state
     return settled
 
 
-def _settle_partners(before: DesiredSet, found: Mapping[str, FileState]) -> dict[str, FileState]:
-    """Whoever shares with nobody is rejected, and keeps its last version; one that had none is not made."""
-    containers = {each.name: each for state in found.values() for each in state.containers}
-    missing = missing_partners(containers)
-    settled = dict(found)
-    for path, state in found.items() if missing else ():
-        dangling = [each for each in state.containers if each.name in missing]
-        if dangling:
-            known = {each.name: each for each in before.files.get(path, FileState("", ())).containers}
-            kept = [known.get(each.name) if each in dangling else each for each in state.containers]
-            problems = tuple(_dangling(each, missing[each.name]) for each in dangling)
-            rejected = (*state.rejected, *problems)
-            # The digest is spoiled so that the file is looked at again when the other one comes.
-            settled[path] = FileState("", tuple(each for each in kept if each), rejected)
-    return settled
+def _keep_used(before: DesiredSet, found: Mapping[str, FileState]) -> dict[str, FileState]:
+    """What containers use is not taken away under them: its last version stays until nobody does."""
+    resources = {each.key: each for state in found.values() for each in state.resources}
+    kept = dict(found)
+    for path, state in before.files.items():
+        for each in state.resources:
+            used_by = users(each, resources.values()) if each.key not in resources else ()
+            if used_by:
+                why = f'"{each.name}" is still used by {used_by[0].title}: it is kept until nobody uses it'
+                now = kept.get(path, FileState("", ()))
+                problem = _problem(each, "metadata.name", why)
+                # Without its digest, so that the file is looked at again as long as this is so.
+                kept[path] = FileState("", (*now.resources, each), (*now.rejected, problem))
+    return kept
 
 
-def _dangling(container: Container, why: str) -> Problem:
-    return _problem(container, "spec.namespaces", f'"{container.name}" {why}')
+def _settle_misfits(before: DesiredSet, found: Mapping[str, FileState]) -> dict[str, FileState]:
+    """What does not fit the rest is rejected, and keeps its last version; one that had none is not made."""
+    earlier, settled, judged = before.resources, dict(found), set[str]()
+    while True:
+        now = {each.key: each for state in settled.values() for each in state.resources}
+        new = [each for each in misfits(now, earlier) if each.resource.key not in judged]
+        if not new:
+            return settled
+        judged.update(each.resource.key for each in new)
+        for path, state in list(settled.items()):
+            settled[path] = _without(state, new, earlier)
 
 
-def _problem(container: Container, path: str, message: str) -> Problem:
-    return Problem(container.file, container.line, container.column, path, message)
+def _without(state: FileState, found: Iterable[Misfit], earlier: Mapping[str, Resource]) -> FileState:
+    wrong = {each.resource.key: each for each in found if each.resource in state.resources}
+    if not wrong:
+        return state
+    kept = [earlier.get(each.key) if each.key in wrong else each for each in state.resources]
+    problems = tuple(_misfit_problem(each) for each in wrong.values())
+    # The digest is spoiled so that the file is looked at again when the others have changed.
+    return FileState("", tuple(each for each in kept if each), (*state.rejected, *problems))
+
+
+def _misfit_problem(each: Misfit) -> Problem:
+    return _problem(each.resource, each.path, f'"{each.resource.name}" {each.why}')
+
+
+def _problem(resource: Resource, path: str, message: str) -> Problem:
+    return Problem(resource.file, resource.line, resource.column, path, message)
 
 
 def _owners(before: DesiredSet, found: Mapping[str, FileState]) -> dict[str, str]:
-    """Name → the file that may define it: the one that did before, else the first by path."""
+    """Key → the file that may define it: the one that did before, else the first by path."""
     definers: dict[str, list[str]] = {}
     for path in sorted(found):
-        for each in found[path].containers:
-            definers.setdefault(each.name, []).append(path)
-    earlier = {each.name: path for path, state in before.files.items() for each in state.containers}
-    return {
-        name: earlier[name] if earlier.get(name) in paths else paths[0] for name, paths in definers.items()
-    }
+        for each in found[path].resources:
+            definers.setdefault(each.key, []).append(path)
+    earlier = {each.key: path for path, state in before.files.items() for each in state.resources}
+    return {key: earlier[key] if earlier.get(key) in paths else paths[0] for key, paths in definers.items()}
 
 
 def _reject(
-    before: DesiredSet, path: str, state: FileState, taken: list[Container], owners: Mapping[str, str]
+    before: DesiredSet, path: str, state: FileState, taken: list[Resource], owners: Mapping[str, str]
 ) -> FileState:
     problems = tuple(
-        _problem(each, "metadata.name", f'"{each.name}" is already defined in {owners[each.name]}')
+        _problem(each, "metadata.name", f'"{each.name}" is already defined in {owners[each.key]}')
         for each in taken
     )
     known = before.files.get(path)
-    names = {each.name for each in taken}
-    kept = tuple(each for each in known.containers if each.name not in names) if known else ()
+    keys = {each.key for each in taken}
+    kept = tuple(each for each in known.resources if each.key not in keys) if known else ()
     # The digest is spoiled so that the file is looked at again when the other one gives the name up.
     return FileState("", kept, (*state.rejected, *problems))

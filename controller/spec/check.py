@@ -1,4 +1,4 @@
-"""Rules that a schema cannot say: between the sections of one document, and between documents. Pure."""
+"""Rules that a schema cannot say, inside one document. Pure. Those between documents are in `across`."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from controller.errors import Problem
-from controller.model.container import Container
 from controller.model.names import plain_path
 from controller.model.quantity import parse_bytes, parse_duration
+from controller.model.resource import Resource
+from controller.spec import check_network
 
 if TYPE_CHECKING:  # `masu status` needs these rules, but no YAML
     from controller.spec.document import Document
@@ -28,8 +29,17 @@ IPC_SYSCTLS = frozenset(
 PARTNER = "container:"
 
 
-def container(document: Document, wanted: Container) -> tuple[Problem, ...]:
+def inside(document: Document, wanted: Resource) -> tuple[Problem, ...]:
     """Pure. Problems inside one document that already fits its schema."""
+    match wanted.kind:
+        case "Container":
+            return _container(document, wanted)
+        case "Network":
+            return tuple(check_network.network(document, wanted))
+    return ()
+
+
+def _container(document: Document, wanted: Resource) -> tuple[Problem, ...]:
     spaces = wanted.section("namespaces") or {}
     return (
         *_sysctls(document, wanted.section("sysctls") or {}, spaces),
@@ -38,6 +48,7 @@ def container(document: Document, wanted: Container) -> tuple[Problem, ...]:
         *_memory(document, wanted.section("limits.memory") or {}),
         *_partners(document, wanted.name, spaces),
         *_targets(document, wanted.section("mounts") or ()),
+        *check_network.interfaces(document, wanted, spaces),
     )
 
 
@@ -77,7 +88,7 @@ def _space_of(key: str) -> str | None:
     return "uts" if key == "kernel.domainname" else None
 
 
-def _hostname(document: Document, wanted: Container, spaces: Mapping[str, Any]) -> Iterator[Problem]:
+def _hostname(document: Document, wanted: Resource, spaces: Mapping[str, Any]) -> Iterator[Problem]:
     if wanted.section("hostname") is not None and spaces.get("uts", "private") != "private":
         yield document.problem(("spec", "hostname"), "a hostname needs a private uts namespace")
 
@@ -119,32 +130,3 @@ def _targets(document: Document, mounts: Iterable[Mapping[str, Any]]) -> Iterato
         if target == "/":
             yield document.problem(("spec", "mounts", index), "/ is the root file system: see spec.rootfs")
         seen.add(target)
-
-
-def missing_partners(containers: Mapping[str, Container]) -> dict[str, str]:
-    """Pure. Container → why it cannot be: it shares with one that is not there, or in a circle."""
-    found: dict[str, str] = {}
-    for name, wanted in containers.items():
-        for partner in _partner_names(wanted):
-            if partner not in containers:
-                found[name] = f'shares a namespace with "{partner}", which no valid file defines'
-            elif name in _all_partners(partner, containers):
-                found[name] = f'shares a namespace with "{partner}", which shares with it in turn'
-    return found
-
-
-def _all_partners(name: str, containers: Mapping[str, Container]) -> set[str]:
-    """Pure. Whose namespaces it shares, and whose they share."""
-    found, left = set[str](), [name]
-    while left:
-        wanted = containers.get(left.pop())
-        more = _partner_names(wanted) - found if wanted else set()
-        found |= more
-        left.extend(more)
-    return found
-
-
-def _partner_names(wanted: Container) -> set[str]:
-    spaces = wanted.section("namespaces") or {}
-    values = (value for value in spaces.values() if isinstance(value, str))
-    return {value.removeprefix(PARTNER) for value in values if value.startswith(PARTNER)}

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from controller.model import quantity
+from controller.model import addresses, quantity
 from controller.model.names import check_host_path, check_name, quote, suggest
 from controller.model.signals import NUMBERS, signal_number
 
@@ -109,4 +109,12 @@ FORMATS: Mapping[str, Callable[[Any], bool]] = {
     "masu-user": _scalar(_user),
     "masu-signal": _scalar(_signal),
     "masu-rlimit": _rlimit,
+    "masu-rate": _text_only(quantity.parse_rate),
+    "masu-subnet": _text_only(addresses.parse_subnet),
+    "masu-address": _text_only(addresses.parse_address),
+    "masu-interface": _text_only(addresses.parse_interface),
+    "masu-destination": _text_only(addresses.parse_destination),
+    "masu-mac": _text_only(addresses.parse_mac),
+    "masu-published": _text_only(addresses.parse_published),
+    "masu-ports": _scalar(addresses.parse_ports),
 }

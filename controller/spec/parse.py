@@ -1,31 +1,31 @@
-"""From the text of one file to the containers it asks for. Pure."""
+"""From the text of one file to the resources it asks for. Pure."""
 
 from __future__ import annotations
 
 from controller.errors import Problem, SpecInvalid
-from controller.model.container import Container
+from controller.model.resource import Resource
 from controller.spec import check, document, schema
 
 
-def parse(text: bytes, file: str) -> tuple[Container, ...]:
+def parse(text: bytes, file: str) -> tuple[Resource, ...]:
     """Pure. Every document of one file; raises SpecInvalid with every problem found."""
     documents = document.read(text, file)
     problems: list[Problem] = []
-    containers: list[Container] = []
+    resources: list[Resource] = []
     for each in documents:
         found = schema.validate(each)
         if not found:
-            container = _container(each)
-            found = check.container(each, container)
-            containers.append(container)
+            resource = _resource(each)
+            found = check.inside(each, resource)
+            resources.append(resource)
         problems.extend(found)
     problems.extend(check.unique_in_file(documents))
     if problems:
         raise SpecInvalid(tuple(sorted(set(problems))))
-    return tuple(containers)
+    return tuple(resources)
 
 
-def _container(each: document.Document) -> Container:
+def _resource(each: document.Document) -> Resource:
     metadata, at = each.value["metadata"], each.problem(("metadata", "name"), "")
-    labels = metadata.get("labels", {})
-    return Container(metadata["name"], each.file, labels, each.value["spec"], at.line, at.column)
+    name, labels = metadata["name"], metadata.get("labels", {})
+    return Resource(name, each.file, labels, each.value["spec"], at.line, at.column, each.value["kind"])

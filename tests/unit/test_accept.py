@@ -5,18 +5,18 @@ from __future__ import annotations
 import hashlib
 
 from controller.errors import Problem, SpecInvalid
-from controller.model.container import Container
+from controller.model.resource import Resource
 from controller.model.desired import DesiredSet
 from controller.model.snapshot import Snapshot, SourceFile
 from controller.spec.accept import accept, across, freeze
 
 
-def parse(text: bytes, file: str) -> tuple[Container, ...]:
+def parse(text: bytes, file: str) -> tuple[Resource, ...]:
     """`a=1 b=2` → two containers; `bad` → a problem."""
     if b"bad" in text:
         raise SpecInvalid((Problem(file, 1, 1, "", "bad"),))
     words = [word.split("=") for word in text.decode().split()]
-    return tuple(Container(name, file, {}, {"version": version}) for name, version in words)
+    return tuple(Resource(name, file, {}, {"version": version}) for name, version in words)
 
 
 def take(before: DesiredSet, **files: str) -> DesiredSet:
@@ -99,10 +99,10 @@ def test_it_survives_being_stored() -> None:
 
 
 def test_partners_must_exist_and_not_share_in_a_circle() -> None:
-    def one(name: str, partner: str) -> Container:
-        return Container(name, f"{name}.yaml", {}, {"namespaces": {"net": f"container:{partner}"}})
+    def one(name: str, partner: str) -> Resource:
+        return Resource(name, f"{name}.yaml", {}, {"namespaces": {"net": f"container:{partner}"}})
 
-    def problems(*containers: Container) -> list[str]:
+    def problems(*containers: Resource) -> list[str]:
         by_name = {each.name: each for each in containers}
         found = snapshot({each.file: each.name for each in containers})
         accepted = accept(DesiredSet(), found, lambda text, _: (by_name[text.decode()],))

@@ -245,7 +245,10 @@ def test_each_mistake_in_a_process_is_one_problem(fields, problem):
     ("text", "problems"),
     [
         ("a: 1", ['1:1: "kind" is missing: write kind: Container']),
-        ("kind: Contaner", ['1:1: kind: "Contaner" is not "Container"']),
+        (
+            "kind: Contaner",
+            ['1:1: kind: "Contaner" is not one of Container, Group, Network, did you mean "Container"?'],
+        ),
         ("kind: [Container]", ["1:1: kind: expected a string, got a list"]),
         (LEAST.replace("masu/v1", "masu/v2"), ['2:1: apiVersion: "masu/v2" is not "masu/v1"']),
         (LEAST.replace("name: web", "name: Web"), None),
@@ -281,15 +284,15 @@ def test_the_whole_schema_stands_alone_and_is_valid():
     assert ".schema.json" not in text
     assert set(whole["$defs"]) == {
         "metadata", "state", "rootfs", "process", "restart", "namespaces", "hostname", "sysctls", "mounts",
-        "cpu", "memory", "pids", "values",
+        "cpu", "memory", "pids", "networks", "ports", "hosts", "resolver", "group", "values",
     }  # fmt: skip
     (full,) = read(FULL.encode(), "f.yaml")
     assert not list(Draft202012Validator(whole).iter_errors(full.value))
 
 
 def test_an_unknown_kind_has_no_schema():
-    assert schema.kinds() == ("Container",)
-    with pytest.raises(ValueError, match='"Pod" is not "Container"'):
+    assert schema.kinds() == ("Container", "Group", "Network")
+    with pytest.raises(ValueError, match='"Pod" is not one of Container, Group, Network'):
         schema.schema("Pod")
 
 
@@ -308,13 +311,13 @@ def schemas_in(node, path="", *, named=False):
                 yield from schemas_in(value, f"{path}/{key}")
 
 
-ALL = dict(schemas_in(schema.schema("Container")))
+ALL = {f"{kind}#{path}": each for kind in schema.kinds() for path, each in schemas_in(schema.schema(kind))}
 
 
 @pytest.mark.parametrize("path", [path for path in ALL if "/then/" not in path and "/else/" not in path])
 def test_every_field_is_described_for_its_user(path):
     if path.rpartition("/")[0].endswith("/properties"):
-        target = ALL[path].get("$ref", "").removeprefix("#")
+        target = path.partition("#")[0] + ALL[path].get("$ref", "#")
         said = ALL[path].get("description") or ALL[target]["description"]
         assert said.endswith("."), path
 
@@ -335,7 +338,7 @@ def test_every_object_is_closed_and_every_pattern_is_whole(path):
     "path", [path for path, each in ALL.items() if "examples" in each or "default" in each]
 )
 def test_examples_and_defaults_fit_their_own_schema(path):
-    whole = schema.schema("Container")
+    whole = schema.schema(path.partition("#")[0])
     validator = Draft202012Validator({"$defs": whole["$defs"], **ALL[path]})
     for value in (
         *ALL[path].get("examples", ()),

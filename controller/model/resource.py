@@ -1,4 +1,4 @@
-"""The desired container, as written: sections of plain JSON values, and where they stand. Pure values."""
+"""What a document of the spec asks for, as written: sections of plain JSON values, and where they stand. Pure."""
 
 from __future__ import annotations
 
@@ -17,9 +17,17 @@ def digest(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+CONTAINER, NETWORK, GROUP = "Container", "Network", "Group"
+
+
+def key_of(kind: str, name: str) -> str:
+    """One word for each resource of an instance: a container's name, or kind/name for the others."""
+    return name if kind == CONTAINER else f"{kind.lower()}/{name}"
+
+
 @dataclass(frozen=True, slots=True)
-class Container:
-    """One `kind: Container` document; `spec` is the validated JSON under that key.
+class Resource:
+    """One document; `spec` is the validated JSON under that key.
 
     `line` and `column` of its name count from 1.
     """
@@ -30,6 +38,16 @@ class Container:
     spec: Mapping[str, Any]
     line: int = 1
     column: int = 1
+    kind: str = CONTAINER
+
+    @property
+    def key(self) -> str:
+        return key_of(self.kind, self.name)
+
+    @property
+    def title(self) -> str:
+        """As people say it: container "web"."""
+        return f'{self.kind.lower()} "{self.name}"'
 
     def section(self, path: str) -> Any:
         """The part of the spec at a dotted path, or None: what is not written is not owned."""
@@ -50,15 +68,17 @@ class Container:
         return digest(self.spec)
 
     def to_json(self) -> dict[str, Any]:
-        at = [self.line, self.column]
         return {
+            "kind": self.kind,
             "name": self.name,
             "file": self.file,
             "labels": dict(self.labels),
             "spec": self.spec,
-            "at": at,
+            "at": [self.line, self.column],
         }
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Container:
-        return cls(value["name"], value["file"], value["labels"], value["spec"], *value.get("at", ()))
+    def from_json(cls, value: Mapping[str, Any]) -> Resource:
+        line, column = value.get("at", (1, 1))
+        kind = value.get("kind", CONTAINER)
+        return cls(value["name"], value["file"], value["labels"], value["spec"], line, column, kind)

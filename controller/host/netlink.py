@@ -1,0 +1,183 @@
+"""One rtnetlink socket, and the little of its format that looking needs.
+
+A socket stays in the network namespace in which it was opened, whichever thread uses it afterwards. Sources:
+netlink(7), rtnetlink(7), linux/netlink.h.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+import threading
+from collections.abc import Iterator
+from typing import Final
+
+NLM_F_REQUEST: Final = 0x1
+NLM_F_ACK: Final = 0x4
+NLM_F_DUMP: Final = 0x300
+NLM_F_REPLACE: Final = 0x100
+NLM_F_EXCL: Final = 0x200
+NLM_F_CREATE: Final = 0x400
+NLM_F_DUMP_INTR: Final = 0x10
+NLMSG_ERROR: Final = 2
+NLMSG_DONE: Final = 3
+NLMSGERR_ATTR_MSG: Final = 1
+
+_SOL_NETLINK: Final = 270
+_NETLINK_CAP_ACK: Final = 10
+_NETLINK_EXT_ACK: Final = 11
+_NETLINK_GET_STRICT_CHK: Final = 12
+_TYPE_MASK: Final = 0x3FFF
+_HEADER: Final = struct.Struct("=IHHII")
+_ATTRIBUTE: Final = struct.Struct("=HH")
+_ERRNO: Final = struct.Struct("=i")
+_RECEIVE: Final = 1 << 17
+_BUFFER: Final = 1 << 20
+_ATTEMPTS: Final = 5
+
+PATIENCE_S: Final = 5.0
+
+
+class Refused(OSError):
+    """The kernel's errno and, where it gives one, its own sentence about the cause."""
+
+    def __init__(self, number: int, said: str) -> None:
+        super().__init__(number, said or os.strerror(number))
+        self.said = said
+
+
+class Netlink:
+    """Thread-safe: one request at a time. Raises Refused, and TimeoutError when the kernel does not answer."""
+
+    def __init__(self, groups: int = 0) -> None:
+        """Opens in the calling thread's network namespace; `groups`: multicast groups to hear from, as bits."""
+        self._lock = threading.Lock()
+        self._sequence = 0
+        kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
+        self._socket = socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE)
+        try:
+            for option in (_NETLINK_CAP_ACK, _NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK):
+                self._option(option)
+            self._socket.bind((0, groups))
+            self._socket.settimeout(PATIENCE_S)
+            if groups:
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
+                self._socket.setblocking(False)
+        except OSError:
+            self._socket.close()
+            raise
+        self.port: int = self._socket.getsockname()[0]
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def dump(self, kind: int, body: bytes) -> bytes:
+        """All messages that answer, one after the other, without sequence number and port: equal when nothing
+        has changed."""
+        for _ in range(_ATTEMPTS):
+            found = self._dump(kind, body)
+            if found is not None:
+                return found
+        raise Refused(errno.EAGAIN, "it changes faster than it can be read")
+
+    def request(self, kind: int, flags: int, body: bytes) -> None:
+        """One change, acknowledged."""
+        with self._lock:
+            self._send(kind, flags | NLM_F_REQUEST | NLM_F_ACK, body)
+            while True:
+                for found, _, sequence, start, end, data in _messages(self._socket.recv(_RECEIVE)):
+                    if found == NLMSG_ERROR and sequence == self._sequence:
+                        _check(data, start, end)
+                        return
+
+    def drain(self) -> list[tuple[int, int]]:
+        """Read every notification that waits: (message type, port of whoever caused it). OSError ENOBUFS: some
+        were lost."""
+        found: list[tuple[int, int]] = []
+        while True:
+            try:
+                data = self._socket.recv(_RECEIVE)
+            except BlockingIOError:
+                return found
+            offset = 0
+            while offset + _HEADER.size <= len(data):
+                length, kind, _, _, port = _HEADER.unpack_from(data, offset)
+                found.append((kind, port))
+                offset += max(_aligned(length), _HEADER.size)
+
+    def _option(self, option: int) -> None:
+        try:
+            self._socket.setsockopt(_SOL_NETLINK, option, 1)
+        except OSError as error:
+            if error.errno != errno.ENOPROTOOPT:  # an older kernel: it says less, but means the same
+                raise
+
+    def _send(self, kind: int, flags: int, body: bytes) -> None:
+        self._sequence = self._sequence % 0xFFFFFFFF + 1
+        self._socket.send(_HEADER.pack(_HEADER.size + len(body), kind, flags, self._sequence, 0) + body)
+
+    def _dump(self, kind: int, body: bytes) -> bytes | None:
+        """None when the answer was interrupted by a change, and so is not one state of the world."""
+        parts: list[bytes] = []
+        interrupted = False
+        with self._lock:
+            self._send(kind, NLM_F_REQUEST | NLM_F_DUMP, body)
+            while True:
+                for found, flags, sequence, start, end, data in _messages(self._socket.recv(_RECEIVE)):
+                    if sequence != self._sequence:
+                        continue
+                    interrupted = interrupted or bool(flags & NLM_F_DUMP_INTR)
+                    if found == NLMSG_DONE:
+                        return None if interrupted else b"".join(parts)
+                    if found == NLMSG_ERROR:
+                        _check(data, start, end)
+                    parts.append(_HEADER.pack(_HEADER.size + end - start, found, 0, 0, 0))
+                    parts.append(data[start:end])
+                    parts.append(bytes(-(end - start) % 4))
+
+
+def messages(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """(type, start, end) of each message's body in what `Netlink.dump` returned."""
+    for kind, _, _, start, end, _ in _messages(data):
+        yield kind, start, end
+
+
+def attributes(data: bytes, start: int, end: int) -> Iterator[tuple[int, bytes]]:
+    """(type, payload) of each attribute in that stretch."""
+    while start + _ATTRIBUTE.size <= end:
+        length, kind = _ATTRIBUTE.unpack_from(data, start)
+        if length < _ATTRIBUTE.size:
+            return
+        yield kind & _TYPE_MASK, data[start + _ATTRIBUTE.size : start + length]
+        start += _aligned(length)
+
+
+def text(payload: bytes) -> str:
+    return payload.rstrip(b"\0").decode("utf-8", "replace")
+
+
+def _messages(data: bytes) -> Iterator[tuple[int, int, int, int, int, bytes]]:
+    offset = 0
+    while offset + _HEADER.size <= len(data):
+        length, kind, flags, sequence, _ = _HEADER.unpack_from(data, offset)
+        if length < _HEADER.size:
+            return
+        yield kind, flags, sequence, offset + _HEADER.size, offset + length, data
+        offset += _aligned(length)
+
+
+def _check(data: bytes, start: int, end: int) -> None:
+    """Of an acknowledgement: the errno, the header of the request alone (NETLINK_CAP_ACK), attributes."""
+    number = -_ERRNO.unpack_from(data, start)[0]
+    if number:
+        rest = attributes(data, start + _ERRNO.size + _HEADER.size, end)
+        raise Refused(number, next((text(each) for kind, each in rest if kind == NLMSGERR_ATTR_MSG), ""))
+
+
+def _aligned(length: int) -> int:
+    return (length + 3) & ~3

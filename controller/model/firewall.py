@@ -1,0 +1,79 @@
+"""What the host's packet filter does for an instance: networks, published ports, and who may reach whom.
+
+Pure values, resolved: links and addresses, no names to be looked up.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Protocol = Literal["tcp", "udp"]
+Verdict = Literal["allow", "deny"]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class FilteredBridge:
+    """One bridge network: `link` is its interface on the host, `subnets` such as "10.88.0.0/24".
+
+    `nat`: what leaves it goes out under the host's own address, and nothing comes in but what is published.
+    `within`: whether its containers reach each other where no rule says so.
+    """
+
+    network: str
+    link: str
+    subnets: tuple[str, ...]
+    nat: bool
+    within: Verdict = "allow"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Publication:
+    """A port of the host that leads to a container, for one address family (that of `address`).
+
+    `host_address`: the only address of the host that it is published on; empty: all of them.
+    """
+
+    protocol: Protocol
+    host_address: str
+    host_port: int
+    address: str
+    port: int
+    container: str
+    network: str
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Ports:
+    """`first` to `last` of a protocol."""
+
+    protocol: Protocol
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Allowance:
+    """`sources` may open connections to `targets`, which are on `network`, at `ports` (none: at all of them).
+
+    Both are addresses or prefixes of either family. `name` identifies its counter, unique in the instance.
+    """
+
+    name: str
+    network: str
+    sources: tuple[str, ...]
+    targets: tuple[str, ...]
+    ports: tuple[Ports, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Firewall:
+    """Everything that the instance's own table says, and nothing else."""
+
+    bridges: tuple[FilteredBridge, ...] = ()
+    publications: tuple[Publication, ...] = ()
+    allowances: tuple[Allowance, ...] = ()
+
+    @property
+    def empty(self) -> bool:
+        return not self.bridges

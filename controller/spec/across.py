@@ -1,0 +1,226 @@
+"""Rules between resources: what one of them may say depends on the others. Pure.
+
+Where two of them clash, the one that has changed is at fault, or else the later one by file and name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import combinations
+
+from controller.model.addresses import Published, parse_interface, parse_mac, parse_published
+from controller.model.network import DIRECTIONS, Network, group_of, interfaces_of, networks_of
+from controller.model.quantity import parse_rate
+from controller.model.resource import CONTAINER, GROUP, NETWORK, Resource, key_of
+
+PARTNER = "container:"
+
+
+@dataclass(frozen=True, slots=True)
+class Misfit:
+    """A resource that cannot be as things are: `why` goes on from its name."""
+
+    resource: Resource
+    path: str
+    why: str
+
+
+def users(resource: Resource, others: Iterable[Resource]) -> tuple[Resource, ...]:
+    """Pure. The containers that need it, by name."""
+    if resource.kind == NETWORK:
+        found = [each for each in others if each.kind == CONTAINER and resource.name in networks_of(each)]
+    elif resource.kind == GROUP:
+        found = [each for each in others if each.kind == CONTAINER and resource.name in _groups_of(each)]
+    else:
+        found = []
+    return tuple(sorted(found, key=lambda each: each.name))
+
+
+def misfits(resources: Mapping[str, Resource], earlier: Mapping[str, Resource]) -> list[Misfit]:
+    """Pure. `earlier`: what was accepted before, by key; who is as it was is not at fault."""
+    containers = {each.name: each for each in resources.values() if each.kind == CONTAINER}
+    written = [each for each in resources.values() if each.kind == NETWORK]
+    networks = {each.name: Network.of(each) for each in written}
+    order = {
+        key: (earlier.get(key) is not None and earlier[key].spec == each.spec, each.file, each.name)
+        for key, each in resources.items()
+    }
+    return [
+        *_partners(containers),
+        *_references(containers, networks, resources),
+        *_policies(written, networks),
+        *_overlaps(written, networks, order),
+        *_addresses(containers, networks, resources, order),
+        *_twice(containers, networks, order),
+    ]
+
+
+Order = Mapping[str, tuple[bool, str, str]]
+
+
+def _at_fault(one: Resource, other: Resource, order: Order) -> tuple[Resource, Resource]:
+    """(who has to give way, the other one): what stands since longer, then what comes first by file and name."""
+
+    def rank(each: Resource) -> tuple[bool, str, str]:
+        unchanged, file, name = order[each.key]
+        return not unchanged, file, name
+
+    first, second = sorted((one, other), key=rank)
+    return second, first
+
+
+def _partners(containers: Mapping[str, Resource]) -> Iterator[Misfit]:
+    for name, wanted in containers.items():
+        for partner in sorted(_partner_names(wanted)):
+            if partner not in containers:
+                why = f'shares a namespace with "{partner}", which no valid file defines'
+                yield Misfit(wanted, "spec.namespaces", why)
+            elif name in _all_partners(partner, containers):
+                why = f'shares a namespace with "{partner}", which shares with it in turn'
+                yield Misfit(wanted, "spec.namespaces", why)
+
+
+def _all_partners(name: str, containers: Mapping[str, Resource]) -> set[str]:
+    """Pure. Whose namespaces it shares, and whose they share."""
+    found, left = set[str](), [name]
+    while left:
+        wanted = containers.get(left.pop())
+        more = _partner_names(wanted) - found if wanted else set()
+        found |= more
+        left.extend(more)
+    return found
+
+
+def _partner_names(wanted: Resource) -> set[str]:
+    spaces = wanted.section("namespaces") or {}
+    values = (value for value in spaces.values() if isinstance(value, str))
+    return {value.removeprefix(PARTNER) for value in values if value.startswith(PARTNER)}
+
+
+def _groups_of(container: Resource) -> set[str]:
+    return {group_of(container, "network")} - {""}
+
+
+def _references(
+    containers: Mapping[str, Resource], networks: Mapping[str, Network], resources: Mapping[str, Resource]
+) -> Iterator[Misfit]:
+    for wanted in containers.values():
+        on = [networks[each] for each in networks_of(wanted) if each in networks]
+        for name in networks_of(wanted):
+            if name not in networks:
+                yield Misfit(wanted, "spec.networks", f'is on network "{name}", which no valid file defines')
+        for name in _groups_of(wanted):
+            group = resources.get(key_of(GROUP, name))
+            if group is None:
+                yield Misfit(wanted, "spec.group", f'is in group "{name}", which no valid file defines')
+            elif group.section("network") and not any(each.type == "bridge" for each in on):
+                yield Misfit(wanted, "spec.group", f'shares bandwidth in group "{name}", but is on no bridge')
+        known = len(on) == len(networks_of(wanted))
+        if wanted.section("ports") and known and not any(each.type == "bridge" for each in on):
+            yield Misfit(wanted, "spec.ports", "publishes ports, but is on no bridge")
+        yield from _shares(wanted, networks)
+
+
+def _shares(wanted: Resource, networks: Mapping[str, Network]) -> Iterator[Misfit]:
+    for index, (_, entry) in enumerate(interfaces_of(wanted)):
+        network = networks.get(entry["network"])
+        for direction in DIRECTIONS if network else ():
+            share, path = entry.get(direction, {}), f"spec.networks[{index}].{direction}"
+            if network is None or not {"min", "priority"} & set(share):
+                continue
+            if direction not in network.budget:
+                why = (
+                    f'wants a part of network "{network.name}", which has no {direction}.max to take it from'
+                )
+                yield Misfit(wanted, path, why)
+            elif "min" in share and parse_rate(share["min"]) > network.budget[direction]:
+                yield Misfit(wanted, path, f'wants more than all of network "{network.name}": {share["min"]}')
+
+
+def _policies(written: Iterable[Resource], networks: Mapping[str, Network]) -> Iterator[Misfit]:
+    for resource in written:
+        for index, rule in enumerate((resource.section("policy") or {}).get("allow", ())):
+            name = rule.get("from", {}).get("network")
+            if name is not None and name not in networks:
+                path = f"spec.policy.allow[{index}].from"
+                yield Misfit(resource, path, f'allows network "{name}", which no valid file defines')
+
+
+def _overlaps(written: list[Resource], networks: Mapping[str, Network], order: Order) -> Iterator[Misfit]:
+    for one, other in combinations(written, 2):
+        first, second = networks[one.name], networks[other.name]
+        late, early = _at_fault(one, other, order)
+        if first.device and first.device == second.device:
+            yield Misfit(late, "spec.device", f"takes link {first.device}, which {early.title} takes, too")
+        if "bridge" not in {first.type, second.type}:
+            continue
+        for a in first.subnets:
+            for b in second.subnets:
+                if a.version == b.version and a.overlaps(b):
+                    mine, theirs = (b, a) if late is other else (a, b)
+                    yield Misfit(late, "spec.subnets", f"overlaps with {early.title}: {mine} and {theirs}")
+
+
+def _addresses(
+    containers: Mapping[str, Resource],
+    networks: Mapping[str, Network],
+    resources: Mapping[str, Resource],
+    order: Order,
+) -> Iterator[Misfit]:
+    """Addresses that do not fit their network. Who has changed has to give way: the container, or the network."""
+    for wanted in containers.values():
+        for index, (_, entry) in enumerate(interfaces_of(wanted)):
+            network = networks.get(entry["network"])
+            for written in entry.get("addresses", ()) if network else ():
+                why = _misplaced(written, network) if network else ""
+                if why and network:
+                    late, _ = _at_fault(wanted, resources[key_of(NETWORK, network.name)], order)
+                    path = f"spec.networks[{index}].addresses" if late is wanted else "spec.subnets"
+                    yield Misfit(late, path, why if late is wanted else f"does not fit {wanted.title}: {why}")
+
+
+def _misplaced(written: str, network: Network) -> str:
+    found = network.with_prefix(written)
+    if found is None:
+        subnets = ", ".join(str(each) for each in network.subnets)
+        return f'has the address {written}, which is not of network "{network.name}" ({subnets})'
+    if found.ip in network.gateways:
+        return f'has the address {written}, which is the gateway of network "{network.name}"'
+    if not network.is_for_hosts(found.ip):
+        return f"has the address {written}, which stands for the subnet as a whole"
+    return ""
+
+
+def _twice(
+    containers: Mapping[str, Resource], networks: Mapping[str, Network], order: Order
+) -> Iterator[Misfit]:
+    """What only one container can have: an address or a MAC on a network, a published port, a device."""
+    holders: dict[tuple[str, str], Resource] = {}
+    published: dict[tuple[str, int], list[tuple[Published, Resource]]] = {}
+    for wanted in sorted(containers.values(), key=lambda each: order[each.key][1:]):
+        for path, claim in _claims(wanted, networks):
+            other = holders.setdefault(claim, wanted)
+            if other is not wanted:
+                late, early = _at_fault(wanted, other, order)
+                yield Misfit(late, path, f"has {claim[1]}, which is {early.title}'s")
+                holders[claim] = early
+        for text in wanted.section("ports") or ():
+            port = parse_published(text)
+            others = published.setdefault((port.protocol, port.host_port), [])
+            for taken, other in others:
+                if other is not wanted and port.clashes(taken):
+                    late, early = _at_fault(wanted, other, order)
+                    yield Misfit(late, "spec.ports", f"publishes {port.text}, which is {early.title}'s")
+            others.append((port, wanted))
+
+
+def _claims(wanted: Resource, networks: Mapping[str, Network]) -> Iterator[tuple[str, tuple[str, str]]]:
+    for index, (_, entry) in enumerate(interfaces_of(wanted)):
+        name, path = entry["network"], f"spec.networks[{index}]"
+        for written in entry.get("addresses", ()):
+            yield f"{path}.addresses", (name, f"the address {parse_interface(written).ip}")
+        if "mac" in entry:
+            yield f"{path}.mac", (name, f"the MAC address {parse_mac(entry['mac'])}")
+        if name in networks and networks[name].type == "hostDevice":
+            yield path, (name, f'network "{name}" to itself')
