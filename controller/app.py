@@ -20,13 +20,17 @@ from controller.host.inside import NamespaceInside
 from controller.host.journal import Journal
 from controller.host.keeping import KeeperClient
 from controller.host.layers import LayerDirectories
+from controller.host.leases import LeaseFile
+from controller.host.namespaces import KeptNamespaces
 from controller.host.oci import OciRuntime
 from controller.host.oci_exec import exec_inside
 from controller.host.places import Places
 from controller.host.ports import EventLog, Host
 from controller.host.processes import ProcDirectory
 from controller.host.records import RecordFiles
+from controller.host.rtnetlink import Rtnetlink
 from controller.host.store import ConditionFiles, DesiredFile
+from controller.host.visits import Visits
 from controller.host.watch import KernelWatch
 from controller.loop.controller import Controller, work
 from controller.loop.daemon import Daemon
@@ -34,14 +38,16 @@ from controller.loop.queue import WorkQueue
 from controller.loop.take_down import deny_grace, take_down
 from controller.model.desired import DesiredSet
 from controller.model.event import Event
+from controller.model.resource import NETWORK
 from controller.model.status import Condition, ContainerStatus
 from controller.reconcile import guard
 from controller.reconcile.apply import Failpoint
-from controller.reconcile.desired import desire
-from controller.reconcile.plan import existing, plan, recorded, removal, subject_of
+from controller.reconcile.desired import Wish, desire, resolve
+from controller.reconcile.leases import without
+from controller.reconcile.plan import existing, plan, present, recorded, removal, subject_of
 from controller.reconcile.reconciler import Reconciler
-from controller.reconcile.status import status_of
-from controller.report.preview import Preview
+from controller.reconcile.status import network_status, status_of
+from controller.report.preview import Overview, Preview
 from controller.settings import Settings
 from controller.spec.accept import accept, across
 from controller.steps.freezer import frozen_by
@@ -75,6 +81,7 @@ class App:
     journal: Journal
     keeper: KeeperClient
     store: DesiredFile
+    leases: LeaseFile
     conditions: ConditionFiles
 
     @classmethod
@@ -84,19 +91,24 @@ class App:
         found = host_facts.look(host_facts.runtime(settings.runtime) if runtime else None)
         keeper = KeeperClient(places.keeper, places.logs, service.open_files())
         processes = ProcDirectory(found)
+        visits = Visits()
+        namespaces = KeptNamespaces(places.namespaces, visits)
         host = Host(
             instance=settings.instance,
             facts=found,
             cgroups=CgroupTree(found),
             processes=processes,
-            inside=NamespaceInside(),
+            inside=NamespaceInside(visits),
             records=RecordFiles(places.records),
             runtime=OciRuntime(places, found, keeper, processes),
             layers=LayerDirectories(places),
             clock=SystemClock(),
+            namespaces=namespaces,
+            links=Rtnetlink(namespaces),
         )
         store, conditions = DesiredFile(places, VERSION), ConditionFiles(places.conditions)
-        return cls(settings, places, host, Journal(places.events), keeper, store, conditions)
+        leases = LeaseFile(places.leases)
+        return cls(settings, places, host, Journal(places.events), keeper, store, leases, conditions)
 
     def run(self, source: str) -> None:
         """The daemon: converge and keep converged until SIGTERM; containers go on running."""
@@ -142,10 +154,11 @@ class App:
         before = self.store.load()
         found = self._source(source).snapshot()
         after = accept(before, found, _parse)
-        present = existing(self.places.group, self.host)
-        removed = set() if after.frozen else present - set(after.containers)
+        left = present(self.places.group, self.host)
         known = recorded(self.host) | set(before.containers)
-        wanted = [desire(each, self.host.facts) for _, each in sorted(after.containers.items())]
+        wishes = self._wishes(after, left)
+        removed = frozenset[str]() if after.frozen else left - set(wishes)
+        wanted = [desire(each, self.host.facts) for _, each in sorted(wishes.items())]
         plans = [plan(each, self.places.group_of(each.name), self.host) for each in wanted]
         removals = [removal(name, self.places.group_of(name), self.host) for name in sorted(removed)]
         return Preview(
@@ -157,13 +170,19 @@ class App:
             lacks=tuple((each.name, lack) for each in wanted for lack in each.lacks),
         )
 
-    def status(self, name: str = "") -> tuple[DesiredSet, tuple[ContainerStatus, ...]]:
+    def status(self, name: str = "") -> Overview:
         """Read-only. What is desired, and what is observed now, with or without a daemon."""
         desired = self.store.load()
-        containers = desired.containers
-        names = {*containers, *existing(self.places.group, self.host)}
+        left = existing(self.places.group, self.host)
+        wishes = self._wishes(desired, left)
+        names = {*desired.containers, *left}
         chosen = sorted(names if not name else names & {name})
-        return desired, tuple(self._status_of(each, containers.get(each)) for each in chosen)
+        networks = desired.of_kind(NETWORK).values() if not name else ()
+        return Overview(
+            desired,
+            tuple(self._status_of(each, wishes.get(each)) for each in chosen),
+            tuple(network_status(each, wishes, self.host, self.conditions) for each in networks),
+        )
 
     def down(self, names: tuple[str, ...], wait_s: float, *, now: bool) -> tuple[set[str], Left]:
         """Remove containers of this instance, or all of them. → what was removed, and what could not be.
@@ -172,7 +191,7 @@ class App:
         """
         with self._alone():
             reconciler = Reconciler(self.host, self.places.group, self._failpoint())
-            there = existing(self.places.group, self.host)
+            there = present(self.places.group, self.host)
             chosen = set(names) & there if names else set(there)
             told = Tellers(self.journal.append)
             if now:
@@ -180,9 +199,10 @@ class App:
             left = take_down(chosen, reconciler, self.host, told, deadline_ms=int(wait_s * 1000))
             for each in chosen - set(left):
                 self.conditions.remove(each)
+                self.leases.save(without(self.leases.load(), each))
             if not names and not left:
                 self.store.clear()
-            if not existing(self.places.group, self.host):
+            if not present(self.places.group, self.host):
                 self.keeper.stop()
                 self.places.sweep()
             return chosen - set(left), left
@@ -199,8 +219,14 @@ class App:
             raise StepFailed(f"container {name} is frozen: a command in it would be, too")
         return exec_inside(self.host.facts, self.places, name, group, subject.pid, command)
 
-    def _status_of(self, name: str, container: object) -> ContainerStatus:
-        return status_of(name, container, self.places.group_of(name), self.host, self.conditions)  # type: ignore[arg-type]
+    def _wishes(self, desired: DesiredSet, left: Collection[str]) -> Mapping[str, Wish]:
+        """Read-only. With the addresses that were given, and those that would be."""
+        resources = desired.resources
+        leaving = {*left} - set(resources)
+        return resolve(self.host.instance, resources, self.leases.load(), leaving)[0]
+
+    def _status_of(self, name: str, wish: Wish | None) -> ContainerStatus:
+        return status_of(name, wish, self.places.group_of(name), self.host, self.conditions)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -227,6 +253,7 @@ class App:
             Reconciler(self.host, self.places.group, self._failpoint()),
             self._source(source),
             self.store,
+            self.leases,
             self.conditions,
             told,
             watch,

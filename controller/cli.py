@@ -259,15 +259,15 @@ def _status(arguments: argparse.Namespace) -> int:
     from controller.report import text  # noqa: PLC0415
 
     gc.disable()  # it ends soon: what is garbage may stay
-    desired, found = _app(arguments, runtime=False).status(arguments.name and _name(arguments.name))
-    if arguments.name and not found:
+    found = _app(arguments, runtime=False).status(arguments.name and _name(arguments.name))
+    if arguments.name and not found.containers:
         print(f"masu: {_nobody(arguments.name, arguments)}", file=sys.stderr)
         return FAILED
     if arguments.output == "json":
-        print(json.dumps(text.status_json(arguments.instance, desired, found), indent=2, ensure_ascii=False))
+        print(json.dumps(text.status_json(arguments.instance, found), indent=2, ensure_ascii=False))
     else:
         wide = arguments.output == "wide" or bool(arguments.name)
-        print(text.status_text(desired, found, wide=wide, colours=sys.stdout.isatty()), end="")
+        print(text.status_text(found, wide=wide, colours=sys.stdout.isatty()), end="")
     return DONE
 
 

@@ -5,21 +5,30 @@ A new limit is one file here, one schema section, one folder of cases, and one l
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from controller.aspects._base import Aspect
+from controller.aspects.addresses import Addresses
+from controller.aspects.bridge import Bridge
 from controller.aspects.cgroup import Cgroup
 from controller.aspects.cpu import Cpu
+from controller.aspects.gateways import Gateways
 from controller.aspects.hostname import Hostname
+from controller.aspects.interface_settings import InterfaceSettings
+from controller.aspects.interfaces import Interfaces
 from controller.aspects.life import Life
 from controller.aspects.memory import Memory
 from controller.aspects.mounts import Mounts
 from controller.aspects.namespaces import Namespaces
+from controller.aspects.netns import Netns
 from controller.aspects.pids import Pids
 from controller.aspects.process import Process
 from controller.aspects.rootfs import Rootfs
+from controller.aspects.routes import Routes
 from controller.aspects.state import State
 from controller.aspects.sysctls import Sysctls
+from controller.model.resource import CONTAINER, NETWORK
 
 ASPECTS: tuple[Aspect[Any, Any], ...] = (
     Cgroup(),
@@ -32,6 +41,22 @@ ASPECTS: tuple[Aspect[Any, Any], ...] = (
     Mounts(),
     Hostname(),
     Sysctls(),
+    Netns(),
+    Interfaces(),
+    InterfaceSettings(),
+    Addresses(),
+    Routes(),
     Life(),
     State(),
 )
+
+NETWORK_ASPECTS: tuple[Aspect[Any, Any], ...] = (
+    Bridge(),
+    Gateways(),
+)
+
+ASPECTS_OF: Mapping[str, tuple[Aspect[Any, Any], ...]] = {
+    CONTAINER: ASPECTS,
+    NETWORK: NETWORK_ASPECTS,
+}
+"""By kind of what is converged."""

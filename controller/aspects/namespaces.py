@@ -171,10 +171,11 @@ def _entries(kinds: Mapping[str, str]) -> Iterator[dict[str, str]]:
 
 
 def _mounts(kinds: Mapping[str, str]) -> list[dict[str, Any]]:
-    """/sys shows the network namespace of whoever mounts it, so one that is not owned must be bound."""
+    """/sys shows the network namespace of whoever mounts it, so one that is not owned must be bound: a shared one,
+    and one of another user namespace than the container's."""
     options = ["nosuid", "noexec", "nodev", "ro"]
     queue = {"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue", "options": options[:3]}
-    if kinds["net"] == "private":
+    if kinds["net"] == "private" and kinds["user"] == "host":
         sys = {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": options}
     else:
         sys = {"destination": "/sys", "type": "none", "source": "/sys", "options": ["rbind", *options]}

@@ -5,15 +5,12 @@ Changes nothing in a namespace that is masu's own: what is the host's is not a c
 
 from __future__ import annotations
 
-import fcntl
 import os
-import socket
-import struct
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
 
 from controller.errors import StepFailed
-from controller.host import mount_table, syscalls
+from controller.host import loopback, mount_table, syscalls
 from controller.host.live_mount import change_options, detached, put, take_away
 from controller.host.syscalls import CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWUTS
 from controller.host.text import failed, read_text
@@ -23,19 +20,11 @@ from controller.model.process import MountSeen
 
 T = TypeVar("T")
 
-PATIENCE_S: Final = 5.0
 _IPC_KEYS: Final = frozenset(
     {"sem", "msgmax", "msgmnb", "msgmni", "shmall", "shmmax", "shmmni", "shm_rmid_forced"}
     | {"auto_msgmni", "msg_next_id", "sem_next_id", "shm_next_id"},
 )
 _UTS_KEYS: Final = frozenset({"hostname", "domainname"})
-
-# ioctl numbers and flags of netdevice(7); struct ifreq is 40 bytes: a name of 16, then a union.
-_SIOCGIFFLAGS: Final = 0x8913
-_SIOCSIFFLAGS: Final = 0x8914
-_IFF_UP: Final = 0x1
-_IFREQ: Final = struct.Struct("16sH22x")
-
 
 _LOOPBACK_V6: Final = "00000000000000000000000000000001"
 
@@ -93,14 +82,14 @@ class NamespaceInside:
 
         def work(trip: Trip) -> bool:
             trip.enter(pid, CLONE_NEWNET)
-            return bool(_loopback_flags() & _IFF_UP)
+            return loopback.is_up()
 
         return self._look(pid, "loopback", work)
 
     def raise_loopback(self, init: Init) -> None:
         def work(trip: Trip) -> None:
             _enter_foreign(trip, init, CLONE_NEWNET)
-            _loopback_flags(_loopback_flags() | _IFF_UP)
+            loopback.set_up()
 
         self._change(init, "setting up", "lo", work)
 
@@ -182,12 +171,3 @@ def _write(path: str, value: str) -> None:
         os.write(descriptor, f"{value}\n".encode())
     finally:
         os.close(descriptor)
-
-
-def _loopback_flags(wanted: int | None = None) -> int:
-    """Flags of lo in this thread's net namespace, after setting them where `wanted` is given."""
-    request = _SIOCGIFFLAGS if wanted is None else _SIOCSIFFLAGS
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as end:
-        answer = fcntl.ioctl(end, request, _IFREQ.pack(b"lo", wanted or 0))
-    flags: int = _IFREQ.unpack(answer)[1]
-    return flags

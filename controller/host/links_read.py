@@ -34,11 +34,21 @@ _IFF_UP: Final = 1
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_PROTO = 1, 2, 11
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_TABLE = 1, 4, 5, 6, 15
 _RT_TABLE_MAIN, _RTN_UNICAST, _RT_SCOPE_LINK = 254, 1, 253
+_RTPROT_KERNEL: Final = 2
 _LINK_LOCAL: Final = b"\xfe\x80"
 
 LINKS_QUESTION: Final = _LINK.pack(0, 0, 0, 0, 0) + _EXT_MASK.pack(
     8, _IFLA_EXT_MASK, _RTEXT_FILTER_SKIP_STATS
 )
+
+
+def link_question(name: str) -> bytes:
+    """For one link, by name: its index is 0 in the question."""
+    text = name.encode() + b"\0"
+    padded = text + bytes(-len(text) % 4)
+    return LINKS_QUESTION + struct.pack("=HH", 4 + len(text), _IFLA_IFNAME) + padded
+
+
 ADDRESSES_QUESTION: Final = _ADDRESS.pack(0, 0, 0, 0, 0)
 ROUTES_QUESTION: Final = _ROUTE.pack(0, 0, 0, 0, _RT_TABLE_MAIN, 0, 0, 0, 0)
 
@@ -110,9 +120,6 @@ def routes(data: bytes) -> tuple[RouteSeen, ...]:
             )
         )
     return tuple(found)
-
-
-_RTPROT_KERNEL: Final = 2
 
 
 def _number(has: dict[int, bytes], kind: int) -> int:

@@ -32,7 +32,7 @@ _RTM_NEWLINK, _RTM_DELLINK, _RTM_NEWADDR, _RTM_DELADDR, _RTM_NEWROUTE, _RTM_DELR
 _IFF_UP: Final = 1
 _IFA_F_NODAD: Final = 0x02
 _RT_TABLE_MAIN, _RT_SCOPE_UNIVERSE, _RT_SCOPE_LINK, _RT_SCOPE_NOWHERE, _RTN_UNICAST = 254, 0, 253, 255, 1
-_MACVLAN_MODE_BRIDGE: Final = "bridge"
+_MACVLAN_MODE: Final = "bridge"
 
 
 class Request(NamedTuple):
@@ -43,69 +43,81 @@ class Request(NamedTuple):
     body: bytes
 
 
-def requests(change: LinkChange, descriptors: Mapping[str, int]) -> tuple[Request, ...]:
-    """`descriptors`: container → open network namespace, for what is made in or moved to another one."""
+class Places(NamedTuple):
+    """What the names in a change stand for: link → its number, container → its open network namespace."""
+
+    links: Mapping[str, int]
+    namespaces: Mapping[str, int]
+
+    def number(self, link: int | str) -> int:
+        return link if isinstance(link, int) else self.links[link]
+
+
+def requests(change: LinkChange, at: Places) -> tuple[Request, ...]:
+    """Raises KeyError with the name of a link or container that is not in `at`."""
     match change:
         case NewLink():
-            made = Request(_RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, _body(_new_link(change, descriptors)))
-            return made, Request(_RTM_NEWLINK, 0, _body(_finished(change)))
+            made = Request(_RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, _body(_new_link(change, at)))
+            finished = Request(_RTM_NEWLINK, 0, _body(_finished(change, at)))
+            return (made, finished) if change.peer or not change.where else (made,)
         case SetLink():
-            found = _RTM_NEWLINK, 0, _set_link(change, descriptors)
+            found = _RTM_NEWLINK, 0, _set_link(change, at)
         case DeleteLink():
-            found = _RTM_DELLINK, 0, _link(change.index, [])
+            found = _RTM_DELLINK, 0, _link(at.number(change.link), [])
         case NewAddress():
-            found = _RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, _address(change, mark=True)
+            found = _RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, _address(change, at, mark=True)
         case DeleteAddress():
-            found = _RTM_DELADDR, 0, _address(change, mark=False)
+            found = _RTM_DELADDR, 0, _address(change, at, mark=False)
         case NewRoute():
-            found = _RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, _route(change, new=True)
+            found = _RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, _route(change, at, new=True)
         case DeleteRoute():
-            found = _RTM_DELROUTE, 0, _route(change, new=False)
+            found = _RTM_DELROUTE, 0, _route(change, at, new=False)
     kind, flags, message = found
     return (Request(kind, flags, _body(message)),)
 
 
-def _new_link(wanted: NewLink, descriptors: Mapping[str, int]) -> Any:
+def _new_link(wanted: NewLink, at: Places) -> Any:
     kind: list[tuple[str, Any]] = [("IFLA_INFO_KIND", wanted.kind)]
+    attributes = _naming(wanted)
+    elsewhere = [("IFLA_NET_NS_FD", at.namespaces[wanted.where])] if wanted.where else []
     if wanted.peer:
-        peer = {"attrs": [*_naming(wanted.peer), ("IFLA_NET_NS_FD", descriptors[wanted.peer_where])]}
+        peer = {"attrs": [*_naming(wanted.peer), *elsewhere]}
         kind.append(("IFLA_INFO_DATA", {"attrs": [("VETH_INFO_PEER", peer)]}))
-    elif wanted.kind == "macvlan":
-        kind.append(("IFLA_INFO_DATA", {"attrs": [("IFLA_MACVLAN_MODE", _MACVLAN_MODE_BRIDGE)]}))
-    return _link(0, [*_naming(wanted), ("IFLA_LINKINFO", {"attrs": kind})])
+    else:
+        attributes.extend(elsewhere)
+    if wanted.parent:
+        attributes.append(("IFLA_LINK", at.links[wanted.parent]))
+        kind.append(("IFLA_INFO_DATA", {"attrs": [("IFLA_MACVLAN_MODE", _MACVLAN_MODE)]}))
+    return _link(0, [*attributes, ("IFLA_LINKINFO", {"attrs": kind})])
 
 
 def _naming(wanted: NewLink) -> list[tuple[str, Any]]:
-    given = {
-        "IFLA_IFNAME": wanted.name,
-        "IFLA_ADDRESS": wanted.mac,
-        "IFLA_MTU": wanted.mtu,
-        "IFLA_LINK": wanted.parent,
-    }
+    given = {"IFLA_IFNAME": wanted.name, "IFLA_ADDRESS": wanted.mac, "IFLA_MTU": wanted.mtu}
     return [(key, value) for key, value in given.items() if value]
 
 
-def _finished(wanted: NewLink) -> Any:
+def _finished(wanted: NewLink, at: Places) -> Any:
     """By name: its number is not known yet."""
     attributes: list[tuple[str, Any]] = [("IFLA_IFNAME", wanted.name), ("IFLA_IFALIAS", wanted.alias)]
     if wanted.master:
-        attributes.append(("IFLA_MASTER", wanted.master))
+        attributes.append(("IFLA_MASTER", at.links[wanted.master]))
     found = _link(0, attributes)
-    if wanted.up:
-        found["flags"] = found["change"] = _IFF_UP
+    found["flags"] = found["change"] = _IFF_UP
     return found
 
 
-def _set_link(wanted: SetLink, descriptors: Mapping[str, int]) -> Any:
-    given = {
+def _set_link(wanted: SetLink, at: Places) -> Any:
+    given: dict[str, Any] = {
         "IFLA_IFNAME": wanted.name,
         "IFLA_ADDRESS": wanted.mac,
         "IFLA_MTU": wanted.mtu,
-        "IFLA_MASTER": wanted.master,
         "IFLA_IFALIAS": wanted.alias,
-        "IFLA_NET_NS_FD": None if wanted.where is None else descriptors[wanted.where],
     }
-    found = _link(wanted.index, [(key, value) for key, value in given.items() if value is not None])
+    if wanted.master is not None:
+        given["IFLA_MASTER"] = at.links[wanted.master] if wanted.master else 0
+    if wanted.where is not None:
+        given["IFLA_NET_NS_FD"] = at.namespaces[wanted.where]
+    found = _link(at.number(wanted.link), [(key, value) for key, value in given.items() if value is not None])
     if wanted.up is not None:
         found["flags"], found["change"] = _IFF_UP if wanted.up else 0, _IFF_UP
     return found
@@ -117,12 +129,12 @@ def _link(index: int, attributes: list[tuple[str, Any]]) -> Any:
     return found
 
 
-def _address(wanted: NewAddress | DeleteAddress, *, mark: bool) -> Any:
+def _address(wanted: NewAddress | DeleteAddress, at: Places, *, mark: bool) -> Any:
     interface = ipaddress.ip_interface(wanted.address)
     found = _classes()["ifaddrmsg"]()
     found["family"] = socket.AF_INET if interface.version == 4 else socket.AF_INET6
     found["prefixlen"] = interface.network.prefixlen
-    found["index"] = wanted.index
+    found["index"] = at.number(wanted.link)
     attributes: list[tuple[str, Any]] = [("IFA_LOCAL", str(interface.ip)), ("IFA_ADDRESS", str(interface.ip))]
     if mark:
         attributes += [("IFA_FLAGS", _IFA_F_NODAD), ("IFA_PROTO", MARK)]
@@ -132,7 +144,7 @@ def _address(wanted: NewAddress | DeleteAddress, *, mark: bool) -> Any:
     return found
 
 
-def _route(wanted: NewRoute | DeleteRoute, *, new: bool) -> Any:
+def _route(wanted: NewRoute | DeleteRoute, at: Places, *, new: bool) -> Any:
     network = None if wanted.destination == "default" else ipaddress.ip_network(wanted.destination)
     version = network.version if network else ipaddress.ip_address(wanted.via).version
     found = _classes()["rtmsg"]()
@@ -143,8 +155,8 @@ def _route(wanted: NewRoute | DeleteRoute, *, new: bool) -> Any:
     if not new:
         found["scope"], found["proto"] = _RT_SCOPE_NOWHERE, 0
     given = {
-        "RTA_DST": str(network.network_address) if network and network.prefixlen else None,
-        "RTA_OIF": wanted.index,
+        "RTA_DST": str(network.network_address) if network else None,
+        "RTA_OIF": at.number(wanted.link),
         "RTA_GATEWAY": wanted.via or None,
         "RTA_PRIORITY": wanted.metric or None,
     }

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Final, TypeVar
 
 from controller.errors import StepFailed
-from controller.host import syscalls
+from controller.host import loopback, syscalls
 from controller.host.netlink import Netlink
 from controller.host.syscalls import CLONE_NEWNET, MS_BIND
 from controller.host.text import failed, make_directories, read_text, remove_file
@@ -58,6 +58,7 @@ class KeptNamespaces:
 
         def work(trip: Trip) -> None:
             trip.leave_for_new(CLONE_NEWNET)
+            loopback.set_up()
             if low_ports:
                 _write(_LOW_PORTS, "0")
             syscalls.mount(_OWN, self.path(name), MS_BIND)

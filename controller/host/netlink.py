@@ -85,6 +85,17 @@ class Netlink:
                 return found
         raise Refused(errno.EAGAIN, "it changes faster than it can be read")
 
+    def get(self, kind: int, body: bytes) -> bytes:
+        """The one message that answers, in the form of `dump`. Raises Refused where there is none."""
+        with self._lock:
+            self._send(kind, NLM_F_REQUEST, body)
+            while True:
+                for found, _, sequence, start, end, data in _messages(self._socket.recv(_RECEIVE)):
+                    if sequence == self._sequence and found == NLMSG_ERROR:
+                        _check(data, start, end)
+                    elif sequence == self._sequence:
+                        return _HEADER.pack(_HEADER.size + end - start, found, 0, 0, 0) + data[start:end]
+
     def request(self, kind: int, flags: int, body: bytes) -> None:
         """One change, acknowledged."""
         with self._lock:

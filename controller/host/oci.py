@@ -140,9 +140,16 @@ class OciRuntime:
     def _completed(self, name: str, config: Mapping[str, Any]) -> dict[str, Any]:
         root = {**config["root"], "path": f"{self._bundle(name)}/rootfs"}
         linux = {**config["linux"], "rootfsPropagation": "private"}
+        linux["namespaces"] = [self._kept(name, each) for each in linux["namespaces"]]
         if self._runtime().joins_itself:
             linux["cgroupsPath"] = self.places.group_of(name)
         return {**config, "root": root, "linux": linux}
+
+    def _kept(self, name: str, namespace: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A network namespace of the container's own is the one that masu keeps for it."""
+        if namespace["type"] != "network" or "path" in namespace:
+            return namespace
+        return {**namespace, "path": f"{self.places.namespaces}/{name}"}
 
     def _root_mounts(self, name: str, root: Mapping[str, Any]) -> list[MountOp]:
         """The root file system appears only in the launch's own mount namespace, so nothing of it can leak."""

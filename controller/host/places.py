@@ -48,6 +48,18 @@ class Places:
         return f"{self.run}/keeper"
 
     @property
+    def namespaces(self) -> str:
+        return f"{self.run}/netns"
+
+    @property
+    def names(self) -> str:
+        return f"{self.run}/names"
+
+    @property
+    def leases(self) -> str:
+        return f"{self.state}/leases.json"
+
+    @property
     def layers(self) -> str:
         return f"{self.state}/layers"
 
@@ -77,8 +89,8 @@ class Places:
 
     def sweep(self) -> None:
         """Remove the directories of an instance that holds nothing any more; the events stay readable."""
-        for directory in (self.bundles, self.records, self.conditions, self.runtime, self.keeper):
+        for directory in (self.bundles, self.records, self.conditions, self.runtime, self.keeper, self.names):
             shutil.rmtree(directory, ignore_errors=True)
-        for directory in (self.layers, self.logs, self.state):
+        for directory in (self.namespaces, self.layers, self.logs, self.state):
             with contextlib.suppress(OSError):
                 os.rmdir(directory)

@@ -6,14 +6,16 @@ Reading something absent returns None or an empty value. Failures while changing
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from controller.model.attachment import Leases
 from controller.model.desired import DesiredSet
 from controller.model.event import Event
 from controller.model.facts import Facts
 from controller.model.launch import ExitRecord, Init, LaunchRecipe
+from controller.model.links import AddressSeen, LinkChange, LinkSeen, RouteSeen
 from controller.model.process import IdMap, IdRange, MountSeen, ProcessStat, RuntimeState
 from controller.model.record import Record
 from controller.model.snapshot import Snapshot
@@ -107,6 +109,54 @@ class Inside(Protocol):
 
     def set_mount_options(self, init: Init, mount: Mapping[str, Any]) -> None:
         """Change the options of the topmost mount there, and of those below it, to those of `mount`."""
+        ...
+
+
+class Namespaces(Protocol):
+    """Network namespaces that belong to masu, each with a container's name; the empty name is the host's own."""
+
+    def names(self) -> frozenset[str]:
+        """Also of what is half made or half removed."""
+        ...
+
+    def inode(self, name: str) -> int:
+        """As in /proc/PID/ns/net; 0: there is none."""
+        ...
+
+    def make(self, name: str, *, low_ports: bool) -> None:
+        """A new one, with its loopback up. `low_ports`: everybody in it may listen below 1024."""
+        ...
+
+    def keep(self, name: str, init: Init) -> None:
+        """The one that a running container is in."""
+        ...
+
+    def remove(self, name: str) -> None: ...
+
+    def setting(self, name: str, path: str) -> str | None:
+        """A file below /proc/sys/net as seen in there."""
+        ...
+
+    def set_setting(self, name: str, path: str, value: str) -> None: ...
+
+
+class Links(Protocol):
+    """Links, addresses and routes. `where`: a container whose namespace masu keeps, or "" for the host's own."""
+
+    def links(self, where: str) -> tuple[LinkSeen, ...] | None:
+        """None: there is no such namespace."""
+        ...
+
+    def link(self, where: str, name: str) -> LinkSeen | None:
+        """One of them, which costs less."""
+        ...
+
+    def addresses(self, where: str) -> tuple[AddressSeen, ...]: ...
+
+    def routes(self, where: str) -> tuple[RouteSeen, ...]: ...
+
+    def change(self, where: str, changes: Sequence[LinkChange]) -> None:
+        """In order, up to the first that fails. To take away what is gone is fine."""
         ...
 
 
@@ -207,6 +257,8 @@ class Host:
     runtime: Runtimes
     layers: Layers
     clock: Clock
+    namespaces: Namespaces
+    links: Links
 
 
 class SourcePort(Protocol):
@@ -221,6 +273,14 @@ class Store(Protocol):
     def load(self) -> DesiredSet: ...
 
     def save(self, desired: DesiredSet) -> None: ...
+
+
+class LeaseStore(Protocol):
+    """Addresses that were given, kept across restarts."""
+
+    def load(self) -> Leases: ...
+
+    def save(self, leases: Leases) -> None: ...
 
 
 class Conditions(Protocol):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Final
 
 from controller.errors import StepFailed
@@ -39,6 +39,18 @@ class Rtnetlink:
         data = self._dump(where, links_read.RTM_GETLINK, links_read.LINKS_QUESTION)
         return None if data is None else links_read.links(data)
 
+    def link(self, where: str, name: str) -> LinkSeen | None:
+        socket = self._namespaces.socket(where)
+        if socket is None:
+            return None
+        try:
+            data = socket.get(links_read.RTM_GETLINK, links_read.link_question(name))
+        except OSError as error:
+            if error.errno == errno.ENODEV:
+                return None
+            raise _unreadable(where, error) from error
+        return next(iter(links_read.links(data)), None)
+
     def addresses(self, where: str) -> tuple[AddressSeen, ...]:
         data = self._dump(where, links_read.RTM_GETADDR, links_read.ADDRESSES_QUESTION)
         return links_read.addresses(data or b"")
@@ -51,13 +63,20 @@ class Rtnetlink:
         """In order, up to the first that fails. To take away what is gone is fine."""
         socket = self._socket(where)
         with ExitStack() as stack:
-            others = {name for each in changes for name in _others(each)}
-            try:
-                descriptors = {name: stack.enter_context(self._namespaces.opened(name)) for name in others}
-            except OSError as error:
-                raise StepFailed(f"the network namespace of {error.filename} is gone") from error
+            namespaces = {
+                name: stack.enter_context(self._opened(name)) for each in changes for name in _elsewhere(each)
+            }
             for each in changes:
-                _change(socket, where, each, descriptors)
+                links = {name: link.index for name in _names(each) if (link := self.link(where, name))}
+                _change(socket, where, each, links_write.Places(links, namespaces))
+
+    @contextmanager
+    def _opened(self, name: str) -> Iterator[int]:
+        try:
+            with self._namespaces.opened(name) as descriptor:
+                yield descriptor
+        except FileNotFoundError as error:
+            raise StepFailed(f"{name} has no network namespace") from error
 
     def _socket(self, where: str) -> Netlink:
         found = self._namespaces.socket(where)
@@ -72,32 +91,55 @@ class Rtnetlink:
         try:
             return socket.dump(kind, question)
         except OSError as error:
-            raise StepFailed(f"reading {_place(where)}: {error.strerror} (errno {error.errno})") from error
+            raise _unreadable(where, error) from error
 
 
-def _change(socket: Netlink, where: str, wanted: LinkChange, descriptors: Mapping[str, int]) -> None:
+def _change(socket: Netlink, where: str, wanted: LinkChange, at: links_write.Places) -> None:
+    removes = isinstance(wanted, (DeleteLink, DeleteAddress, DeleteRoute))
     try:
-        for each in links_write.requests(wanted, descriptors):
+        for each in links_write.requests(wanted, at):
             socket.request(each.kind, each.flags, each.body)
+    except KeyError as error:
+        if not removes:
+            why = f"there is no link {error.args[0]}"
+            raise StepFailed(f"{_doing(wanted)} in {_place(where)}: {why}", errno=errno.ENODEV) from error
     except Refused as error:
         number = error.errno or 0
-        if number in _GONE and isinstance(wanted, (DeleteLink, DeleteAddress, DeleteRoute)):
-            return
-        said = _WORDS.get(number, error.strerror) if not error.said else error.said
-        raise StepFailed(
-            f"{_doing(wanted)} in {_place(where)}: {said} (errno {number})", errno=number
-        ) from error
+        if not (removes and number in _GONE):
+            said = error.said or _WORDS.get(number, error.strerror)
+            text = f"{_doing(wanted)} in {_place(where)}: {said} (errno {number})"
+            raise StepFailed(text, errno=number) from error
     except OSError as error:
         raise StepFailed(f"{_doing(wanted)} in {_place(where)}: the kernel does not answer") from error
 
 
-def _others(wanted: LinkChange) -> tuple[str, ...]:
+def _elsewhere(wanted: LinkChange) -> tuple[str, ...]:
+    """The namespaces that a change needs besides the one that it is made in."""
     match wanted:
-        case NewLink(peer_where=name) if name:
+        case NewLink(where=name) if name:
             return (name,)
         case SetLink(where=name) if name is not None:
             return (name,)
     return ()
+
+
+def _names(wanted: LinkChange) -> set[str]:
+    """Of the links that a change needs the numbers of."""
+    found: set[int | str | None]
+    match wanted:
+        case NewLink():
+            found = {wanted.master, wanted.parent}
+        case SetLink():
+            found = {wanted.link, wanted.master}
+        case _:
+            found = {wanted.link}
+    return {each for each in found if isinstance(each, str) and each}
+
+
+def _unreadable(where: str, error: OSError) -> StepFailed:
+    return StepFailed(
+        f"reading {_place(where)}: {error.strerror} (errno {error.errno})", errno=error.errno or 0
+    )
 
 
 def _place(where: str) -> str:
@@ -109,9 +151,9 @@ def _doing(wanted: LinkChange) -> str:
         case NewLink():
             return f"making {wanted.kind} {wanted.name}"
         case SetLink():
-            return f"changing link {wanted.name or wanted.index}"
+            return f"changing link {wanted.name or wanted.link}"
         case DeleteLink():
-            return f"deleting link {wanted.index}"
+            return f"deleting link {wanted.link}"
         case NewAddress():
             return f"adding address {wanted.address}"
         case DeleteAddress():

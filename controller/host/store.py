@@ -13,6 +13,9 @@ from controller.host.text import read_text, remove_file, write_atomic
 from controller.model.desired import DesiredSet
 from controller.model.status import Condition
 
+SLASH = "@"
+"""In place of the slash in what is no container's name."""
+
 
 class DesiredFile:
     """The last good desired set, in /var/lib; another version of masu parses every file anew, and until then
@@ -76,8 +79,12 @@ class ConditionFiles:
         except FileNotFoundError:
             return
         for file in found:
-            if file.endswith(".json") and file.removesuffix(".json") not in names:
+            if file.endswith(".json") and _key(file.removesuffix(".json")) not in names:
                 remove_file(f"{self._directory}/{file}")
 
     def _path(self, name: str) -> str:
-        return f"{self._directory}/{name}.json"
+        return f"{self._directory}/{name.replace('/', SLASH)}.json"
+
+
+def _key(file: str) -> str:
+    return file.replace(SLASH, "/")

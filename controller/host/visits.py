@@ -22,6 +22,7 @@ from controller.host.syscalls import CLONE_FS, CLONE_NEWIPC, CLONE_NEWNET, CLONE
 
 T = TypeVar("T")
 
+PATIENCE_S: Final = 5.0
 NAMESPACE_NAMES: Final = {CLONE_NEWNET: "net", CLONE_NEWIPC: "ipc", CLONE_NEWUTS: "uts", CLONE_NEWNS: "mnt"}
 
 
@@ -160,7 +161,7 @@ class _Visitor:
 class Visits:
     """Hands work to the visiting thread and waits for it, from any number of threads."""
 
-    def __init__(self, patience_s: float) -> None:
+    def __init__(self, patience_s: float = PATIENCE_S) -> None:
         self._patience_s = patience_s
         self._jobs: SimpleQueue[_Job] = SimpleQueue()
         self._lock = threading.Lock()

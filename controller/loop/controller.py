@@ -12,20 +12,24 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from controller.errors import GuardRefused, MasuError, Problem, SourceUnreadable
-from controller.host.ports import Conditions, EventLog, Host, SourcePort, Store, Tracker
+from controller.host.ports import Conditions, EventLog, Host, LeaseStore, SourcePort, Store, Tracker
 from controller.loop.backoff import FIGHT_LOOK_S, Fight, after_repairs, retry_delay
 from controller.loop.queue import WorkQueue
+from controller.model.attachment import Leases
 from controller.model.desired import DesiredSet
 from controller.model.event import Event
-from controller.model.resource import Resource
+from controller.model.resource import CONTAINER, kind_of
 from controller.model.status import Condition
 from controller.reconcile import guard
-from controller.reconcile.desired import Desired, desire
-from controller.reconcile.plan import existing, recorded
+from controller.reconcile.desired import Desired, Wish, desire, resolve
+from controller.reconcile.leases import without
+from controller.reconcile.plan import present, recorded
 from controller.reconcile.reconciler import Reconciler, Result
 from controller.report import narrate
 from controller.spec.accept import Parse, accept, freeze
+from controller.steps._base import Wait
 
+NEEDS_LOOK_MS = 1000
 TOLD = frozenset({"Refused", "HostLacks", "NotAsDesired"})
 """Conditions that no step tells of: said once, when they come."""
 
@@ -54,6 +58,7 @@ class Controller:
         reconciler: Reconciler,
         source: SourcePort,
         store: Store,
+        leases: LeaseStore,
         conditions: Conditions,
         log: EventLog,
         tracker: Tracker,
@@ -68,6 +73,8 @@ class Controller:
         self._allow_removals = allow_removals
         self._lock = threading.Lock()
         self._set = store.load()
+        self._lease_store = leases
+        self._leases = leases.load()
         self._saved = True
         self._desired: dict[str, Desired] = {}
         self._digests: dict[str, str] = {}
@@ -182,37 +189,57 @@ class Controller:
         return after
 
     def _take(self, after: DesiredSet) -> None:
-        containers = after.containers
-        changed = {name for name, each in containers.items() if self._digests.get(name) != each.digest}
-        desired = {name: each for name in changed if (each := self._wish(containers[name]))}
-        gone = (
-            set[str]() if after.frozen else {*existing(self._reconciler.root, self._host)} - set(containers)
-        )
+        left = present(self._reconciler.root, self._host)
+        leaving = left - set(after.resources)
+        wanted, leases = resolve(self._host.instance, after.resources, self._leases, leaving)
+        gone = set[str]() if after.frozen else set(left) - set(wanted)
+        digests = {key: each.digest for key, each in wanted.items()}
+        changed = {key for key in wanted if self._digests.get(key) != digests[key]}
+        desired = {key: each for key in changed if (each := self._wish(wanted[key]))}
+        self._give(leases)  # before anybody uses them
         with self._lock:
             self._set = after
-            for name in [*self._desired]:
-                if name not in containers:
-                    del self._desired[name], self._digests[name]
+            for key in [*self._desired]:
+                if key not in wanted:
+                    del self._desired[key], self._digests[key]
             self._desired.update(desired)
             self._sharers = tuple(each for each in self._desired.values() if each.frame.partners)
-            self._digests.update({name: containers[name].digest for name in desired})
+            self._digests.update({key: digests[key] for key in desired})
             self._doomed = gone
-        self._conditions.keep({*containers, *gone})  # whoever buried the last one may have been killed at it
-        for name in (*sorted(gone), *_in_order(changed, containers)):
-            self.queue.add(name)
+        self._conditions.keep({*wanted, *gone})  # whoever buried the last one may have been killed at it
+        for key in (*sorted(gone), *_in_order(changed, self._desired)):
+            self.queue.add(key)
 
-    def _wish(self, container: Resource) -> Desired | None:
+    def _wish(self, wish: Wish) -> Desired | None:
         """None, and told, when masu itself is at fault: the others go on, and this one as it was."""
         try:
-            return desire(container, self._host.facts)
+            return desire(wish, self._host.facts)
         except Exception as error:  # noqa: BLE001
-            self._log.event(defect(container.name, error, self._host))
+            self._log.event(defect(wish.key, error, self._host))
             return None
+
+    def _give(self, leases: Leases) -> None:
+        if leases != self._leases:
+            self._lease_store.save(leases)
+            self._leases = leases
 
     def _reconcile(self, name: str, desired: Desired | None, leave: Collection[str]) -> Result:
         if desired is None:
             return self._reconciler.remove(name)
-        return self._reconciler.converge(desired, self._tracker.watch_group, leave)
+        return self._reconciler.converge(desired, self._watch, leave, self._held(desired))
+
+    def _watch(self, name: str, group: str) -> None:
+        if kind_of(name) == CONTAINER:
+            self._tracker.watch_group(name, group)
+
+    def _held(self, desired: Desired) -> Wait | None:
+        """Nobody is born before its networks and their rules are in place."""
+        with self._lock:
+            unmet = [key for key in sorted(desired.needs) if not self._memory.get(key, Memory()).converged]
+        if not unmet:
+            return None
+        until = self._host.clock.now_ms() + NEEDS_LOOK_MS
+        return Wait("WaitsForNetwork", f"waits for {', '.join(unmet)}", until)
 
     def _after(
         self, name: str, desired: Desired | None, result: Result, memory: Memory, *, edited: bool
@@ -223,13 +250,10 @@ class Controller:
             self._bury(name)
             return
         self._nudge_sharers(name, result)
+        self._nudge_dependents(name, result)
         pid = result.last.subject.pid
-        fresh = self._tracker.watch_group(name, result.last.subject.group)
-        if desired and desired.watches_mounts:
-            fresh |= self._tracker.watch_mounts(name, pid)
-        if fresh:
+        if self._track(name, desired, result, pid):
             self.queue.add(name)
-        self._tracker.watch_init(name, pid)
         now = time.monotonic()
         if result.error and result.error.retry:
             self._try_later(name, memory, now, runs=bool(pid))
@@ -237,6 +261,25 @@ class Controller:
             memory.failures, memory.hold_until = 0, 0.0
         if result.again_at:
             self.queue.add_at(name, now + max(0, result.again_at - self._host.clock.now_ms()) / 1000)
+
+    def _track(self, name: str, desired: Desired | None, result: Result, pid: int) -> bool:
+        """Whether something is watched that was not: it may have changed since it was looked at."""
+        if kind_of(name) != CONTAINER:
+            return False
+        fresh = self._tracker.watch_group(name, result.last.subject.group)
+        if desired and desired.watches_mounts:
+            fresh |= self._tracker.watch_mounts(name, pid)
+        self._tracker.watch_init(name, pid)
+        return fresh
+
+    def _nudge_dependents(self, name: str, result: Result) -> None:
+        """Whoever waits for a network, or hangs on a link of it that has just been made anew."""
+        if kind_of(name) == CONTAINER or not result.outcomes:
+            return
+        with self._lock:
+            dependents = [each.name for each in self._desired.values() if name in each.needs]
+        for each in dependents:
+            self.queue.add(each)
 
     def _nudge_sharers(self, name: str, result: Result) -> None:
         """Whoever shares a namespace with a container that has just been started has to follow it."""
@@ -261,7 +304,7 @@ class Controller:
         for event in narrate.events(result, edited=edited, at=at):
             self._log.event(event)
         conditions = result.conditions
-        if not edited and result.last.subject.pid:
+        if not edited and result.last.lives:
             repaired = [
                 each.step.change[0] for each in result.outcomes if each.step.change and not each.error
             ]
@@ -297,6 +340,8 @@ class Controller:
         with self._lock:
             self._doomed.discard(name)
             self._memory.pop(name, None)
+            leases = without(self._leases, name)
+            self._give(leases)
 
     def _tell_source(self, before: DesiredSet, after: DesiredSet) -> None:
         at = self._host.clock.wall_ms()
@@ -309,10 +354,14 @@ class Controller:
             self._log.event(Event(at, "", "SourceBack", "the source is followed again"))
 
 
-def _in_order(changed: set[str], containers: Mapping[str, Resource]) -> list[str]:
-    """Whoever is shared with comes before the sharers, so that they need not wait and look again."""
-    sharers = {name for name in changed if "container:" in str(containers[name].section("namespaces"))}
-    return [*sorted(changed - sharers), *sorted(sharers)]
+def _in_order(changed: set[str], desired: Mapping[str, Desired]) -> list[str]:
+    """Whoever is needed or shared with comes first, so that the others need not wait and look again."""
+
+    def rank(key: str) -> tuple[bool, bool, str]:
+        each = desired.get(key)
+        return bool(each and each.frame.partners), kind_of(key) == CONTAINER, key
+
+    return sorted(changed, key=rank)
 
 
 def defect(name: str, error: Exception, host: Host) -> Event:

@@ -1,11 +1,12 @@
 """Links, addresses and routes: as the kernel shows them, and what is asked of it. Pure values.
 
-`index` is the kernel's number of a link within its network namespace; addresses are text such as "10.88.0.10/24".
+`index` is the kernel's number of a link within its network namespace, and `link` its number or its name; addresses
+are text such as "10.88.0.10/24".
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 MARK = 0x6D
 """masu's number as the origin of an address (IFA_PROTO, Linux 5.18) and of a route (rtm_protocol): whoever made
@@ -53,34 +54,36 @@ class RouteSeen:
 
 @dataclass(frozen=True, slots=True)
 class NewLink:
-    """Make a link; `parent` is a macvlan's, `peer` the other end of a veth, made in the namespace `peer_where`.
+    """Make a link; `parent` is a macvlan's, `peer` the other end of a veth. Empty or 0: the kernel's choice.
 
-    Empty or 0: the kernel's choice. The mark comes in a second message, because the kernel takes none with the
-    first: a link of masu's name that is down and has no alias is half made.
+    `where`: the namespace in which the peer is made, or the link itself where it has none. The mark of a link on
+    the spot comes in a second message, because the kernel takes none with the first: a link of masu's name that is
+    down and has no alias is half made. That of one made elsewhere is for a `SetLink` there.
     """
 
     kind: str
     name: str
-    alias: str
+    alias: str = ""
     mac: str = ""
     mtu: int = 0
-    master: int = 0
-    parent: int = 0
-    up: bool = True
+    master: str = ""
+    parent: str = ""
     peer: NewLink | None = None
-    peer_where: str = ""
+    where: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class SetLink:
-    """Change what is not None; `where`: move it to that container's namespace, or home for ""."""
+    """Change what is not None. `where`: move it to that container's namespace, or home for ""; `master` likewise
+    is the name of a bridge, or "" for none.
+    """
 
-    index: int
+    link: int | str
     name: str | None = None
     alias: str | None = None
     mac: str | None = None
     mtu: int | None = None
-    master: int | None = None
+    master: str | None = None
     up: bool | None = None
     where: str | None = None
 
@@ -89,20 +92,20 @@ class SetLink:
 class DeleteLink:
     """A veth goes with its other end."""
 
-    index: int
+    link: int | str
 
 
 @dataclass(frozen=True, slots=True)
 class NewAddress:
     """Marked as masu's, usable at once: nobody is asked whether it is taken (no duplicate address detection)."""
 
-    index: int
+    link: int | str
     address: str
 
 
 @dataclass(frozen=True, slots=True)
 class DeleteAddress:
-    index: int
+    link: int | str
     address: str
 
 
@@ -110,7 +113,7 @@ class DeleteAddress:
 class NewRoute:
     """Marked as masu's; takes the place of another route to the same destination with the same metric."""
 
-    index: int
+    link: int | str
     destination: str
     via: str = ""
     metric: int = 0
@@ -118,19 +121,10 @@ class NewRoute:
 
 @dataclass(frozen=True, slots=True)
 class DeleteRoute:
-    index: int
+    link: int | str
     destination: str
     via: str = ""
     metric: int = 0
 
 
 LinkChange = NewLink | SetLink | DeleteLink | NewAddress | DeleteAddress | NewRoute | DeleteRoute
-
-
-@dataclass(frozen=True, slots=True)
-class NetworkSeen:
-    """Everything in one network namespace that masu looks at."""
-
-    links: tuple[LinkSeen, ...] = ()
-    addresses: tuple[AddressSeen, ...] = ()
-    routes: tuple[RouteSeen, ...] = field(default=())

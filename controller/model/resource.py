@@ -18,11 +18,22 @@ def digest(value: Any) -> str:
 
 
 CONTAINER, NETWORK, GROUP = "Container", "Network", "Group"
+FIREWALL = "Firewall"
+"""No document: what the others come to for the packet filter."""
 
 
 def key_of(kind: str, name: str) -> str:
     """One word for each resource of an instance: a container's name, or kind/name for the others."""
     return name if kind == CONTAINER else f"{kind.lower()}/{name}"
+
+
+def kind_of(key: str) -> str:
+    kind, slash, _ = key.partition("/")
+    return kind.capitalize() if slash else CONTAINER
+
+
+def name_of(key: str) -> str:
+    return key.rpartition("/")[2]
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,6 +50,7 @@ class ContainerStatus:
     exit_code: int | None
     conditions: tuple[Condition, ...]
     drift: tuple[Drift, ...]
+    addresses: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -60,5 +62,30 @@ class ContainerStatus:
             "exitCode": self.exit_code,
             "conditions": [each.to_json() for each in self.conditions],
             "drift": [each.to_json() for each in self.drift],
+            "addresses": list(self.addresses),
             "checkpoint": {"last": None, "next": None, "verdict": None},
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkStatus:
+    """`link`: its bridge on the host, if it has one. `containers`: name → addresses."""
+
+    name: str
+    type: str
+    link: str
+    converged: bool
+    containers: Mapping[str, tuple[str, ...]]
+    conditions: tuple[Condition, ...]
+    drift: tuple[Drift, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "type": self.type,
+            "link": self.link or None,
+            "converged": self.converged,
+            "containers": {name: list(each) for name, each in self.containers.items()},
+            "conditions": [each.to_json() for each in self.conditions],
+            "drift": [each.to_json() for each in self.drift],
         }

@@ -1,25 +1,48 @@
-"""From a written container to what each aspect wants. Pure."""
+"""From what is written to what each aspect wants. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, is_dataclass
 from typing import Any
 
-from controller.aspects import ASPECTS
+from controller.aspects import ASPECTS_OF
 from controller.aspects._bundle import compose
 from controller.errors import HostLacks
+from controller.model.attachment import Leases
 from controller.model.facts import Facts
 from controller.model.frame import Frame
-from controller.model.resource import Resource
+from controller.model.resource import CONTAINER, NETWORK, Resource, digest, key_of
 from controller.model.status import Condition
+from controller.reconcile.leases import lease
+from controller.reconcile.topology import Topology, networks_in, topology
 
 LIFE = "life"
 
 
 @dataclass(frozen=True, slots=True)
+class Wish:
+    """What is asked of one key: the sections that its aspects read, with all that hangs together worked out.
+
+    `needs`: keys of what must have converged before it can be born.
+    """
+
+    key: str
+    kind: str
+    sections: Mapping[str, Any]
+    needs: frozenset[str] = frozenset()
+
+    def section(self, path: str) -> Any:
+        return self.sections.get(path)
+
+    @property
+    def digest(self) -> str:
+        return digest(_plain(self.sections))
+
+
+@dataclass(frozen=True, slots=True)
 class Desired:
-    """`parts`: aspect name → its desired value; an aspect that is not in it owns nothing.
+    """By aspect: what it wants. An aspect that is missing here owns nothing.
 
     `lacks`: what this host cannot do of it; the rest converges all the same.
     """
@@ -28,23 +51,67 @@ class Desired:
     parts: Mapping[str, Any]
     frame: Frame
     lacks: tuple[Condition, ...]
+    kind: str = CONTAINER
+    needs: frozenset[str] = frozenset()
 
     @property
     def watches_mounts(self) -> bool:
         """Whether a change of the container's mount table may be drift."""
         return "mounts" in self.parts
 
+    @property
+    def watches_network(self) -> bool:
+        """Whether a change of its links, addresses or routes may be drift."""
+        return self.kind != CONTAINER or bool(self.parts.get("interfaces"))
 
-def desire(container: Resource, facts: Facts) -> Desired:
+
+def resolve(
+    instance: str, resources: Mapping[str, Resource], before: Leases, leaving: Collection[str]
+) -> tuple[dict[str, Wish], Leases]:
+    """Pure. What is asked of every key, and the addresses that were given for it.
+
+    `leaving`: containers that are still there but not wanted any more.
+    """
+    containers = {each.name: each for each in resources.values() if each.kind == CONTAINER}
+    leases = lease(containers, networks_in(resources), before, leaving)
+    return wishes(resources, topology(instance, resources, leases)), leases
+
+
+def wishes(resources: Mapping[str, Resource], found: Topology) -> dict[str, Wish]:
+    """Pure. By key: every container, and every network that has something on the host."""
+    wanted = {key: _container_wish(each, found) for key, each in resources.items() if each.kind == CONTAINER}
+    for name, bridge in found.bridges.items():
+        key = key_of(NETWORK, name)
+        wanted[key] = Wish(key, NETWORK, {"bridge": bridge})
+    return wanted
+
+
+def _container_wish(container: Resource, found: Topology) -> Wish:
+    attachments = found.attachments.get(container.name, ())
+    sections = {
+        path: value
+        for aspect in ASPECTS_OF[CONTAINER]
+        for path in ((*LIFE_SECTIONS, "") if aspect.name == LIFE else (aspect.section,))
+        if path and (value := container.section(path)) is not None
+    }
+    sections["networks"] = attachments or None
+    needs = frozenset(key_of(NETWORK, each.network) for each in attachments if each.type == "bridge")
+    return Wish(container.key, CONTAINER, sections, needs)
+
+
+LIFE_SECTIONS = {"state": "state", "process.stop": "stop", "restart": "restart"}
+
+
+def desire(wish: Wish, facts: Facts) -> Desired:
     """Pure. Parse every section; the parts of the birth are put together for `life`."""
     parts: dict[str, Any] = {}
     lacks: list[Condition] = []
     births = []
-    for aspect in ASPECTS:
+    for aspect in ASPECTS_OF[wish.kind]:
         if aspect.name == LIFE:
             continue
         try:
-            part = aspect.parse(container.section(aspect.section) if aspect.section else None, facts)
+            part = aspect.parse(wish.section(aspect.section), facts)
         except HostLacks as lack:
             lacks.append(Condition("HostLacks", status=True, reason=_camel(aspect.name), message=str(lack)))
             continue
@@ -55,19 +122,26 @@ def desire(container: Resource, facts: Facts) -> Desired:
         if birth:
             births.append((aspect.name, birth))
     frame = compose(births)
-    parts[LIFE] = _life(container, frame, facts)
-    return Desired(container.name, parts, frame, tuple(lacks))
+    if wish.kind == CONTAINER:
+        parts[LIFE] = _life(wish, frame, facts)
+    return Desired(wish.key, parts, frame, tuple(lacks), wish.kind, wish.needs)
 
 
-def _life(container: Resource, frame: Frame, facts: Facts) -> Any:
-    life = next(aspect for aspect in ASPECTS if aspect.name == LIFE)
-    section = {
-        "state": container.section("state"),
-        "stop": container.section("process.stop"),
-        "restart": container.section("restart"),
-        "frame": frame,
-    }
-    return life.parse(section, facts)
+def _life(wish: Wish, frame: Frame, facts: Facts) -> Any:
+    life = next(aspect for aspect in ASPECTS_OF[CONTAINER] if aspect.name == LIFE)
+    section = {short: wish.section(path) for path, short in LIFE_SECTIONS.items()}
+    return life.parse({**section, "frame": frame}, facts)
+
+
+def _plain(value: Any) -> Any:
+    """As JSON has it, so that it can be digested."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return _plain(asdict(value))
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [_plain(each) for each in value]
+    return sorted(value) if isinstance(value, frozenset) else value
 
 
 def _camel(name: str) -> str:

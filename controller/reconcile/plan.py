@@ -6,10 +6,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from controller.aspects import ASPECTS
+from controller.aspects import ASPECTS_OF
 from controller.aspects._base import Subject
 from controller.host.ports import Host
+from controller.model.marks import network_of_mark
 from controller.model.record import Record
+from controller.model.resource import CONTAINER, NETWORK, key_of, kind_of
 from controller.model.status import Drift
 from controller.reconcile.desired import Desired
 from controller.steps._base import Effect, Step
@@ -17,7 +19,7 @@ from controller.steps._base import Effect, Step
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What one look at one container came to: ordered steps; empty means converged.
+    """What one look at one container, or at another key, came to: ordered steps; empty means converged.
 
     `drift`: differences in owned keys of a container that runs, for people to read. `broken`: what the
     kernel shows differently although no step can mend it.
@@ -36,6 +38,11 @@ class Plan:
         )
 
     @property
+    def lives(self) -> bool:
+        """Whether a difference is drift, and not something that has yet to be made."""
+        return bool(self.subject.pid) or kind_of(self.container) != CONTAINER
+
+    @property
     def changes(self) -> bool:
         """Whether anything would be done: waiting is not doing."""
         return any(step.kind != "Await" for step in self.steps)
@@ -43,7 +50,7 @@ class Plan:
 
 def subject_of(name: str, group: str, host: Host) -> Subject:
     """Read-only. The recorded init counts only with the same start time, in the same boot, and not ended."""
-    found = host.records.read(name)
+    found = host.records.read(name) if kind_of(name) == CONTAINER else None
     record = found.in_boot(host.facts.boot_id) if found else None
     return Subject(name, group, _live_pid(record, host), record, host.clock.now_ms())
 
@@ -63,24 +70,24 @@ def plan(desired: Desired, group: str, host: Host) -> Plan:
     steps: list[Step] = []
     drift: list[Drift] = []
     broken: list[Drift] = []
-    for aspect in ASPECTS:
+    for aspect in ASPECTS_OF[desired.kind]:
         part = desired.parts.get(aspect.name)
         if part is None:
             continue
         observed = aspect.observe(subject, host, part)
         found = list(aspect.diff(subject, part, observed))
         steps.extend(found)
-        if subject.pid:
+        if subject.pid or desired.kind != CONTAINER:
             drift.extend(_drift(aspect.name, found))
         broken.extend(_verify(aspect, part, observed))
     return Plan(desired.name, subject, order(steps), tuple(drift), tuple(broken))
 
 
 def removal(name: str, group: str, host: Host) -> Plan:
-    """Read-only. What takes every trace of a container away."""
+    """Read-only. What takes every trace of a container, or of what has another key, away."""
     subject = subject_of(name, group, host)
     steps: list[Step] = []
-    for aspect in ASPECTS:
+    for aspect in ASPECTS_OF[kind_of(name)]:
         steps.extend(aspect.remove(subject, aspect.observe(subject, host, None)))
     return Plan(name, subject, order(steps))
 
@@ -102,9 +109,20 @@ def _verify(aspect: Any, part: Any, observed: Any) -> list[Drift]:
 
 def existing(root: str, host: Host) -> frozenset[str]:
     """Read-only. Names of all containers of this instance of which anything is left on the host."""
-    return host.cgroups.children(root) | recorded(host)
+    return host.cgroups.children(root) | recorded(host) | host.namespaces.names()
 
 
 def recorded(host: Host) -> frozenset[str]:
     """Read-only. Names of all containers that masu itself has made: anybody can make a cgroup."""
     return host.records.names() | host.layers.names()
+
+
+def networks(host: Host) -> frozenset[str]:
+    """Read-only. Keys of the networks of this instance that have left a link on the host."""
+    found = (network_of_mark(host.instance, each.alias) for each in host.links.links("") or ())
+    return frozenset(key_of(NETWORK, name) for name in found if name)
+
+
+def present(root: str, host: Host) -> frozenset[str]:
+    """Read-only. Keys of everything of which anything is left."""
+    return existing(root, host) | networks(host)

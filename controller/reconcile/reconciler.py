@@ -12,7 +12,7 @@ from controller.reconcile import guard
 from controller.reconcile.apply import Failpoint, Outcome, apply
 from controller.reconcile.desired import Desired
 from controller.reconcile.plan import Plan, plan, removal
-from controller.steps._base import Wait
+from controller.steps._base import Stage, Wait
 
 MAX_PASSES = 12
 """One change needs a few looks (stop, exit, start, verify); more than this is a circle."""
@@ -56,15 +56,18 @@ class Reconciler:
     root: str
     failpoint: Failpoint
 
-    def converge(self, desired: Desired, watch: Watch, leave: Collection[str] = ()) -> Result:
+    def converge(
+        self, desired: Desired, watch: Watch, leave: Collection[str] = (), held: Wait | None = None
+    ) -> Result:
         """Look and act until nothing differs, something must be waited for, or something failed.
 
         `watch` is called between acting and looking, so that what changes after the last look is noticed.
-        The keys in `leave` are left as they are while the container runs; none is born with them.
+        The keys in `leave` are left as they are while the container runs; none is born with them. While it is
+        `held`, nothing is born, and nothing ended to be born anew.
         """
         name, group = desired.name, self._group(desired.name)
         return self._settle(
-            lambda: plan(desired, group, self.host), desired.lacks, lambda: watch(name, group), leave
+            lambda: plan(desired, group, self.host), desired.lacks, lambda: watch(name, group), leave, held
         )
 
     def remove(self, name: str) -> Result:
@@ -80,12 +83,15 @@ class Reconciler:
         lacks: tuple[Condition, ...],
         before_next: Callable[[], object],
         leave: Collection[str] = (),
+        held: Wait | None = None,
     ) -> Result:
         outcomes: list[Outcome] = []
         for _ in range(MAX_PASSES):
             found = look()
             steps, refused = guard.split(found)
-            if leave and found.subject.pid:
+            if held and any(each.stage is Stage.BIRTH for each in steps):
+                return _result(found, outcomes, None, held, refused, lacks)
+            if leave and found.lives:
                 steps = tuple(each for each in steps if not (each.change and each.change[0] in leave))
             done = apply(steps, self.host, self.failpoint)
             outcomes.extend(done)

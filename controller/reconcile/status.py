@@ -2,34 +2,66 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from controller.host.ports import Conditions, Host
 from controller.model.record import Record
 from controller.model.resource import Resource
-from controller.model.status import Condition, ContainerStatus
-from controller.reconcile.desired import desire
+from controller.model.status import Condition, ContainerStatus, NetworkStatus
+from controller.reconcile.desired import Wish, desire
 from controller.reconcile.plan import Plan, plan, subject_of
 
 
 def status_of(
-    name: str, container: Resource | None, group: str, host: Host, conditions: Conditions
+    name: str, wish: Wish | None, group: str, host: Host, conditions: Conditions
 ) -> ContainerStatus:
     """Read-only."""
-    if container is None:
+    if wish is None:
         return _undesired(name, group, host, conditions)
-    wanted = desire(container, host.facts)
+    wanted = desire(wish, host.facts)
     found = plan(wanted, group, host)
     record = found.subject.record
     said = tuple(dict.fromkeys((*wanted.lacks, *conditions.read(name))))
     return ContainerStatus(
         name=name,
-        state=_state(container.state, found, record),
+        state=_state(wish.section("state") or "running", found, record),
         pid=found.subject.pid,
         converged=not (found.steps or found.broken or wanted.lacks),
         restarts=record.restarts if record else 0,
         exit_code=_exit_code(name, record, host),
         conditions=said,
         drift=(*found.drift, *found.broken),
+        addresses=tuple(_bare(one) for each in wish.section("networks") or () for one in each.addresses),
     )
+
+
+def network_status(
+    resource: Resource, wishes: Mapping[str, Wish], host: Host, conditions: Conditions
+) -> NetworkStatus:
+    """Read-only."""
+    wish, key, name = wishes.get(resource.key), resource.key, resource.name
+    wanted = desire(wish, host.facts) if wish else None
+    found = plan(wanted, "", host) if wanted else None
+    bridge = wish.section("bridge") if wish else None
+    members = {
+        each.key: tuple(_bare(one) for one in attachment.addresses)
+        for each in wishes.values()
+        for attachment in each.section("networks") or ()
+        if attachment.network == name
+    }
+    return NetworkStatus(
+        name=name,
+        type=resource.spec.get("type", "bridge"),
+        link=bridge.link if bridge else resource.spec.get("parent") or resource.spec.get("device", ""),
+        converged=not (found and wanted and (found.steps or found.broken or wanted.lacks)),
+        containers=members,
+        conditions=tuple(dict.fromkeys((*(wanted.lacks if wanted else ()), *conditions.read(key)))),
+        drift=(*found.drift, *found.broken) if found else (),
+    )
+
+
+def _bare(address: str) -> str:
+    return address.partition("/")[0]
 
 
 def _undesired(name: str, group: str, host: Host, conditions: Conditions) -> ContainerStatus:

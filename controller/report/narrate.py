@@ -8,6 +8,7 @@ from controller.model.event import Event
 from controller.reconcile.apply import Outcome
 from controller.reconcile.reconciler import Result
 from controller.steps._base import Step
+from controller.steps.network import MakeBridge, RemoveBridge
 from controller.steps.runtime import LaunchContainer, RecordExit, RemoveRecord, StopContainer
 
 SILENT = frozenset(
@@ -46,19 +47,30 @@ def _key(outcome: Outcome) -> str:
 
 def _event(step: Step, result: Result, *, edited: bool, at: int) -> Event:
     name = result.container
-    if isinstance(step, LaunchContainer):
-        return Event(at, name, "Started", _born(step, result))
-    if isinstance(step, StopContainer):
-        return Event(at, name, "Stopping", step.why)
     if isinstance(step, RecordExit):
         return _exited(step, at)
-    if isinstance(step, RemoveRecord):
-        return Event(at, name, "Removed", "every trace of it is gone")
-    if step.change and result.last.subject.pid and step.change[1] not in {"absent", "incomplete"}:
+    said = _said(step, result)
+    if said:
+        return Event(at, name, *said)
+    if step.change and result.last.lives and step.change[1] not in {"absent", "incomplete"}:
         key, old, new = step.change
         kind = "Changed" if edited else "Repaired"
         return Event(at, name, kind, step.text, key=key, old=old, new=new)
     return Event(at, name, step.kind, step.text, level="debug")
+
+
+def _said(step: Step, result: Result) -> tuple[str, str] | None:
+    """(type, message) of what has a name of its own."""
+    match step:
+        case LaunchContainer():
+            return "Started", _born(step, result)
+        case StopContainer():
+            return "Stopping", step.why
+        case RemoveRecord() | RemoveBridge():
+            return "Removed", "every trace of it is gone"
+        case MakeBridge():
+            return "Created", f"bridge {step.wanted}"
+    return None
 
 
 def _born(step: LaunchContainer, result: Result) -> str:

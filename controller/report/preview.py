@@ -1,11 +1,12 @@
-"""What `masu plan` found. Pure values."""
+"""What `masu plan` and `masu status` found. Pure values."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from controller.errors import GuardRefused, Problem
-from controller.model.status import Condition
+from controller.model.desired import DesiredSet
+from controller.model.status import Condition, ContainerStatus, NetworkStatus
 from controller.reconcile.plan import Plan
 
 
@@ -19,3 +20,12 @@ class Preview:
     frozen: str
     refused: GuardRefused | None
     lacks: tuple[tuple[str, Condition], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """What is desired, and how everything is."""
+
+    desired: DesiredSet
+    containers: tuple[ContainerStatus, ...]
+    networks: tuple[NetworkStatus, ...] = ()

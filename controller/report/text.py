@@ -6,12 +6,11 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from controller.model.desired import DesiredSet
 from controller.model.event import Event
 from controller.model.finding import Finding
-from controller.model.status import ContainerStatus
+from controller.model.status import ContainerStatus, NetworkStatus
 from controller.reconcile.plan import Plan
-from controller.report.preview import Preview
+from controller.report.preview import Overview, Preview
 from controller.steps._base import Effect
 
 COLOURS = {"green": "32", "yellow": "33", "red": "31", "dim": "2", "bold": "1"}
@@ -84,14 +83,15 @@ def _plan_summary(plans: Sequence[Plan]) -> str:
     return "plan: " + ", ".join(f"{count} {TO_DO[effect]}" for effect, count in counts.items() if count)
 
 
-def status_json(instance: str, desired: DesiredSet, found: Iterable[ContainerStatus]) -> dict[str, Any]:
+def status_json(instance: str, found: Overview) -> dict[str, Any]:
     """The stable shape; more keys may come, none will go."""
     return {
         "instance": instance,
-        "revision": desired.revision,
-        "containers": [each.to_json() for each in found],
-        "rejected": [_problem_json(each) for each in desired.rejected],
-        "frozen": desired.frozen,
+        "revision": found.desired.revision,
+        "containers": [each.to_json() for each in found.containers],
+        "networks": [each.to_json() for each in found.networks],
+        "rejected": [_problem_json(each) for each in found.desired.rejected],
+        "frozen": found.desired.frozen,
     }
 
 
@@ -99,16 +99,33 @@ def _problem_json(problem: Any) -> dict[str, Any]:
     return {"file": problem.file, "line": problem.line, "column": problem.column, "message": problem.message}
 
 
-def status_text(desired: DesiredSet, found: Sequence[ContainerStatus], *, wide: bool, colours: bool) -> str:
+def status_text(found: Overview, *, wide: bool, colours: bool) -> str:
     rows: list[tuple[str, ...]] = [("NAME", "STATE", "PID", "CONVERGED", "RESTARTS", "EXIT", "REASON")]
-    rows += [_status_row(each) for each in found]
+    rows += [_status_row(each) for each in found.containers]
     lines = [line.rstrip() for line in _table(rows)]
-    for each in found if wide else ():
+    for each in found.containers if wide else ():
+        lines += [f"  {each.name}: addresses: {', '.join(each.addresses)}"] if each.addresses else []
         lines += _details(each, colours=colours)
-    lines += [_paint(f"rejected: {each}", "red", colours=colours) for each in desired.rejected]
-    if desired.frozen:
-        lines.append(_paint(f"source frozen: {desired.frozen}", "yellow", colours=colours))
+    lines += _network_lines(found.networks, wide=wide, colours=colours)
+    lines += [_paint(f"rejected: {each}", "red", colours=colours) for each in found.desired.rejected]
+    if found.desired.frozen:
+        lines.append(_paint(f"source frozen: {found.desired.frozen}", "yellow", colours=colours))
     return "\n".join(lines) + "\n"
+
+
+def _network_lines(found: Sequence[NetworkStatus], *, wide: bool, colours: bool) -> list[str]:
+    if not found:
+        return []
+    rows: list[tuple[str, ...]] = [("NETWORK", "TYPE", "LINK", "CONVERGED", "CONTAINERS", "REASON")]
+    for each in found:
+        reason = each.conditions[-1].reason if each.conditions else ("Drift" if each.drift else "")
+        converged = "yes" if each.converged else "no"
+        rows.append((each.name, each.type, each.link or "-", converged, str(len(each.containers)), reason))
+    lines = ["", *(line.rstrip() for line in _table(rows))]
+    for each in found if wide else ():
+        lines += [f"  {each.name}: {name}: {', '.join(has)}" for name, has in each.containers.items()]
+        lines += _details(each, colours=colours)
+    return lines
 
 
 def _status_row(each: ContainerStatus) -> tuple[str, ...]:
@@ -118,7 +135,7 @@ def _status_row(each: ContainerStatus) -> tuple[str, ...]:
     return (each.name, each.state, str(each.pid or "-"), converged, str(each.restarts), code, reason)
 
 
-def _details(each: ContainerStatus, *, colours: bool) -> list[str]:
+def _details(each: ContainerStatus | NetworkStatus, *, colours: bool) -> list[str]:
     lines = [
         f"  {each.name}: {drift.key}: desired {drift.desired}, live {drift.live}" for drift in each.drift
     ]

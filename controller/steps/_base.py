@@ -17,6 +17,7 @@ class Stage(IntEnum):
     DECREASE = 20
     CHANGE = 25
     INCREASE = 30
+    LINK = 35
     BIRTH = 40
     INSIDE = 50
     STATE = 60

@@ -1,13 +1,73 @@
-"""Side effects on a container's network namespace."""
+"""Side effects on network namespaces, links, addresses and routes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import ClassVar
 
+from controller.errors import NotReadBack
 from controller.host.ports import Host
 from controller.model.launch import Init
+from controller.model.links import LinkChange
 from controller.steps._base import Effect, Stage, Step, Wait
+
+
+@dataclass(frozen=True, slots=True)
+class MakeNamespace(Step):
+    """Make a network namespace that outlives the container's processes."""
+
+    stage: ClassVar[Stage] = Stage.PLACE
+    effect: ClassVar[Effect] = Effect.CREATE
+
+    low_ports: bool
+
+    @property
+    def text(self) -> str:
+        return "make a network namespace"
+
+    def apply(self, host: Host) -> Wait | None:
+        host.namespaces.make(self.container, low_ports=self.low_ports)
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class KeepNamespace(Step):
+    """Keep the network namespace that the container is in, instead of the one that is kept, if any."""
+
+    stage: ClassVar[Stage] = Stage.PLACE
+    effect: ClassVar[Effect] = Effect.LIVE
+
+    init: Init
+    live: str
+
+    @property
+    def text(self) -> str:
+        return f"keep the network namespace of pid {self.init.pid}: {self.live}"
+
+    @property
+    def change(self) -> tuple[str, str, str] | None:
+        return ("namespaces.net", self.live, "kept")
+
+    def apply(self, host: Host) -> Wait | None:
+        host.namespaces.remove(self.container)
+        host.namespaces.keep(self.container, self.init)
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class DropNamespace(Step):
+    """Let go of the container's network namespace, and with it of everything in it."""
+
+    stage: ClassVar[Stage] = Stage.CLEAR
+    effect: ClassVar[Effect] = Effect.DELETE
+
+    @property
+    def text(self) -> str:
+        return "remove the network namespace"
+
+    def apply(self, host: Host) -> Wait | None:
+        host.namespaces.remove(self.container)
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,4 +89,113 @@ class RaiseLoopback(Step):
 
     def apply(self, host: Host) -> Wait | None:
         host.inside.raise_loopback(self.init)
+        return None
+
+
+Requests = tuple[tuple[str, LinkChange], ...]
+"""What is asked of the kernel, in order: (the container in whose namespace, or "" for the host's; the change)."""
+
+
+@dataclass(frozen=True, slots=True)
+class _LinkStep(Step):
+    """One difference in the network: `live` and `wanted` say it in words, `requests` make them equal."""
+
+    stage: ClassVar[Stage] = Stage.LINK
+    effect: ClassVar[Effect] = Effect.LIVE
+    verb: ClassVar[str] = ""
+
+    key: str
+    live: str
+    wanted: str
+    requests: Requests
+
+    @property
+    def text(self) -> str:
+        return f"{self.verb} {self.key}: {self.live} → {self.wanted}"
+
+    @property
+    def change(self) -> tuple[str, str, str] | None:
+        return (self.key, self.live, self.wanted)
+
+    def apply(self, host: Host) -> Wait | None:
+        for where, change in self.requests:
+            host.links.change(where, (change,))
+        return None
+
+
+class MakeInterface(_LinkStep):
+    """Make an interface of a container, both ends of it where it has two."""
+
+    verb: ClassVar[str] = "make interface"
+
+
+class SetInterface(_LinkStep):
+    """Change what differs of an interface of a container: name, MAC, MTU, bridge, up."""
+
+    verb: ClassVar[str] = "set interface"
+
+
+class RemoveInterface(_LinkStep):
+    """Take an interface away that is no longer wanted, or is not what it should be."""
+
+    verb: ClassVar[str] = "remove interface"
+
+
+class AddAddress(_LinkStep):
+    verb: ClassVar[str] = "add address"
+
+
+class RemoveAddress(_LinkStep):
+    verb: ClassVar[str] = "remove address"
+
+
+class AddRoute(_LinkStep):
+    verb: ClassVar[str] = "add route"
+
+
+class RemoveRoute(_LinkStep):
+    verb: ClassVar[str] = "remove route"
+
+
+class MakeBridge(_LinkStep):
+    effect: ClassVar[Effect] = Effect.CREATE
+    verb: ClassVar[str] = "make bridge"
+
+
+class SetBridge(_LinkStep):
+    verb: ClassVar[str] = "set bridge"
+
+
+class RemoveBridge(_LinkStep):
+    stage: ClassVar[Stage] = Stage.UNPLACE
+    effect: ClassVar[Effect] = Effect.DELETE
+    verb: ClassVar[str] = "remove bridge"
+
+
+@dataclass(frozen=True, slots=True)
+class SetNetworkSetting(Step):
+    """Write a file below /proc/sys/net in a container's namespace, or in the host's for "", and read it back."""
+
+    stage: ClassVar[Stage] = Stage.LINK
+    effect: ClassVar[Effect] = Effect.LIVE
+
+    where: str
+    key: str
+    path: str
+    value: str
+    live: str
+
+    @property
+    def text(self) -> str:
+        return f"set {self.key}: {self.live} → {self.value}"
+
+    @property
+    def change(self) -> tuple[str, str, str] | None:
+        return (self.key, self.live, self.value)
+
+    def apply(self, host: Host) -> Wait | None:
+        host.namespaces.set_setting(self.where, self.path, self.value)
+        live = host.namespaces.setting(self.where, self.path)
+        if live is None or live.split() != self.value.split():
+            raise NotReadBack(f"{self.path}: wrote {self.value!r}, reads back {live!r}")
         return None

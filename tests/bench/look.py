@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from controller.app import App, _parse
-from controller.reconcile.desired import Desired, desire
+from controller.reconcile.desired import Desired, desire, resolve
 from controller.reconcile.plan import plan
 from controller.settings import Settings
 from controller.sources.directory import DirectorySource
@@ -45,7 +45,8 @@ def _observe(world: World, count: int) -> list[Row]:
 def _desired(app: App, world: World) -> list[Desired]:
     found = DirectorySource(str(world.source)).snapshot()
     after = accept(app.store.load(), found, _parse)
-    return [desire(each, app.host.facts) for each in after.containers.values()]
+    wishes, _ = resolve(app.host.instance, after.resources, app.leases.load(), ())
+    return [desire(each, app.host.facts) for each in wishes.values()]
 
 
 def _look(app: App, wanted: list[Desired]) -> float:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from controller.errors import StepFailed
+from controller.host.visits import Visits
 from controller.host.inside import NamespaceInside
 from controller.host.proc_stat import stat_of
 from controller.model.launch import Init
@@ -67,7 +68,7 @@ def pid(request: pytest.FixtureRequest) -> Iterator[int]:
 
 @pytest.fixture
 def inside() -> NamespaceInside:
-    return NamespaceInside()
+    return NamespaceInside(Visits())
 
 
 def mountinfo(pid: int | str, target: str) -> list[list[str]]:

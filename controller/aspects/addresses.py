@@ -1,0 +1,77 @@
+"""addresses: of the container's interfaces. Those that others add beside masu's stay. Source: ip-address(8).
+
+Which ones masu has added, the kernel remembers (IFA_PROTO, Linux 5.18).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from controller.aspects._base import Birth, Subject
+from controller.host.ports import Host
+from controller.model.attachment import Attachment
+from controller.model.facts import Facts
+from controller.model.links import AddressSeen, DeleteAddress, LinkSeen, NewAddress
+from controller.steps._base import Effect, Step
+from controller.steps.network import AddAddress, RemoveAddress
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    links: tuple[LinkSeen, ...]
+    addresses: tuple[AddressSeen, ...]
+
+
+class Addresses:
+    name = "addresses"
+    section = "networks"
+    keys: Mapping[str, Effect] = {"networks.addresses": Effect.LIVE}
+
+    def parse(self, section: Any, facts: Facts) -> tuple[Attachment, ...] | None:
+        """Pure. `section`: the attachments, resolved by `controller.reconcile.topology`."""
+        del facts
+        return tuple(section) if section else None
+
+    def birth(self, desired: tuple[Attachment, ...]) -> Birth | None:
+        """Pure."""
+        del desired
+        return None
+
+    def observe(self, subject: Subject, host: Host, desired: tuple[Attachment, ...] | None) -> Seen:
+        """Read-only."""
+        if desired is None:
+            return Seen((), ())
+        return Seen(host.links.links(subject.name) or (), host.links.addresses(subject.name))
+
+    def diff(self, subject: Subject, desired: tuple[Attachment, ...], observed: Seen) -> list[Step]:
+        """Pure. New ones come before old ones go, so that there is always one."""
+        steps: list[Step] = []
+        for wanted in desired:
+            link = next((each for each in observed.links if each.alias == wanted.mark), None)
+            live = [each for each in observed.addresses if link and each.index == link.index]
+            steps.extend(_add(subject, wanted, {each.address for each in live}))
+            steps.extend(_take(subject, wanted, live))
+        return steps
+
+    def remove(self, subject: Subject, observed: Seen) -> list[Step]:
+        """Pure. They go with their interfaces."""
+        del subject, observed
+        return []
+
+
+def _add(subject: Subject, wanted: Attachment, live: set[str]) -> Iterator[Step]:
+    for address in wanted.addresses:
+        if address not in live:
+            request = (subject.name, NewAddress(wanted.interface, address))
+            key = f"networks.{wanted.interface}.addresses"
+            yield AddAddress(subject.name, key, "missing" if subject.pid else "absent", address, (request,))
+
+
+def _take(subject: Subject, wanted: Attachment, live: list[AddressSeen]) -> Iterator[Step]:
+    for each in live:
+        if each.ours and each.address not in wanted.addresses:
+            request = (subject.name, DeleteAddress(each.index, each.address))
+            key = f"networks.{wanted.interface}.addresses"
+            yield RemoveAddress(subject.name, key, each.address, "none", (request,))

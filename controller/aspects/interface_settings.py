@@ -1,0 +1,60 @@
+"""interface_settings: kernel settings of one interface; Documentation/networking/ip-sysctl.rst."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from controller.aspects._base import Birth, Subject
+from controller.host.ports import Host
+from controller.model.attachment import Attachment
+from controller.model.facts import Facts
+from controller.steps._base import Effect, Step
+from controller.steps.network import SetNetworkSetting
+
+Settings = Mapping[str, str]
+"""File below /proc/sys/net → value."""
+
+
+class InterfaceSettings:
+    name = "interface_settings"
+    section = "networks"
+    keys: Mapping[str, Effect] = {"networks.sysctls": Effect.LIVE}
+
+    def parse(self, section: Any, facts: Facts) -> Settings | None:
+        """Pure. `section`: the attachments, resolved by `controller.reconcile.topology`."""
+        del facts
+        attachments: tuple[Attachment, ...] = section or ()
+        return {path: value for each in attachments for path, value in each.settings.items()} or None
+
+    def birth(self, desired: Settings) -> Birth | None:
+        """Pure."""
+        del desired
+        return None
+
+    def observe(self, subject: Subject, host: Host, desired: Settings | None) -> Mapping[str, str | None]:
+        """Read-only."""
+        return {path: host.namespaces.setting(subject.name, path) for path in desired or ()}
+
+    def diff(self, subject: Subject, desired: Settings, observed: Mapping[str, str | None]) -> list[Step]:
+        """Pure."""
+        return [
+            SetNetworkSetting(
+                subject.name, subject.name, _key(path), path, value, _words(observed.get(path)) or "absent"
+            )
+            for path, value in desired.items()
+            if _words(observed.get(path)) != value
+        ]
+
+    def remove(self, subject: Subject, observed: Mapping[str, str | None]) -> list[Step]:
+        """Pure. They go with their interface."""
+        del subject, observed
+        return []
+
+
+def _words(text: str | None) -> str:
+    return " ".join((text or "").split())
+
+
+def _key(path: str) -> str:
+    return "sysctls." + path.removeprefix("/proc/sys/").replace("/", ".")

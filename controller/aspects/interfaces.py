@@ -1,0 +1,224 @@
+"""interfaces: the container's links and what they hang on. Addresses and routes on them are aspects of their own.
+
+A veth is made from the host's side; its end inside is known by its mark, whatever it is called. Sources:
+veth(4), ip-link(8), bridge(8).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from controller.aspects._base import Birth, Subject
+from controller.host.ports import Host
+from controller.model.attachment import Attachment
+from controller.model.facts import Facts
+from controller.model.links import DeleteLink, LinkSeen, NewLink, SetLink
+from controller.steps._base import Effect, Step
+from controller.steps.network import MakeInterface, RemoveInterface, SetInterface
+from controller.steps.runtime import Await
+
+LOOK_AGAIN_MS = 500
+DEVICE = "hostDevice"
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """`inside`: every link in the container's namespace; `outside`: attachment's network → its end on the host;
+    `parents`: name of a link of the host that something hangs on → that link."""
+
+    inside: tuple[LinkSeen, ...]
+    outside: Mapping[str, LinkSeen | None]
+    parents: Mapping[str, LinkSeen | None]
+
+
+class Interfaces:
+    name = "interfaces"
+    section = "networks"
+    keys: Mapping[str, Effect] = {
+        "networks": Effect.LIVE,
+        "networks.interface": Effect.LIVE,
+        "networks.mac": Effect.LIVE,
+        "networks.mtu": Effect.LIVE,
+    }
+
+    def parse(self, section: Any, facts: Facts) -> tuple[Attachment, ...]:
+        """Pure. `section`: the attachments, resolved by `controller.reconcile.topology`."""
+        del facts
+        return tuple(section or ())
+
+    def birth(self, desired: tuple[Attachment, ...]) -> Birth | None:
+        """Pure."""
+        del desired
+        return None
+
+    def observe(self, subject: Subject, host: Host, desired: tuple[Attachment, ...] | None) -> Seen:
+        """Read-only."""
+        inside = host.links.links(subject.name) or ()
+        wanted = desired or ()
+        return Seen(
+            inside=inside,
+            outside={each.network: _outside(host, each) for each in wanted if each.link},
+            parents={each.parent: host.links.link("", each.parent) for each in wanted},
+        )
+
+    def diff(self, subject: Subject, desired: tuple[Attachment, ...], observed: Seen) -> list[Step]:
+        """Pure. Of a container that is being stopped nothing is taken away."""
+        steps = [each for one in desired for each in _converge(subject, one, observed)]
+        wanted = {one.mark for one in desired}
+        others = [link for link in _marked(subject, observed) if link.alias not in wanted]
+        return [*steps, *(_remove(subject, link, "not wanted any more") for link in others)]
+
+    def remove(self, subject: Subject, observed: Seen) -> list[Step]:
+        """Pure. Not before the last process has ended: until then it may have something to say."""
+        if subject.pid:
+            return []
+        return [_remove(subject, link, "removed") for link in _marked(subject, observed)]
+
+
+def _outside(host: Host, wanted: Attachment) -> LinkSeen | None:
+    """By name, or by its mark where somebody has renamed it."""
+    found = host.links.link("", wanted.link)
+    if found is None:
+        found = next((each for each in host.links.links("") or () if each.alias == wanted.mark), None)
+    return found
+
+
+def _marked(subject: Subject, observed: Seen) -> list[LinkSeen]:
+    return [each for each in observed.inside if f"/container/{subject.name}/" in each.alias]
+
+
+def _inside(wanted: Attachment, observed: Seen) -> LinkSeen | None:
+    """One without an alias that has the right name is half made."""
+    marked = next((each for each in observed.inside if each.alias == wanted.mark), None)
+    half = (each for each in observed.inside if each.name == wanted.interface and not each.alias)
+    return marked or next(half, None)
+
+
+def _converge(subject: Subject, wanted: Attachment, observed: Seen) -> Iterator[Step]:
+    inside, outside = _inside(wanted, observed), observed.outside.get(wanted.network)
+    parent = observed.parents.get(wanted.parent)
+    if inside is None and wanted.type == DEVICE and parent is None:
+        yield _wait(subject, "NoDevice", f"this host has no link {wanted.parent} now")
+    elif parent is None and wanted.type != DEVICE and (subject.pid or wanted.type != "bridge"):
+        yield from _without_parent(subject, wanted)  # a bridge is made before whoever is born on it
+    elif wanted.type == "bridge":
+        yield from _veth(subject, wanted, inside, outside, parent)
+    elif inside is None:
+        yield _make(
+            subject, wanted, NewLink("macvlan", wanted.interface, mac=wanted.mac, parent=wanted.parent)
+        )
+    else:
+        yield from _set_inside(subject, wanted, inside)
+
+
+def _without_parent(subject: Subject, wanted: Attachment) -> Iterator[Step]:
+    if wanted.type == "bridge":
+        yield _wait(subject, "WaitsForNetwork", f"network {wanted.network} has no bridge {wanted.parent} yet")
+    else:
+        yield _wait(
+            subject, "NoParent", f"this host has no link {wanted.parent}, network {wanted.network}'s parent"
+        )
+
+
+def _wait(subject: Subject, reason: str, message: str) -> Await:
+    return Await(subject.name, reason, message, subject.now_ms + LOOK_AGAIN_MS)
+
+
+def _veth(
+    subject: Subject,
+    wanted: Attachment,
+    inside: LinkSeen | None,
+    outside: LinkSeen | None,
+    parent: LinkSeen | None,
+) -> Iterator[Step]:
+    if outside is None and inside is None:
+        peer = NewLink("veth", wanted.interface, mac=wanted.mac, mtu=wanted.mtu)
+        yield _make(
+            subject,
+            wanted,
+            NewLink("veth", wanted.link, alias=wanted.mark, mtu=wanted.mtu, master=wanted.parent, peer=peer),
+        )
+    elif outside is None or inside is None or (outside.peer, inside.peer) != (inside.index, outside.index):
+        # The two are no pair: whatever they are, they go, and the next look makes a pair.
+        if outside and outside.alias in {"", wanted.mark}:
+            yield _remove_outside(subject, wanted, outside)
+        if inside:
+            yield _remove(subject, inside, "without its other end")
+        yield Await(subject.name, "Unpaired", f"{wanted.interface} is made anew", subject.now_ms)
+    else:
+        yield from _set_inside(subject, wanted, inside)
+        yield from _set_outside(subject, wanted, outside, parent.index if parent else 0)
+
+
+def _make(subject: Subject, wanted: Attachment, link: NewLink) -> Step:
+    made = replace(link, where=subject.name)
+    finish = SetLink(wanted.interface, alias=wanted.mark, up=True)
+    where = f"{wanted.type} {wanted.parent}"
+    requests = (("", made), (subject.name, finish))
+    live = "missing" if subject.pid else "absent"
+    return MakeInterface(subject.name, f"networks.{wanted.interface}", live, where, requests)
+
+
+def _set_inside(subject: Subject, wanted: Attachment, live: LinkSeen) -> Iterator[Step]:
+    """A link that is up cannot be renamed (before Linux 6.3), and its addresses go when it is set down: so they
+    are put back with the next look."""
+    renamed = live.name != wanted.interface
+    if renamed:
+        down, up = SetLink(live.index, up=False), SetLink(live.index, name=wanted.interface, up=True)
+        requests = ((subject.name, down), (subject.name, up))
+        yield SetInterface(
+            subject.name, f"networks.{wanted.interface}", live.name, wanted.interface, requests
+        )
+    key = f"networks.{wanted.interface}"
+    for name, now, then, change in _differences(wanted, live):
+        yield SetInterface(subject.name, f"{key}.{name}", now, then, ((subject.name, change),))
+
+
+def _differences(wanted: Attachment, live: LinkSeen) -> Iterator[tuple[str, str, str, SetLink]]:
+    index = live.index
+    if wanted.mac and live.mac != wanted.mac:
+        yield "mac", live.mac, wanted.mac, SetLink(index, mac=wanted.mac)
+    if wanted.mtu and live.mtu != wanted.mtu:
+        yield "mtu", str(live.mtu), str(wanted.mtu), SetLink(index, mtu=wanted.mtu)
+    if live.alias != wanted.mark:
+        yield "mark", live.alias or "none", wanted.mark, SetLink(index, alias=wanted.mark)
+    if not live.up:
+        yield "state", "down", "up", SetLink(index, up=True)
+
+
+def _set_outside(subject: Subject, wanted: Attachment, live: LinkSeen, bridge: int) -> Iterator[Step]:
+    key = f"networks.{wanted.interface}"
+    changes = []
+    if live.name != wanted.link:
+        changes += [SetLink(live.index, up=False), SetLink(live.index, name=wanted.link, up=True)]
+        yield SetInterface(
+            subject.name, f"{key}.link", live.name, wanted.link, tuple(("", each) for each in changes)
+        )
+    if live.alias != wanted.mark:
+        change = SetLink(live.index, alias=wanted.mark)
+        yield SetInterface(subject.name, f"{key}.mark", live.alias or "none", wanted.mark, (("", change),))
+    if live.master != bridge:
+        change = SetLink(live.index, master=wanted.parent)
+        now = f"link {live.master}" if live.master else "none"
+        yield SetInterface(subject.name, f"{key}.bridge", now, wanted.parent, (("", change),))
+    if wanted.mtu and live.mtu != wanted.mtu:
+        change = SetLink(live.index, mtu=wanted.mtu)
+        yield SetInterface(subject.name, f"{key}.link.mtu", str(live.mtu), str(wanted.mtu), (("", change),))
+    if not live.up:
+        yield SetInterface(
+            subject.name, f"{key}.link.state", "down", "up", (("", SetLink(live.index, up=True)),)
+        )
+
+
+def _remove(subject: Subject, link: LinkSeen, why: str) -> Step:
+    requests = ((subject.name, DeleteLink(link.index)),)
+    return RemoveInterface(subject.name, f"networks.{link.name}", "there", why, requests)
+
+
+def _remove_outside(subject: Subject, wanted: Attachment, link: LinkSeen) -> Step:
+    requests = (("", DeleteLink(link.index)),)
+    return RemoveInterface(
+        subject.name, f"networks.{wanted.interface}", "there", "without its other end", requests
+    )

@@ -1,0 +1,59 @@
+"""What masu's things on the host are called, and the mark that says they are masu's. Pure.
+
+Names of links have 15 characters at most, so they are made of hashes; who they belong to is in the mark.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+
+MARK = "masu"
+LONGEST_LINK_NAME = 15
+
+
+def prefix_of(instance: str) -> str:
+    """What every link of an instance on the host begins with after its first two letters: five of 32 characters."""
+    return _hash("instance", instance)[:5] + "-"
+
+
+def bridge_prefix(instance: str) -> str:
+    return "mb" + prefix_of(instance)
+
+
+def bridge_name(instance: str, network: str) -> str:
+    return bridge_prefix(instance) + _hash(network)[:7]
+
+
+def veth_name(instance: str, container: str, network: str) -> str:
+    return "mv" + prefix_of(instance) + _hash(container, network)[:7]
+
+
+def funnel_name(instance: str, network: str, direction: str) -> str:
+    """Of the ifb through which a network's traffic in one direction goes."""
+    return ("mo" if direction == "egress" else "mi") + prefix_of(instance) + _hash(network)[:7]
+
+
+def network_mark(instance: str, network: str) -> str:
+    return f"{MARK}/{instance}/network/{network}"
+
+
+def container_mark(instance: str, container: str, network: str) -> str:
+    return f"{MARK}/{instance}/container/{container}/{network}"
+
+
+def network_of_mark(instance: str, mark: str) -> str:
+    """The network whose mark this is; empty when it is none."""
+    prefix = network_mark(instance, "")
+    return mark.removeprefix(prefix) if mark.startswith(prefix) else ""
+
+
+def mac_of(instance: str, *names: str) -> str:
+    """Stable, locally administered, of one interface."""
+    digest = hashlib.sha256("\0".join(("mac", instance, *names)).encode()).digest()
+    return bytes((0x02, *digest[:5])).hex(":")
+
+
+def _hash(*names: str) -> str:
+    digest = hashlib.sha256("\0".join(names).encode()).digest()
+    return base64.b32encode(digest[:5]).decode().lower()
