@@ -14,6 +14,7 @@ from controller.aspects._base import Birth, Subject
 from controller.aspects._bundle import without_defaults
 from controller.host.ports import Host
 from controller.model.facts import Facts
+from controller.model.frame import OWN_SYS
 from controller.model.process import IdMap, IdRange
 from controller.model.quantity import parse_duration
 from controller.model.status import Drift
@@ -80,6 +81,8 @@ class Namespaces:
         linux = {"namespaces": list(_entries(desired.kinds))}
         identity = [without_defaults(desired.kinds, DEFAULTS), desired.user, dict(desired.offsets)]
         root: dict[str, Any] = {"user": desired.user} if desired.user else {}
+        if _needs_own_sys(desired.kinds):
+            root["sys"] = True
         if desired.offsets:
             root["offsets"] = dict(desired.offsets)
         return Birth(Effect.RECREATE, identity, {"linux": linux, "mounts": _mounts(desired.kinds)}, root)
@@ -171,15 +174,19 @@ def _entries(kinds: Mapping[str, str]) -> Iterator[dict[str, str]]:
 
 
 def _mounts(kinds: Mapping[str, str]) -> list[dict[str, Any]]:
-    """/sys shows the network namespace of whoever mounts it, so one that is not owned must be bound: a shared one,
-    and one of another user namespace than the container's."""
+    """A sysfs shows the network namespace it was mounted in, and only its user namespace's root may mount it."""
     options = ["nosuid", "noexec", "nodev", "ro"]
     queue = {"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue", "options": options[:3]}
     if kinds["net"] == "private" and kinds["user"] == "host":
         sys = {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": options}
     else:
-        sys = {"destination": "/sys", "type": "none", "source": "/sys", "options": ["rbind", *options]}
+        source = OWN_SYS if _needs_own_sys(kinds) else "/sys"
+        sys = {"destination": "/sys", "type": "none", "source": source, "options": ["rbind", *options]}
     return [sys] if kinds["ipc"] != "private" else [queue, sys]
+
+
+def _needs_own_sys(kinds: Mapping[str, str]) -> bool:
+    return kinds["net"] == "private" and kinds["user"] != "host"
 
 
 def _partners(desired: Spaces) -> set[str]:

@@ -19,6 +19,7 @@ from controller.host.places import Places
 from controller.host.processes import ProcDirectory
 from controller.host.text import make_directories, read_text, remove_file, remove_tree, write_atomic
 from controller.model.facts import CORE, Facts, Runtime
+from controller.model.frame import OWN_SYS
 from controller.model.launch import (
     BindMount,
     ExitRecord,
@@ -27,6 +28,7 @@ from controller.model.launch import (
     LaunchRecipe,
     MountOp,
     OverlayMount,
+    SysMount,
 )
 from controller.model.process import RuntimeState
 
@@ -47,6 +49,7 @@ class OciRuntime:
         bundle = self._bundle(name)
         make_directories(f"{bundle}/rootfs", 0o711)
         make_directories(f"{bundle}/lower", 0o711)
+        make_directories(f"{bundle}/sys", 0o711)
         text = json.dumps(self._completed(name, config))
         write_atomic(f"{bundle}/config.json", text, durable=False)
 
@@ -62,7 +65,11 @@ class OciRuntime:
             env={"PATH": os.defpath},
             cwd=bundle,
             join=() if runtime.joins_itself else self.facts.join_files(group),
-            mounts=(*self._root_mounts(name, root), *self._cgroup_mounts(runtime)),
+            mounts=(
+                *self._root_mounts(name, root),
+                *self._cgroup_mounts(runtime),
+                *self._sys_mounts(name, root),
+            ),
             pid_file=f"{bundle}/pid",
             members=self.facts.hierarchies[0].path(group) + "/cgroup.procs" if self.facts.hierarchies else "",
             timeout_ms=LAUNCH_TIMEOUT_MS,
@@ -143,13 +150,18 @@ class OciRuntime:
         linux["namespaces"] = [self._kept(name, each) for each in linux["namespaces"]]
         if self._runtime().joins_itself:
             linux["cgroupsPath"] = self.places.group_of(name)
-        return {**config, "root": root, "linux": linux}
+        sys = f"{self._bundle(name)}/sys"
+        mounts = [{**each, "source": sys} if each["source"] == OWN_SYS else each for each in config["mounts"]]
+        return {**config, "root": root, "linux": linux, "mounts": mounts}
 
     def _kept(self, name: str, namespace: Mapping[str, Any]) -> Mapping[str, Any]:
         """A network namespace of the container's own is the one that masu keeps for it."""
         if namespace["type"] != "network" or "path" in namespace:
             return namespace
-        return {**namespace, "path": f"{self.places.namespaces}/{name}"}
+        return {**namespace, "path": self._namespace(name)}
+
+    def _namespace(self, name: str) -> str:
+        return f"{self.places.namespaces}/{name}"
 
     def _root_mounts(self, name: str, root: Mapping[str, Any]) -> list[MountOp]:
         """The root file system appears only in the launch's own mount namespace, so nothing of it can leak."""
@@ -161,6 +173,9 @@ class OciRuntime:
         before = [_lower(source, f"{bundle}/lower", ids)] if ids else []
         lower = f"{bundle}/lower" if ids else source
         return [*before, OverlayMount(lower, f"{layer}/upper", f"{layer}/work", target)]
+
+    def _sys_mounts(self, name: str, root: Mapping[str, Any]) -> list[MountOp]:
+        return [SysMount(self._namespace(name), f"{self._bundle(name)}/sys")] if root.get("sys") else []
 
     def _cgroup_mounts(self, runtime: Runtime) -> list[MountOp]:
         """crun refuses a hybrid layout: it is shown the cgroup2 mount alone, in the launch's own namespace."""

@@ -12,6 +12,9 @@ from typing import Any
 
 from controller.model.process import Extent
 
+OWN_SYS = "own-sys"
+"""In the bundle config: the source of a /sys that has to be mounted in the container's network namespace first."""
+
 
 @dataclass(frozen=True, slots=True)
 class Frame:

@@ -43,7 +43,16 @@ class OverlayMount:
     op: str = "overlay"
 
 
-MountOp = BindMount | IdmapMount | OverlayMount
+@dataclass(frozen=True, slots=True)
+class SysMount:
+    """A sysfs at `target` as seen in the network namespace that is bound to the file `source`."""
+
+    source: str
+    target: str
+    op: str = "sys"
+
+
+MountOp = BindMount | IdmapMount | OverlayMount | SysMount
 
 
 @dataclass(frozen=True, slots=True)

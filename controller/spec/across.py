@@ -1,6 +1,6 @@
 """Rules between resources: what one of them may say depends on the others. Pure.
 
-Where two of them clash, the one that has changed is at fault, or else the later one by file and name.
+Where two of them clash, the one that has changed is at fault, or else the later one by file and line.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def misfits(resources: Mapping[str, Resource], earlier: Mapping[str, Resource]) 
     written = [each for each in resources.values() if each.kind == NETWORK]
     networks = {each.name: Network.of(each) for each in written}
     order = {
-        key: (earlier.get(key) is not None and earlier[key].spec == each.spec, each.file, each.name)
+        key: (earlier.get(key) is not None and earlier[key].spec == each.spec, each.file, each.line)
         for key, each in resources.items()
     }
     return [
@@ -56,15 +56,15 @@ def misfits(resources: Mapping[str, Resource], earlier: Mapping[str, Resource]) 
     ]
 
 
-Order = Mapping[str, tuple[bool, str, str]]
+Order = Mapping[str, tuple[bool, str, int]]
 
 
 def _at_fault(one: Resource, other: Resource, order: Order) -> tuple[Resource, Resource]:
-    """(who has to give way, the other one): what stands since longer, then what comes first by file and name."""
+    """(who has to give way, the other one): what stands since longer, then what comes first by file and line."""
 
-    def rank(each: Resource) -> tuple[bool, str, str]:
-        unchanged, file, name = order[each.key]
-        return not unchanged, file, name
+    def rank(each: Resource) -> tuple[bool, str, int]:
+        unchanged, file, line = order[each.key]
+        return not unchanged, file, line
 
     first, second = sorted((one, other), key=rank)
     return second, first

@@ -7,12 +7,22 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.harness import Masu
+from tests.e2e.harness import Masu, NetworkedMasu
 
 
 @pytest.fixture
 def masu(tmp_path: Path) -> Iterator[Masu]:
     one = Masu(tmp_path)
+    try:
+        yield one
+    finally:
+        one.close()
+
+
+@pytest.fixture
+def networked(tmp_path: Path) -> Iterator[NetworkedMasu]:
+    """The same, with a host network of its own."""
+    one = NetworkedMasu(tmp_path)
     try:
         yield one
     finally:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,10 @@ def container(name: str = "web", **spec: Any) -> dict[str, Any]:
             {**before, **value} if isinstance(before, dict) and isinstance(value, dict) else value
         )
     return {"apiVersion": "masu/v1", "kind": "Container", "metadata": {"name": name}, "spec": defaults}
+
+
+def network(name: str, **spec: Any) -> dict[str, Any]:
+    return {"apiVersion": "masu/v1", "kind": "Network", "metadata": {"name": name}, "spec": spec}
 
 
 def until(condition: Callable[[], Any], what: str | Callable[[], str], wait_s: float = WAIT_S) -> Any:
@@ -165,6 +170,8 @@ class Masu:
             (run, f"bundles/{name}"),
             (run, f"runtime/{name}"),
             (run, f"conditions/{name}.json"),
+            (run, f"netns/{name}"),
+            (run, f"names/{name}"),
             (run, f"keeper/exits/{name}.json"),
             (run, f"keeper/pipes/{name}.json"),
             (state, f"layers/{name}"),
@@ -174,8 +181,8 @@ class Masu:
         found = [str(path) for base, pattern in patterns for path in base.glob(pattern)]
         for mount in cgroup_mounts():
             found += [str(path) for path in Path(mount).glob(f"masu/{self.instance}/{name}") if path.is_dir()]
-        mounts = Path("/proc/self/mounts").read_text()
-        return found + [line for line in mounts.splitlines() if self.instance in line]
+        mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+        return found + [each for each in mounts if self.instance in each and fnmatch(Path(each).name, name)]
 
     def processes(self) -> list[int]:
         """Every process in the instance's cgroups, in any hierarchy."""
@@ -197,6 +204,75 @@ class Masu:
         self._log.close()
         assert not left, f"left behind: {left}"
         assert not alive, f"still running: {alive}"
+
+
+FETCH = """
+import http.client, sys
+connection = http.client.HTTPConnection(sys.argv[1], int(sys.argv[2]), timeout=float(sys.argv[3]))
+connection.request("GET", "/passwd")
+print(connection.getresponse().status)
+"""
+
+
+class NetworkedMasu(Masu):
+    """Its host is a network namespace of the test's own: nothing of the machine's network changes."""
+
+    def __init__(self, directory: Path, runtime: str = "crun") -> None:
+        super().__init__(directory, runtime)
+        self.host = "h" + self.instance[1:]
+        _command("ip", "netns", "add", self.host)
+        self.ip("link", "set", "lo", "up")
+
+    def _argv(self) -> list[str]:
+        return [*self._at(""), *super()._argv()]
+
+    def _at(self, where: str) -> list[str]:
+        """What a command begins with to run in a container's network namespace, or in the host's for ""."""
+        path = f"/run/masu/{self.instance}/netns/{where}" if where else f"/run/netns/{self.host}"
+        return ["nsenter", f"--net={path}"]
+
+    def inside(self, where: str, *command: str) -> str:
+        return _command(*self._at(where), *command)
+
+    def ip(self, *arguments: str) -> str:
+        return self.inside("", "ip", *arguments)
+
+    def ip_json(self, where: str, *arguments: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = json.loads(self.inside(where, "ip", "-j", *arguments) or "[]")
+        return found
+
+    def links(self) -> list[str]:
+        """Names of everything of ours on the host."""
+        marked = f"masu/{self.instance}/"
+        return [each["ifname"] for each in self.ip_json("", "link") if marked in each.get("ifalias", "")]
+
+    def networks(self) -> dict[str, dict[str, Any]]:
+        whole = json.loads(self.run("status", "-o", "json").stdout)
+        return {each["name"]: each for each in whole["networks"]}
+
+    def rejected(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = json.loads(self.run("status", "-o", "json").stdout)["rejected"]
+        return found
+
+    def fetch(self, where: str, address: str, port: int, wait_s: float = 2) -> str:
+        """The status of an HTTP request made from there; why it failed, otherwise."""
+        argv = [*self._at(where), sys.executable, "-S", "-c", FETCH, address, str(port), str(wait_s)]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=wait_s + 10, check=False)
+        return done.stdout.strip() or done.stderr.strip().splitlines()[-1]
+
+    def close(self) -> None:
+        try:
+            super().close()
+            left = self.links()
+            assert not left, f"left on the host: {left}"
+        finally:
+            _command("ip", "netns", "del", self.host)
+
+
+def _command(*argv: str) -> str:
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=20, check=False)
+    assert done.returncode == 0, f"{' '.join(argv)}: {done.stderr}"
+    return done.stdout
 
 
 def cgroup_mounts() -> list[str]:

@@ -68,14 +68,38 @@ def test_namespaces_private_host_and_shared(either: Masu) -> None:
 
 
 def test_a_guest_follows_its_host_container(masu: Masu) -> None:
-    """When the one whose network it shares is started anew, the guest is, too."""
-    masu.write(container("own"), container("guest", namespaces={"net": "container:own"}))
+    """When the one whose semaphores and memory it shares is started anew, the guest is, too."""
+    masu.write(container("own"), container("guest", namespaces={"ipc": "container:own"}))
     masu.start()
     own, guest = masu.running("own"), masu.running("guest")
     os.kill(own, 9)
     own = masu.restarted(own, "own")
     guest = masu.restarted(guest, "guest")
-    until(lambda: _space(masu.pid("guest"), "net") == _space(masu.pid("own"), "net"), "they share again")
+    until(lambda: _space(masu.pid("guest"), "ipc") == _space(masu.pid("own"), "ipc"), "they share again")
+
+
+@pytest.mark.on_v2
+def test_a_network_namespace_outlives_its_container(either: Masu) -> None:
+    """Whoever shares it goes on, and the new process is in the same one."""
+    either.write(container("own"), container("guest", namespaces={"net": "container:own"}))
+    either.start()
+    own, guest = either.running("own"), either.running("guest")
+    before = _space(own, "net")
+    os.kill(own, 9)
+    own = either.restarted(own, "own")
+    assert _space(own, "net") == before == _space(guest, "net")
+    assert either.pid("guest") == guest
+
+
+def test_a_namespace_that_nobody_keeps_any_more_is_kept_again(masu: Masu) -> None:
+    """As after an update from a version that left it to the runtime: no restart."""
+    masu.write(container())
+    assert masu.apply().returncode == 0
+    pid, kept = masu.pid(), f"/run/masu/{masu.instance}/netns/web"
+    subprocess.run(["umount", kept], check=True, timeout=10)
+    assert masu.status()["drift"][0]["key"] == "namespaces.net"
+    assert masu.apply().returncode == 0
+    assert (masu.pid(), os.stat(kept).st_ino) == (pid, _space(pid, "net"))
 
 
 def test_lowered_loopback_is_raised(masu: Masu) -> None:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.e2e.harness import Masu, container, memory_max
+from tests.e2e.harness import Masu, NetworkedMasu, container, memory_max, network
 
 FIRST = container(
     limits={"memory": {"max": "64Mi"}, "pids": {"max": 20}},
@@ -39,6 +40,15 @@ DEAF = container(
     process={"args": ["/bin/sh", "-c", "trap '' TERM; while :; do sleep 1; done"], "stop": {"grace": "200ms"}}
 )
 KEPT = container("kept")
+FRONT = network("front", subnets=["10.88.0.0/24", "fd88::/64"])
+BACK = network("back", subnets=["10.89.0.0/24"])
+WEB_ON_FRONT = container(networks=[{"network": "front"}])
+WEB_ON_BOTH = container(
+    networks=[
+        {"network": "front", "interface": "lan0", "addresses": ["10.88.0.9"], "mac": "02:00:00:00:00:09"},
+        {"network": "back", "routes": [{"to": "10.9.0.0/16", "via": "10.89.0.7"}]},
+    ]
+)
 
 SITUATIONS: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]]]] = {
     "create": ([KEPT], [KEPT, FIRST]),
@@ -46,7 +56,12 @@ SITUATIONS: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]]]] = {
     "recreate": ([KEPT, FIRST], [KEPT, RECREATED]),
     "delete": ([KEPT, FIRST], [KEPT]),
     "stubborn": ([KEPT, DEAF], [KEPT]),
+    "network create": ([KEPT], [KEPT, FRONT, WEB_ON_FRONT]),
+    "network update": ([KEPT, FRONT, BACK, WEB_ON_FRONT], [KEPT, FRONT, BACK, WEB_ON_BOTH]),
+    "network shrink": ([KEPT, FRONT, BACK, WEB_ON_BOTH], [KEPT, FRONT, WEB_ON_FRONT]),
+    "network delete": ([KEPT, FRONT, WEB_ON_FRONT], [KEPT]),
 }
+NETWORKED = {each for each in SITUATIONS if each.startswith("network")}
 
 EXPECTED_STEPS = {
     "create": {"CreateCgroup", "SetKnob", "PrepareLayer", "WriteBundle", "LaunchContainer"},
@@ -61,6 +76,10 @@ EXPECTED_STEPS = {
     },
     "delete": {"StopContainer", "RemoveLayer", "ForgetContainer", "RemoveCgroup", "RemoveRecord"},
     "stubborn": {"StopContainer", "KillContainer", "RemoveCgroup", "RemoveRecord"},
+    "network create": {"MakeBridge", "MakeNamespace", "MakeInterface", "AddAddress", "AddRoute"},
+    "network update": {"SetInterface", "MakeInterface", "AddAddress", "RemoveAddress", "AddRoute"},
+    "network shrink": {"SetInterface", "RemoveInterface", "RemoveBridge"},
+    "network delete": {"RemoveInterface", "DropNamespace", "RemoveBridge"},
 }
 """What each situation must at least do; guards against a situation that tests nothing."""
 
@@ -109,12 +128,24 @@ def _world(masu: Masu) -> dict[str, Any]:
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("situation", sorted(SITUATIONS))
+@pytest.mark.parametrize("situation", sorted(set(SITUATIONS) - NETWORKED))
 def test_killed_at_any_step_the_next_run_reaches_the_same_world(masu: Masu, situation: str) -> None:
+    _interrupt_everywhere(masu, situation, lambda: _world(masu))
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("situation", sorted(NETWORKED))
+def test_killed_at_any_step_of_the_network_the_next_run_reaches_the_same_world(
+    networked: NetworkedMasu, situation: str
+) -> None:
+    _interrupt_everywhere(networked, situation, lambda: {**_world(networked), **_network_world(networked)})
+
+
+def _interrupt_everywhere(masu: Masu, situation: str, world: Callable[[], dict[str, Any]]) -> None:
     before, after = SITUATIONS[situation]
     steps = _steps(masu, before, after)
     assert set(steps) >= EXPECTED_STEPS[situation], steps
-    wanted, kept = _world(masu), masu.pid("kept")
+    wanted, kept = world(), masu.pid("kept")
     points = _points(steps, EXPECTED_STEPS[situation])
     for kind, count, when in points:
         point = f"{kind}{when}:{count}"
@@ -125,9 +156,38 @@ def test_killed_at_any_step_the_next_run_reaches_the_same_world(masu: Masu, situ
         assert killed.returncode == -signal.SIGKILL, f"{point} was never reached: {killed.stderr}"
         resumed = masu.apply()
         assert resumed.returncode == 0, f"{point}: {resumed.stderr}"
-        assert _world(masu) == wanted, point
+        assert world() == wanted, point
         assert masu.plan()["changes"] == [], point
         assert masu.pid("kept") == kept, f"{point}: the neighbour is untouched"
+
+
+def _network_world(masu: NetworkedMasu) -> dict[str, Any]:
+    """Of host and container, by name: everything but numbers that are new each time."""
+    found: dict[str, Any] = {}
+    for where in ("", "web"):
+        if where and not Path(f"/run/masu/{masu.instance}/netns/web").exists():
+            continue
+        found[where] = sorted(
+            (
+                each["ifname"],
+                each.get("ifalias", ""),
+                each.get("master", ""),
+                each["mtu"],
+                each["operstate"],
+                sorted(
+                    f"{one['local']}/{one['prefixlen']}"
+                    for one in each["addr_info"]
+                    if one["scope"] == "global"
+                ),
+            )
+            for each in masu.ip_json(where, "addr")
+        )
+        found[f"{where} routes"] = sorted(
+            f"{each['dst']} {each.get('gateway')} {each['dev']}"
+            for family in ("-4", "-6")
+            for each in masu.ip_json(where, family, "route")
+        )
+    return {"network": found}
 
 
 def test_killed_while_the_runtime_runs_there_is_one_process(masu: Masu) -> None:

@@ -234,7 +234,7 @@ def test_a_service_tells_systemd_and_rereads_on_sighup(masu: Masu, tmp_path: Pat
 def test_a_sharer_that_ignores_its_stop_signal_follows_after_its_grace(either: Masu) -> None:
     """A shell as pid 1 ignores TERM: when its partner is started anew, it has its grace and not for ever."""
     deaf = {"args": ["/bin/sh", "-c", "while :; do sleep 1; done"], "stop": {"grace": "700ms"}}
-    either.write(container("site"), container("probe", process=deaf, namespaces={"net": "container:site"}))
+    either.write(container("site"), container("probe", process=deaf, namespaces={"ipc": "container:site"}))
     either.start()
     site, probe = either.running("site"), either.running("probe")
     os.kill(site, signal.SIGKILL)
@@ -242,5 +242,5 @@ def test_a_sharer_that_ignores_its_stop_signal_follows_after_its_grace(either: M
     either.restarted(probe, "probe")
     until(lambda: either.status("probe")["converged"], "it has followed")
     assert either.log().count("Stopping") == 1, "said once"
-    inode = [os.stat(f"/proc/{either.pid(name)}/ns/net").st_ino for name in ("site", "probe")]
+    inode = [os.stat(f"/proc/{either.pid(name)}/ns/ipc").st_ino for name in ("site", "probe")]
     assert inode[0] == inode[1]

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from controller.errors import StepFailed
-from controller.host.visits import Visits
 from controller.host.inside import NamespaceInside
 from controller.host.proc_stat import stat_of
+from controller.host.visits import Visits
 from controller.model.launch import Init
 
 pytestmark = pytest.mark.root

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 
 from controller.errors import Problem, SpecInvalid
-from controller.model.resource import Resource
 from controller.model.desired import DesiredSet
+from controller.model.resource import Resource
 from controller.model.snapshot import Snapshot, SourceFile
 from controller.spec.accept import accept, across, freeze
 

@@ -16,7 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:  # the keeper is small: typing is for the checker alone
     from typing import Any
 
-CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWTIME = 0x00020000, 0x10000000, 0x80
+CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWNET, CLONE_NEWTIME = 0x00020000, 0x10000000, 0x40000000, 0x80
 MS_REC, MS_BIND, MS_SLAVE = 0x4000, 0x1000, 0x80000
 AT_FDCWD, AT_EMPTY_PATH, AT_RECURSIVE = -100, 0x1000, 0x8000
 OPEN_TREE_CLONE, OPEN_TREE_CLOEXEC = 1, os.O_CLOEXEC
@@ -123,7 +123,18 @@ def _idmap(operation: dict[str, Any]) -> None:
     os.close(users)
 
 
-MOUNTS = {"bind": _bind, "overlay": _overlay, "idmap": _idmap}
+def _sys(operation: dict[str, Any]) -> None:
+    """A sysfs belongs to the network namespace of whoever mounts it."""
+    home = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    there = os.open(operation["source"], os.O_RDONLY | os.O_CLOEXEC)
+    _check(LIBC.setns(there, CLONE_NEWNET))
+    _mount("sysfs", operation["target"], "sysfs", 0, "")
+    _check(LIBC.setns(home, CLONE_NEWNET))
+    os.close(home)
+    os.close(there)
+
+
+MOUNTS = {"bind": _bind, "overlay": _overlay, "idmap": _idmap, "sys": _sys}
 
 
 def _user_namespace(uids: list[list[int]], gids: list[list[int]]) -> int:

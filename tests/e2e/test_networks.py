@@ -1,0 +1,199 @@
+"""Networks: bridges, interfaces, addresses and routes of containers, in a network namespace of the test's own."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import pytest
+
+from tests.e2e.harness import NetworkedMasu, container, network, until
+
+FRONT = network("front", subnets=["10.88.0.0/24", "fd88::/64"])
+
+
+def on(*entries: dict[str, Any] | str, name: str = "web", **spec: Any) -> dict[str, Any]:
+    """A container on these networks; a word stands for a network and nothing more."""
+    written = [{"network": each} if isinstance(each, str) else each for each in entries]
+    return container(name, networks=written, **spec)
+
+
+def addresses(masu: NetworkedMasu, name: str = "web", interface: str = "eth0") -> set[str]:
+    """Of the kernel, without link-local ones."""
+    (found,) = masu.ip_json(name, "addr", "show", interface)
+    return {
+        f"{each['local']}/{each['prefixlen']}" for each in found["addr_info"] if each["scope"] == "global"
+    }
+
+
+@pytest.mark.on_v2
+def test_a_container_on_a_bridge_is_reached_by_its_address_from_host_and_neighbour(
+    networked: NetworkedMasu,
+) -> None:
+    site = {"args": ["/bin/httpd", "-f", "-p", "80", "-h", "/etc"]}
+    networked.write(
+        FRONT,
+        on({"network": "front", "addresses": ["10.88.0.10", "fd88::10/64"]}, process=site),
+        on("front", name="near"),
+    )
+    assert networked.apply().returncode == 0
+    assert addresses(networked) == {"10.88.0.10/24", "fd88::10/64"}
+    for address in ("10.88.0.10", "fd88::10"):
+        assert networked.fetch("", address, 80) == "200"
+        assert networked.fetch("near", address, 80) == "200"
+    assert networked.status()["addresses"] == ["10.88.0.10", "fd88::10"]
+    assert networked.networks()["front"]["containers"]["web"] == ["10.88.0.10", "fd88::10"]
+    assert networked.plan()["changes"] == []
+
+
+@pytest.mark.on_v2
+def test_addresses_survive_a_restart_and_are_given_back_with_the_container(networked: NetworkedMasu) -> None:
+    networked.write(FRONT, on("front", name="a"), on("front", name="b"))
+    networked.start()
+    networked.running("b")
+    before = {name: addresses(networked, name) for name in ("a", "b")}
+    assert before["a"] == {"10.88.0.2/24", "fd88::2/64"}
+    os.kill(networked.pid("b"), 9)
+    networked.restarted(networked.pid("b"), "b")
+    assert addresses(networked, "b") == before["b"]
+    networked.write(FRONT, on("front", name="b"), on("front", name="c"))
+    networked.running("c")
+    assert addresses(networked, "b") == before["b"], "whoever has an address keeps it"
+    until(lambda: not networked.traces("a"), "a is gone")
+    networked.write(FRONT, on("front", name="b"), on("front", name="c"), on("front", name="d"))
+    networked.running("d")
+    assert addresses(networked, "d") == before["a"], "and what was given back is given again"
+
+
+@pytest.mark.on_v2
+def test_everything_about_an_interface_changes_live(networked: NetworkedMasu) -> None:
+    back = network("back", subnets=["10.89.0.0/24"])
+    networked.write(FRONT, back, on({"network": "front", "addresses": ["10.88.0.10"]}))
+    networked.start()
+    pid = networked.running()
+    networked.write(
+        FRONT,
+        back,
+        on(
+            {
+                "network": "front",
+                "interface": "lan0",
+                "addresses": ["10.88.0.11", "10.88.0.12"],
+                "mac": "02:00:00:00:00:42",
+                "mtu": 1400,
+                "routes": [{"to": "10.9.0.0/16", "via": "10.88.0.7", "metric": 7}],
+                "sysctls": {"ipv4.rp_filter": "2"},
+            },
+            "back",
+        ),
+    )
+    until(lambda: networked.status()["converged"] and networked.plan()["changes"] == [], networked.log)
+    assert networked.pid() == pid, "nothing was restarted"
+    (link,) = networked.ip_json("web", "link", "show", "lan0")
+    assert (link["address"], link["mtu"]) == ("02:00:00:00:00:42", 1400)
+    assert addresses(networked, interface="lan0") == {"10.88.0.11/24", "10.88.0.12/24"}
+    assert addresses(networked, interface="eth1") == {"10.89.0.2/24"}
+    routes = networked.ip_json("web", "route")
+    assert {"dst": "10.9.0.0/16", "gateway": "10.88.0.7", "dev": "lan0", "metric": 7}.items() <= next(
+        each for each in routes if each["dst"] == "10.9.0.0/16"
+    ).items()
+    assert networked.inside("web", "cat", "/proc/sys/net/ipv4/conf/lan0/rp_filter").strip() == "2"
+    networked.write(FRONT, back, on({"network": "front", "addresses": ["10.88.0.10"]}))
+    until(lambda: networked.status()["converged"] and networked.plan()["changes"] == [], networked.log)
+    assert [each["ifname"] for each in networked.ip_json("web", "link")] == ["lo", "eth0"]
+    assert networked.pid() == pid
+
+
+@pytest.mark.on_v2
+def test_a_network_is_kept_while_somebody_uses_it_and_goes_with_the_last(networked: NetworkedMasu) -> None:
+    networked.write(FRONT, file="front.yaml")
+    networked.write(on("front"))
+    networked.start()
+    networked.running()
+    (networked.source / "front.yaml").unlink()
+    until(lambda: "still used by" in networked.log(), networked.log)
+    assert networked.networks()["front"]["converged"]
+    (rejected,) = networked.rejected()
+    assert 'still used by container "web"' in rejected["message"]
+    networked.write(container())
+    until(lambda: not networked.networks(), networked.log)
+    until(lambda: not networked.links(), lambda: str(networked.links()))
+    assert networked.rejected() == []
+
+
+@pytest.mark.on_v2
+def test_what_others_have_on_the_same_bridge_stays(networked: NetworkedMasu) -> None:
+    networked.write(FRONT, on("front"))
+    assert networked.apply().returncode == 0
+    bridge = networked.networks()["front"]["link"]
+    networked.ip("addr", "add", "192.0.2.1/24", "dev", bridge)
+    networked.ip("link", "add", "foreign", "type", "veth", "peer", "name", "foreign2")
+    networked.ip("link", "set", "foreign", "master", bridge)
+    networked.inside("web", "ip", "addr", "add", "192.0.2.2/24", "dev", "eth0")
+    networked.inside("web", "ip", "route", "add", "198.51.100.0/24", "via", "192.0.2.1")
+    assert networked.plan()["changes"] == []
+    networked.write(network("front", subnets=["10.77.0.0/24"]), on("front"))
+    assert networked.apply().returncode == 0
+    assert addresses(networked) == {"10.77.0.2/24", "192.0.2.2/24"}
+    (seen,) = networked.ip_json("", "addr", "show", bridge)
+    assert {"10.77.0.1", "192.0.2.1"} <= {each["local"] for each in seen["addr_info"]}
+    assert "10.88.0.1" not in {each["local"] for each in seen["addr_info"]}
+    (link,) = networked.ip_json("", "link", "show", "foreign")
+    assert link["master"] == bridge
+    assert "198.51.100.0/24" in networked.inside("web", "ip", "route")
+
+
+@pytest.mark.parametrize("runtime", ["crun", "runc"])
+def test_a_user_namespace_has_low_ports_and_its_own_interfaces(
+    networked: NetworkedMasu, runtime: str
+) -> None:
+    networked.runtime = runtime
+    site = {"args": ["/bin/httpd", "-f", "-p", "80", "-h", "/etc"]}
+    networked.write(
+        FRONT,
+        on({"network": "front", "addresses": ["10.88.0.10"]}, process=site, namespaces={"user": "auto"}),
+    )
+    assert networked.apply().returncode == 0
+    until(lambda: networked.fetch("", "10.88.0.10", 80) == "200", "root inside listens on port 80")
+    shown = networked.run("exec", "web", "--", "ls", "/sys/class/net").stdout.split()
+    assert shown == ["eth0", "lo"], "and /sys shows its own interfaces"
+
+
+BAD = {
+    "overlap": ([FRONT, network("back", subnets=["10.88.0.128/25"])], 'overlaps with network "front"'),
+    "outside": ([FRONT, on({"network": "front", "addresses": ["10.99.0.1"]})], "not of network"),
+    "gateway": ([FRONT, on({"network": "front", "addresses": ["10.88.0.1"]})], "is the gateway"),
+    "mac": ([FRONT, on({"network": "front", "mac": "02:00:00:00:00"})], "is not a MAC address"),
+    "long": ([FRONT, on({"network": "front", "interface": "sixteen-letters-"})], "at most 15"),
+    "absent": ([on("nowhere")], "which no valid file defines"),
+    "prefix": ([FRONT, on({"network": "front", "addresses": ["10.88.0.9/16"]})], "not of network"),
+    "parent": ([network("m", type="macvlan")], "a macvlan needs parent"),
+    "host bits": ([network("m", subnets=["10.1.2.3/24"])], "do you mean 10.1.2.0/24?"),
+    "twice": (
+        [FRONT, *(on({"network": "front", "addresses": ["10.88.0.9"]}, name=each) for each in ("a", "b"))],
+        "the address 10.88.0.9, which is container",
+    ),
+    "port": (
+        [FRONT, *(on("front", name=each, ports=["8080:80"]) for each in ("a", "b"))],
+        "publishes 8080/tcp",
+    ),
+    "no net": ([FRONT, on("front", namespaces={"net": "host"})], "need a private net namespace"),
+    "min": (
+        [FRONT, on({"network": "front", "egress": {"min": "1Mbit"}})],
+        'a part of network "front", which has no egress.max',
+    ),
+    "rate": ([FRONT, on({"network": "front", "egress": {"max": "100M"}})], "use 100Mbit"),
+}
+
+
+@pytest.mark.parametrize("case", sorted(BAD))
+def test_what_the_spec_alone_shows_to_be_wrong_is_said_with_its_place(
+    networked: NetworkedMasu, case: str
+) -> None:
+    documents, words = BAD[case]
+    path = networked.write(*documents)
+    done = networked.run("validate", str(networked.source))
+    assert done.returncode == 3
+    assert words in done.stdout
+    assert done.stdout.startswith(f"{path}:")
+    assert not done.stdout.startswith(f"{path}:0:")
