@@ -21,6 +21,7 @@ from controller.host.journal import Journal
 from controller.host.keeping import KeeperClient
 from controller.host.layers import LayerDirectories
 from controller.host.leases import LeaseFile
+from controller.host.name_files import NameFiles
 from controller.host.namespaces import KeptNamespaces
 from controller.host.oci import OciRuntime
 from controller.host.oci_exec import exec_inside
@@ -42,7 +43,7 @@ from controller.model.resource import NETWORK
 from controller.model.status import Condition, ContainerStatus
 from controller.reconcile import guard
 from controller.reconcile.apply import Failpoint
-from controller.reconcile.desired import Wish, desire, resolve
+from controller.reconcile.desired import Named, Wish, desire, resolve
 from controller.reconcile.leases import without
 from controller.reconcile.plan import existing, plan, present, recorded, removal, subject_of
 from controller.reconcile.reconciler import Reconciler
@@ -105,6 +106,7 @@ class App:
             clock=SystemClock(),
             namespaces=namespaces,
             links=Rtnetlink(namespaces),
+            names=NameFiles(places.names),
         )
         store, conditions = DesiredFile(places, VERSION), ConditionFiles(places.conditions)
         leases = LeaseFile(places.leases)
@@ -223,7 +225,10 @@ class App:
         """Read-only. With the addresses that were given, and those that would be."""
         resources = desired.resources
         leaving = {*left} - set(resources)
-        return resolve(self.host.instance, resources, self.leases.load(), leaving)[0]
+        return resolve(self._named(), resources, self.leases.load(), leaving)[0]
+
+    def _named(self) -> Named:
+        return Named(self.places.instance, self.places.names)
 
     def _status_of(self, name: str, wish: Wish | None) -> ContainerStatus:
         return status_of(name, wish, self.places.group_of(name), self.host, self.conditions)
@@ -251,6 +256,7 @@ class App:
         controller = Controller(
             self.host,
             Reconciler(self.host, self.places.group, self._failpoint()),
+            self._named(),
             self._source(source),
             self.store,
             self.leases,

@@ -20,6 +20,7 @@ from controller.aspects.interfaces import Interfaces
 from controller.aspects.life import Life
 from controller.aspects.memory import Memory
 from controller.aspects.mounts import Mounts
+from controller.aspects.names import Names
 from controller.aspects.namespaces import Namespaces
 from controller.aspects.netns import Netns
 from controller.aspects.pids import Pids
@@ -46,6 +47,7 @@ ASPECTS: tuple[Aspect[Any, Any], ...] = (
     InterfaceSettings(),
     Addresses(),
     Routes(),
+    Names(),
     Life(),
     State(),
 )

@@ -26,13 +26,17 @@ SAFE = ("nosuid", "nodev")
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """One mount as mountinfo should show it, and as the bundle config asks for it; no `source`: a tmpfs."""
+    """One mount as mountinfo should show it, and as the bundle config asks for it; no `source`: a tmpfs.
+
+    `generated`: masu's own file, which nobody has written down, and which is left out where it has no place.
+    """
 
     target: str
     source: str
     read_only: bool
     entry: Mapping[str, Any]
     written: tuple[Any, ...]
+    generated: bool = False
 
     @property
     def text(self) -> str:
@@ -45,15 +49,15 @@ class Mounts:
     keys: Mapping[str, Effect] = {"mounts": Effect.RESTART}
 
     def parse(self, section: Any, facts: Facts) -> tuple[Wanted, ...] | None:
-        """Pure. In the order written, because one may lie inside another."""
+        """Pure. In the order written, because one may lie inside another; with what masu generates at the end."""
         del facts
         return tuple(_tmpfs(each) if "tmpfs" in each else _bind(each) for each in section or ()) or None
 
     def birth(self, desired: tuple[Wanted, ...]) -> Birth:
         """Pure."""
         entries = [dict(each.entry) for each in desired]
-        identity = [list(each.written) for each in desired]
-        return Birth(Effect.RESTART, identity, config={"mounts": entries})
+        identity = [list(each.written) for each in desired if not each.generated]
+        return Birth(Effect.RESTART, identity or None, config={"mounts": entries})
 
     def observe(
         self, subject: Subject, host: Host, desired: tuple[Wanted, ...] | None
@@ -88,7 +92,8 @@ def _bind(each: Mapping[str, Any]) -> Wanted:
     options = ["rbind", "rprivate", *access, *SAFE, *(f"r{each}" for each in SAFE)]
     target = plain_path(each["target"])
     entry = {"destination": target, "type": "bind", "source": each["source"], "options": options}
-    return Wanted(target, each["source"], read_only, entry, (target, each["source"], read_only))
+    written = (target, each["source"], read_only)
+    return Wanted(target, each["source"], read_only, entry, written, bool(each.get("generated")))
 
 
 def _tmpfs(each: Mapping[str, Any]) -> Wanted:
@@ -103,7 +108,9 @@ def _tmpfs(each: Mapping[str, Any]) -> Wanted:
 
 def _step(subject: Subject, wanted: Wanted, live: MountSeen | None) -> Step | None:
     """Nothing is stacked above what is there: that goes away first, or is changed in place."""
-    if live is None:
+    if live and not live.kind and wanted.generated:
+        return None
+    if live is None or not live.kind:
         return MountInside(subject.name, subject.init, wanted.entry, "not mounted", wanted.text)
     other = live.shows is False if wanted.source else live.kind != "tmpfs"
     if other:

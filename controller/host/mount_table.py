@@ -20,6 +20,7 @@ _RACED_ATTEMPTS: Final = 8
 _OCTAL: Final = re.compile(r"\\([0-7]{3})")
 _DELETED: Final = " (deleted)"
 """What a mount shows may have been removed on the host; the mount is there all the same."""
+NOWHERE: Final = MountSeen("", frozenset(), None)
 _FAR: Final = frozenset({"nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "afs", "fuse"})
 """File systems that may not answer for hours: they are not asked which file they show."""
 
@@ -52,6 +53,8 @@ def _seen(pid: int, root: int, target: str, source: str) -> MountSeen | None:
     for _ in range(_RACED_ATTEMPTS):
         try:
             descriptor = syscalls.open_below(root, target)
+        except (FileNotFoundError, NotADirectoryError):
+            return NOWHERE
         except OSError:
             return None
         try:

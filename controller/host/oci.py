@@ -45,12 +45,12 @@ class OciRuntime:
     keeper: KeeperClient
     processes: ProcDirectory
 
-    def write_bundle(self, name: str, config: Mapping[str, Any]) -> None:
+    def write_bundle(self, name: str, config: Mapping[str, Any], root: Mapping[str, Any]) -> None:
         bundle = self._bundle(name)
         make_directories(f"{bundle}/rootfs", 0o711)
         make_directories(f"{bundle}/lower", 0o711)
         make_directories(f"{bundle}/sys", 0o711)
-        text = json.dumps(self._completed(name, config))
+        text = json.dumps(self._completed(name, config, root))
         write_atomic(f"{bundle}/config.json", text, durable=False)
 
     def recipe(self, name: str, group: str, root: Mapping[str, Any]) -> LaunchRecipe:
@@ -77,7 +77,8 @@ class OciRuntime:
         )
 
     def absent(self, config: Mapping[str, Any], root: Mapping[str, Any]) -> tuple[str, ...]:
-        sources = [each["source"] for each in config.get("mounts", ()) if each.get("type") == "bind"]
+        mounts = [each["source"] for each in config.get("mounts", ()) if each.get("type") == "bind"]
+        sources = [each for each in mounts if not each.startswith(f"{self.places.names}/")]
         return tuple(path for path in (root["path"], *sources) if not os.path.exists(path))
 
     def launch(self, recipe: LaunchRecipe) -> Init | None:
@@ -144,15 +145,29 @@ class OciRuntime:
             raise HostLacks("no OCI runtime runs here: install crun or runc, or run `masu doctor`")
         return self.facts.runtime
 
-    def _completed(self, name: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    def _completed(self, name: str, config: Mapping[str, Any], where: Mapping[str, Any]) -> dict[str, Any]:
         root = {**config["root"], "path": f"{self._bundle(name)}/rootfs"}
         linux = {**config["linux"], "rootfsPropagation": "private"}
         linux["namespaces"] = [self._kept(name, each) for each in linux["namespaces"]]
         if self._runtime().joins_itself:
             linux["cgroupsPath"] = self.places.group_of(name)
         sys = f"{self._bundle(name)}/sys"
-        mounts = [{**each, "source": sys} if each["source"] == OWN_SYS else each for each in config["mounts"]]
+        mounts = [
+            {**each, "source": sys} if each["source"] == OWN_SYS else each
+            for each in config["mounts"]
+            if self._has_a_place(each, where)
+        ]
         return {**config, "root": root, "linux": linux, "mounts": mounts}
+
+    def _has_a_place(self, mount: Mapping[str, Any], root: Mapping[str, Any]) -> bool:
+        """A runtime makes the file that something is mounted on: what masu generates must not end up in a root file
+        system that is somebody's own."""
+        generated = mount["source"].startswith(f"{self.places.names}/")
+        return (
+            not generated
+            or root["writable"] == "overlay"
+            or os.path.exists(root["path"] + mount["destination"])
+        )
 
     def _kept(self, name: str, namespace: Mapping[str, Any]) -> Mapping[str, Any]:
         """A network namespace of the container's own is the one that masu keeps for it."""

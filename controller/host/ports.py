@@ -160,6 +160,24 @@ class Links(Protocol):
         ...
 
 
+class NameFiles(Protocol):
+    """What is generated for /etc of a container."""
+
+    def names(self) -> frozenset[str]: ...
+
+    def read(self, container: str, file: str) -> str | None: ...
+
+    def write(self, container: str, file: str, text: str) -> None:
+        """In place."""
+        ...
+
+    def remove(self, container: str) -> None: ...
+
+    def resolvers(self) -> tuple[str, ...]:
+        """The texts of the host's own resolver configuration."""
+        ...
+
+
 class Records(Protocol):
     """Volatile records of this instance, in /run."""
 
@@ -175,7 +193,7 @@ class Records(Protocol):
 class Runtimes(Protocol):
     """The OCI runtime, through the keeper."""
 
-    def write_bundle(self, name: str, config: Mapping[str, Any]) -> None: ...
+    def write_bundle(self, name: str, config: Mapping[str, Any], root: Mapping[str, Any]) -> None: ...
 
     def recipe(self, name: str, group: str, root: Mapping[str, Any]) -> LaunchRecipe:
         """How the runtime is to be called here for this container; changes nothing."""
@@ -259,6 +277,7 @@ class Host:
     clock: Clock
     namespaces: Namespaces
     links: Links
+    names: NameFiles
 
 
 class SourcePort(Protocol):

@@ -21,7 +21,7 @@ from controller.model.event import Event
 from controller.model.resource import CONTAINER, kind_of
 from controller.model.status import Condition
 from controller.reconcile import guard
-from controller.reconcile.desired import Desired, Wish, desire, resolve
+from controller.reconcile.desired import Desired, Named, Wish, desire, resolve
 from controller.reconcile.leases import without
 from controller.reconcile.plan import present, recorded
 from controller.reconcile.reconciler import Reconciler, Result
@@ -56,6 +56,7 @@ class Controller:
         self,
         host: Host,
         reconciler: Reconciler,
+        named: Named,
         source: SourcePort,
         store: Store,
         leases: LeaseStore,
@@ -67,7 +68,7 @@ class Controller:
         *,
         allow_removals: bool,
     ) -> None:
-        self._host, self._reconciler = host, reconciler
+        self._host, self._reconciler, self._named = host, reconciler, named
         self._source, self._store, self._parse = source, store, parse
         self._conditions, self._log, self._tracker = conditions, log, tracker
         self._allow_removals = allow_removals
@@ -191,7 +192,7 @@ class Controller:
     def _take(self, after: DesiredSet) -> None:
         left = present(self._reconciler.root, self._host)
         leaving = left - set(after.resources)
-        wanted, leases = resolve(self._host.instance, after.resources, self._leases, leaving)
+        wanted, leases = resolve(self._named, after.resources, self._leases, leaving)
         gone = set[str]() if after.frozen else set(left) - set(wanted)
         digests = {key: each.digest for key, each in wanted.items()}
         changed = {key for key in wanted if self._digests.get(key) != digests[key]}

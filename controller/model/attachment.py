@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from controller.model.network import Type
 
 EVERYWHERE = "default"
+NAME_FILES = ("hosts", "hostname", "resolv.conf")
+"""In /etc of a container."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,7 +49,8 @@ class IdRange:
 class MountSeen:
     """The mount that a path inside leads to: its file system, and its own options (not the file system's).
 
-    `shows`: whether it is the host's file or directory that was asked about; None: that cannot be told.
+    Without a `kind`: the path itself is not there. `shows`: whether it is the host's file or directory that was
+    asked about; None: that cannot be told.
     """
 
     kind: str

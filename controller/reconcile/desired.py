@@ -9,9 +9,10 @@ from typing import Any
 from controller.aspects import ASPECTS_OF
 from controller.aspects._bundle import compose
 from controller.errors import HostLacks
-from controller.model.attachment import Leases
+from controller.model.attachment import NAME_FILES, Leases
 from controller.model.facts import Facts
 from controller.model.frame import Frame
+from controller.model.names import plain_path
 from controller.model.resource import CONTAINER, NETWORK, Resource, digest, key_of
 from controller.model.status import Condition
 from controller.reconcile.leases import lease
@@ -65,8 +66,16 @@ class Desired:
         return self.kind != CONTAINER or bool(self.parts.get("interfaces"))
 
 
+@dataclass(frozen=True, slots=True)
+class Named:
+    """What an instance is called, and the directory of the files of names that it generates."""
+
+    instance: str
+    names: str
+
+
 def resolve(
-    instance: str, resources: Mapping[str, Resource], before: Leases, leaving: Collection[str]
+    named: Named, resources: Mapping[str, Resource], before: Leases, leaving: Collection[str]
 ) -> tuple[dict[str, Wish], Leases]:
     """Pure. What is asked of every key, and the addresses that were given for it.
 
@@ -74,19 +83,21 @@ def resolve(
     """
     containers = {each.name: each for each in resources.values() if each.kind == CONTAINER}
     leases = lease(containers, networks_in(resources), before, leaving)
-    return wishes(resources, topology(instance, resources, leases)), leases
+    return wishes(named, resources, topology(named.instance, resources, leases)), leases
 
 
-def wishes(resources: Mapping[str, Resource], found: Topology) -> dict[str, Wish]:
+def wishes(named: Named, resources: Mapping[str, Resource], found: Topology) -> dict[str, Wish]:
     """Pure. By key: every container, and every network that has something on the host."""
-    wanted = {key: _container_wish(each, found) for key, each in resources.items() if each.kind == CONTAINER}
+    wanted = {
+        key: _container_wish(named, each, found) for key, each in resources.items() if each.kind == CONTAINER
+    }
     for name, bridge in found.bridges.items():
         key = key_of(NETWORK, name)
         wanted[key] = Wish(key, NETWORK, {"bridge": bridge})
     return wanted
 
 
-def _container_wish(container: Resource, found: Topology) -> Wish:
+def _container_wish(named: Named, container: Resource, found: Topology) -> Wish:
     attachments = found.attachments.get(container.name, ())
     sections = {
         path: value
@@ -95,8 +106,30 @@ def _container_wish(container: Resource, found: Topology) -> Wish:
         if path and (value := container.section(path)) is not None
     }
     sections["networks"] = attachments or None
+    names = found.names.get(container.name)
+    if names:
+        sections["names"] = names
+        sections["mounts"] = [*(container.section("mounts") or ()), *_generated(named, container)]
     needs = frozenset(key_of(NETWORK, each.network) for each in attachments if each.type == "bridge")
     return Wish(container.key, CONTAINER, sections, needs)
+
+
+def _generated(named: Named, container: Resource) -> list[dict[str, Any]]:
+    """The files of names as mounts, but where the spec mounts something itself."""
+    written = {
+        plain_path(str(each.get("tmpfs") or each["target"])) for each in container.section("mounts") or ()
+    }
+    taken = {"/etc", *(f"/etc/{file}" for file in NAME_FILES)} & written
+    return [
+        {
+            "source": f"{named.names}/{container.name}/{file}",
+            "target": f"/etc/{file}",
+            "readOnly": True,
+            "generated": True,
+        }
+        for file in NAME_FILES
+        if not {"/etc", f"/etc/{file}"} & taken
+    ]
 
 
 LIFE_SECTIONS = {"state": "state", "process.stop": "stop", "restart": "restart"}

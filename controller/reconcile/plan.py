@@ -109,7 +109,7 @@ def _verify(aspect: Any, part: Any, observed: Any) -> list[Drift]:
 
 def existing(root: str, host: Host) -> frozenset[str]:
     """Read-only. Names of all containers of this instance of which anything is left on the host."""
-    return host.cgroups.children(root) | recorded(host) | host.namespaces.names()
+    return host.cgroups.children(root) | recorded(host) | host.namespaces.names() | host.names.names()
 
 
 def recorded(host: Host) -> frozenset[str]:

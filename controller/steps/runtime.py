@@ -202,7 +202,7 @@ class WriteBundle(Step):
         ids = id_mapping(host, self.container, self.frame)
         partners = {other: _live_pid(host, other) for other in self.frame.partners}
         config = resolve(self.frame.config, ids, partners)
-        host.runtime.write_bundle(self.container, config)
+        host.runtime.write_bundle(self.container, config, self.frame.root)
         return None
 
 

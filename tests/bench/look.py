@@ -45,7 +45,7 @@ def _observe(world: World, count: int) -> list[Row]:
 def _desired(app: App, world: World) -> list[Desired]:
     found = DirectorySource(str(world.source)).snapshot()
     after = accept(app.store.load(), found, _parse)
-    wishes, _ = resolve(app.host.instance, after.resources, app.leases.load(), ())
+    wishes, _ = resolve(app._named(), after.resources, app.leases.load(), ())
     return [desire(each, app.host.facts) for each in wishes.values()]
 
 

@@ -197,3 +197,52 @@ def test_what_the_spec_alone_shows_to_be_wrong_is_said_with_its_place(
     assert words in done.stdout
     assert done.stdout.startswith(f"{path}:")
     assert not done.stdout.startswith(f"{path}:0:")
+
+
+@pytest.mark.on_v2
+def test_containers_of_a_network_know_each_other_by_name(networked: NetworkedMasu) -> None:
+    """Also when one comes later: the files are kept current in place."""
+    networked.write(FRONT, on("front", hosts={"mail.example.org": "192.0.2.10"}, hostname="site"))
+    networked.start()
+    pid = networked.running()
+
+    def hosts() -> dict[str, str]:
+        lines = networked.run("exec", "web", "--", "cat", "/etc/hosts").stdout.splitlines()
+        return {
+            name: line.split()[0]
+            for line in lines
+            for name in line.split()[1:]
+            if "::" not in line.split()[0]
+        }
+
+    assert hosts() == {
+        "localhost": "127.0.0.1",
+        "mail.example.org": "192.0.2.10",
+        "web": "10.88.0.2",
+        "site": "10.88.0.2",
+    }
+    assert networked.run("exec", "web", "--", "cat", "/etc/hostname").stdout == "site\n"
+    site = {"args": ["/bin/httpd", "-f", "-p", "80", "-h", "/etc"]}
+    networked.write(
+        FRONT,
+        on("front", resolver={"servers": ["192.0.2.53"], "search": ["example.org"]}),
+        on("front", name="near", process=site),
+    )
+    networked.running("near")
+    until(lambda: hosts().get("near") == "10.88.0.3", "the newcomer is known")
+    assert networked.pid() == pid
+    assert networked.run("exec", "web", "--", "cat", "/etc/resolv.conf").stdout == (
+        "nameserver 192.0.2.53\nsearch example.org\n"
+    )
+    fetched = networked.run("exec", "web", "--", "wget", "-q", "-O", "-", "http://near/hostname")
+    assert fetched.stdout == "near\n", fetched
+
+
+def test_a_network_that_comes_later_brings_the_files_of_names_too(networked: NetworkedMasu) -> None:
+    networked.write(container())
+    networked.start()
+    pid = networked.running()
+    networked.write(FRONT, on("front"))
+    until(lambda: "web" in networked.run("exec", "web", "--", "cat", "/etc/hosts").stdout, networked.log)
+    assert networked.pid() == pid
+    assert networked.plan()["changes"] == []
