@@ -23,6 +23,7 @@ from controller.host.layers import LayerDirectories
 from controller.host.leases import LeaseFile
 from controller.host.name_files import NameFiles
 from controller.host.namespaces import KeptNamespaces
+from controller.host.network_watch import NetworkWatch
 from controller.host.oci import OciRuntime
 from controller.host.oci_exec import exec_inside
 from controller.host.places import Places
@@ -79,6 +80,7 @@ class App:
     settings: Settings
     places: Places
     host: Host
+    namespaces: KeptNamespaces
     journal: Journal
     keeper: KeeperClient
     store: DesiredFile
@@ -110,7 +112,8 @@ class App:
         )
         store, conditions = DesiredFile(places, VERSION), ConditionFiles(places.conditions)
         leases = LeaseFile(places.leases)
-        return cls(settings, places, host, Journal(places.events), keeper, store, leases, conditions)
+        journal = Journal(places.events)
+        return cls(settings, places, host, namespaces, journal, keeper, store, leases, conditions)
 
     def run(self, source: str) -> None:
         """The daemon: converge and keep converged until SIGTERM; containers go on running."""
@@ -252,6 +255,7 @@ class App:
             work_queue.add,
             lambda: controller.resync(),  # noqa: PLW0108  # it is made below
             lambda said: told.event(Event(self.host.clock.wall_ms(), "", "Blind", said, level="warning")),
+            NetworkWatch(self.namespaces),
         )
         controller = Controller(
             self.host,

@@ -23,6 +23,8 @@ from controller.model.launch import Init
 T = TypeVar("T")
 
 _OWN: Final = "/proc/thread-self/ns/net"
+_GROUPS: Final = 0x1 | 0x8 | 0x10 | 0x40 | 0x100 | 0x400
+"""RTMGRP_LINK, TC, IPV4_IFADDR, IPV4_ROUTE, IPV6_IFADDR, IPV6_ROUTE (linux/rtnetlink.h)."""
 _LOW_PORTS: Final = "/proc/sys/net/ipv4/ip_unprivileged_port_start"
 
 
@@ -132,6 +134,17 @@ class KeptNamespaces:
         with self._lock:
             self._sockets[name] = inode, opened
         return opened
+
+    def listen(self, name: str) -> Netlink | None:
+        """A socket that hears of every change of links, addresses, routes and traffic control in there."""
+        if name and not self.inode(name):
+            return None
+        return self.visit(name, "opening a netlink socket", lambda _: Netlink(_GROUPS))
+
+    def is_own(self, port: int) -> bool:
+        """Whether a change was made through one of the sockets here."""
+        with self._lock:
+            return any(port == opened.port for _, opened in self._sockets.values())
 
     def _is(self, name: str) -> bool:
         return not name or bool(self.inode(name))

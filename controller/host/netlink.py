@@ -12,7 +12,7 @@ import socket
 import struct
 import threading
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, NamedTuple
 
 NLM_F_REQUEST: Final = 0x1
 NLM_F_ACK: Final = 0x4
@@ -33,6 +33,7 @@ _TYPE_MASK: Final = 0x3FFF
 _HEADER: Final = struct.Struct("=IHHII")
 _ATTRIBUTE: Final = struct.Struct("=HH")
 _ERRNO: Final = struct.Struct("=i")
+_INDEX_AT: Final = 4
 _RECEIVE: Final = 1 << 17
 _BUFFER: Final = 1 << 20
 _ATTEMPTS: Final = 5
@@ -46,6 +47,15 @@ class Refused(OSError):
     def __init__(self, number: int, said: str) -> None:
         super().__init__(number, said or os.strerror(number))
         self.said = said
+
+
+class Notice(NamedTuple):
+    """What the kernel tells of a change: message type, the port of the socket that caused it, and the link's number
+    (of a link, an address or a traffic control; of anything else it means nothing)."""
+
+    kind: int
+    port: int
+    link: int
 
 
 class Netlink:
@@ -106,10 +116,9 @@ class Netlink:
                         _check(data, start, end)
                         return
 
-    def drain(self) -> list[tuple[int, int]]:
-        """Read every notification that waits: (message type, port of whoever caused it). OSError ENOBUFS: some
-        were lost."""
-        found: list[tuple[int, int]] = []
+    def drain(self) -> list[Notice]:
+        """Every notification that waits. OSError ENOBUFS: some were lost."""
+        found: list[Notice] = []
         while True:
             try:
                 data = self._socket.recv(_RECEIVE)
@@ -118,7 +127,9 @@ class Netlink:
             offset = 0
             while offset + _HEADER.size <= len(data):
                 length, kind, _, _, port = _HEADER.unpack_from(data, offset)
-                found.append((kind, port))
+                at = offset + _HEADER.size + _INDEX_AT
+                index = _ERRNO.unpack_from(data, at)[0] if at + _ERRNO.size <= len(data) else 0
+                found.append(Notice(kind, port, index))
                 offset += max(_aligned(length), _HEADER.size)
 
     def _option(self, option: int) -> None:

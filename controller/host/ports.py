@@ -337,4 +337,11 @@ class Tracker(Protocol):
         """The mount table of that process, likewise; whether it was not watched before."""
         ...
 
+    def watch_network(self, name: str, where: str | None, links: Collection[str]) -> bool:
+        """Everything in the namespace of the container `where`, None: in none; and these links of the host.
+
+        Whether something is watched anew, likewise.
+        """
+        ...
+
     def untrack(self, name: str) -> None: ...

@@ -1,4 +1,4 @@
-"""Nudges from the kernel: inotify on cgroup directories, pidfds of container inits, their mount tables.
+"""Nudges from the kernel: inotify on cgroup directories, pidfds of container inits, their mount tables, netlink.
 
 One thread, one epoll.
 
@@ -14,8 +14,9 @@ import os
 import select
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
+from controller.host.network_watch import NetworkWatch
 from controller.model.facts import Facts
 
 IN_MODIFY = 0x002
@@ -37,7 +38,12 @@ class KernelWatch:
     """Thread-safe. `nudge` is called from the watching thread and must be quick."""
 
     def __init__(
-        self, facts: Facts, nudge: Nudge, overflow: Callable[[], None], complain: Callable[[str], None]
+        self,
+        facts: Facts,
+        nudge: Nudge,
+        overflow: Callable[[], None],
+        complain: Callable[[str], None],
+        network: NetworkWatch,
     ) -> None:
         self._facts = facts
         libc = ctypes.CDLL(None, use_errno=True)
@@ -54,6 +60,7 @@ class KernelWatch:
         self._pids: dict[str, tuple[int, int]] = {}
         self._tables: dict[str, tuple[int, int]] = {}
         self._owners: dict[int, str] = {}
+        self._network = network
         self._epoll = select.epoll()
         self._epoll.register(self._inotify, select.EPOLLIN)
         self._waker_read, self._waker_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -93,7 +100,12 @@ class KernelWatch:
             self._drop(self._tables, name)
             return bool(pid) and self._watch_table(name, pid)
 
+    def watch_network(self, name: str, where: str | None, links: Collection[str]) -> bool:
+        """What changes in the container's network namespace, and on these links of the host."""
+        return self._network.watch(name, where, links, self._epoll)
+
     def untrack(self, name: str) -> None:
+        self._network.forget(name)
         with self._lock:
             for watch in self._watches.pop(name, ()):
                 self._remove_watch(self._inotify, watch)
@@ -104,6 +116,7 @@ class KernelWatch:
     def close(self) -> None:
         os.write(self._waker_write, b"x")
         self._thread.join(2)
+        self._network.close()
         with self._lock:
             for kept in (self._pids, self._tables):
                 for name in list(kept):
@@ -171,6 +184,9 @@ class KernelWatch:
                     return
                 if descriptor == self._inotify:
                     self._drain()
+                elif self._network.has(descriptor):
+                    for each in self._network.drain(descriptor):
+                        self._nudge(each)
                 else:
                     name = self._owners.get(descriptor)
                     if name:

@@ -265,9 +265,12 @@ class Controller:
 
     def _track(self, name: str, desired: Desired | None, result: Result, pid: int) -> bool:
         """Whether something is watched that was not: it may have changed since it was looked at."""
+        links = desired.links if desired else ()
         if kind_of(name) != CONTAINER:
-            return False
+            return self._tracker.watch_network(name, None, links)
         fresh = self._tracker.watch_group(name, result.last.subject.group)
+        if desired and desired.watches_network:
+            fresh |= self._tracker.watch_network(name, name, links)
         if desired and desired.watches_mounts:
             fresh |= self._tracker.watch_mounts(name, pid)
         self._tracker.watch_init(name, pid)

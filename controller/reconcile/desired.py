@@ -65,6 +65,15 @@ class Desired:
         """Whether a change of its links, addresses or routes may be drift."""
         return self.kind != CONTAINER or bool(self.parts.get("interfaces"))
 
+    @property
+    def links(self) -> tuple[str, ...]:
+        """Names of the host's links that are this one's."""
+        bridge = self.parts.get("bridge")
+        return (
+            *((bridge.link,) if bridge else ()),
+            *(each.link or each.parent for each in self.parts.get("interfaces", ())),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Named:

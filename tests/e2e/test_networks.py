@@ -246,3 +246,55 @@ def test_a_network_that_comes_later_brings_the_files_of_names_too(networked: Net
     until(lambda: "web" in networked.run("exec", "web", "--", "cat", "/etc/hosts").stdout, networked.log)
     assert networked.pid() == pid
     assert networked.plan()["changes"] == []
+
+
+MEDDLING = {
+    "address": ["web:ip addr del 10.88.0.10/24 dev eth0"],
+    "v6 address": ["web:ip addr del fd88::10/64 dev eth0"],
+    "route": ["web:ip route del default"],
+    "down": ["web:ip link set eth0 down"],
+    "rename": ["web:ip link set eth0 name else0"],
+    "mac": ["web:ip link set eth0 address 02:00:00:00:00:77"],
+    "delete": ["web:ip link del eth0"],
+    "host end down": [":ip link set {veth} down"],
+    "host end renamed": [":ip link set {veth} name else1"],
+    "host end deleted": [":ip link del {veth}"],
+    "taken off the bridge": [":ip link set {veth} nomaster"],
+    "gateway": [":ip addr del 10.88.0.1/24 dev {bridge}"],
+    "bridge down": [":ip link set {bridge} down"],
+    "bridge renamed": [":ip link set {bridge} name else2"],
+    "bridge deleted": [":ip link del {bridge}"],
+}
+
+
+@pytest.mark.on_v2
+def test_whatever_somebody_changes_is_repaired(networked: NetworkedMasu) -> None:
+    """By events alone: the resync comes every 30 s, and the test waits 10. Nothing is restarted."""
+    networked.write(FRONT, on({"network": "front", "addresses": ["10.88.0.10", "fd88::10"]}))
+    networked.start()
+    pid = networked.running()
+    until(lambda: networked.plan()["changes"] == [], networked.log)
+    before = _picture(networked)
+    bridge = networked.networks()["front"]["link"]
+    (veth,) = set(networked.links()) - {bridge}
+    for what, commands in MEDDLING.items():
+        for each in commands:
+            where, _, command = each.format(bridge=bridge, veth=veth).partition(":")
+            networked.inside(where, *command.split())
+        until(lambda: _picture(networked) == before, lambda: f"{what}: {before} {_picture(networked)}")
+        assert networked.pid() == pid, what
+    until(lambda: networked.plan()["changes"] == [], networked.log)
+
+
+def _picture(masu: NetworkedMasu) -> list[Any]:
+    """Names, marks, addresses and routes, without numbers; empty while it cannot be read."""
+    found: list[Any] = []
+    for where in ("", "web"):
+        for each in sorted(masu.ip_json(where, "addr"), key=lambda link: str(link["ifname"])):
+            has = sorted(one["local"] for one in each["addr_info"] if one["scope"] == "global")
+            end = [each["ifname"], each.get("ifalias"), each.get("master"), each["operstate"], has]
+            found.append([*end, each["address"] if where else ""])
+        for family in ("-4", "-6"):
+            routes = masu.ip_json(where, family, "route")
+            found.append(sorted(f"{each['dst']} {each.get('gateway')} {each['dev']}" for each in routes))
+    return found
