@@ -24,6 +24,7 @@ from controller.host.leases import LeaseFile
 from controller.host.name_files import NameFiles
 from controller.host.namespaces import KeptNamespaces
 from controller.host.network_watch import NetworkWatch
+from controller.host.nftables import NftablesFirewall
 from controller.host.oci import OciRuntime
 from controller.host.oci_exec import exec_inside
 from controller.host.places import Places
@@ -31,6 +32,7 @@ from controller.host.ports import EventLog, Host
 from controller.host.processes import ProcDirectory
 from controller.host.records import RecordFiles
 from controller.host.rtnetlink import Rtnetlink
+from controller.host.ruleset_bridge import Scope
 from controller.host.store import ConditionFiles, DesiredFile
 from controller.host.visits import Visits
 from controller.host.watch import KernelWatch
@@ -38,6 +40,7 @@ from controller.loop.controller import Controller, work
 from controller.loop.daemon import Daemon
 from controller.loop.queue import WorkQueue
 from controller.loop.take_down import deny_grace, take_down
+from controller.model import marks
 from controller.model.desired import DesiredSet
 from controller.model.event import Event
 from controller.model.resource import NETWORK
@@ -81,6 +84,7 @@ class App:
     places: Places
     host: Host
     namespaces: KeptNamespaces
+    firewall: NftablesFirewall
     journal: Journal
     keeper: KeeperClient
     store: DesiredFile
@@ -96,6 +100,8 @@ class App:
         processes = ProcDirectory(found)
         visits = Visits()
         namespaces = KeptNamespaces(places.namespaces, visits)
+        scope = Scope(marks.table_name(settings.instance), *marks.prefixes(settings.instance))
+        firewall = NftablesFirewall(scope, places.ruleset)
         host = Host(
             instance=settings.instance,
             facts=found,
@@ -109,11 +115,12 @@ class App:
             namespaces=namespaces,
             links=Rtnetlink(namespaces),
             names=NameFiles(places.names),
+            firewall=firewall,
         )
         store, conditions = DesiredFile(places, VERSION), ConditionFiles(places.conditions)
         leases = LeaseFile(places.leases)
         journal = Journal(places.events)
-        return cls(settings, places, host, namespaces, journal, keeper, store, leases, conditions)
+        return cls(settings, places, host, namespaces, firewall, journal, keeper, store, leases, conditions)
 
     def run(self, source: str) -> None:
         """The daemon: converge and keep converged until SIGTERM; containers go on running."""
@@ -255,7 +262,7 @@ class App:
             work_queue.add,
             lambda: controller.resync(),  # noqa: PLW0108  # it is made below
             lambda said: told.event(Event(self.host.clock.wall_ms(), "", "Blind", said, level="warning")),
-            NetworkWatch(self.namespaces),
+            NetworkWatch(self.namespaces, self.firewall),
         )
         controller = Controller(
             self.host,

@@ -13,11 +13,13 @@ from controller.aspects.addresses import Addresses
 from controller.aspects.bridge import Bridge
 from controller.aspects.cgroup import Cgroup
 from controller.aspects.cpu import Cpu
+from controller.aspects.forwarding import Forwarding
 from controller.aspects.gateways import Gateways
 from controller.aspects.hostname import Hostname
 from controller.aspects.interface_settings import InterfaceSettings
 from controller.aspects.interfaces import Interfaces
 from controller.aspects.life import Life
+from controller.aspects.local_ports import LocalPorts
 from controller.aspects.memory import Memory
 from controller.aspects.mounts import Mounts
 from controller.aspects.names import Names
@@ -27,9 +29,10 @@ from controller.aspects.pids import Pids
 from controller.aspects.process import Process
 from controller.aspects.rootfs import Rootfs
 from controller.aspects.routes import Routes
+from controller.aspects.ruleset import Ruleset
 from controller.aspects.state import State
 from controller.aspects.sysctls import Sysctls
-from controller.model.resource import CONTAINER, NETWORK
+from controller.model.resource import CONTAINER, FIREWALL, NETWORK
 
 ASPECTS: tuple[Aspect[Any, Any], ...] = (
     Cgroup(),
@@ -55,10 +58,17 @@ ASPECTS: tuple[Aspect[Any, Any], ...] = (
 NETWORK_ASPECTS: tuple[Aspect[Any, Any], ...] = (
     Bridge(),
     Gateways(),
+    LocalPorts(),
+)
+
+FIREWALL_ASPECTS: tuple[Aspect[Any, Any], ...] = (
+    Ruleset(),
+    Forwarding(),
 )
 
 ASPECTS_OF: Mapping[str, tuple[Aspect[Any, Any], ...]] = {
     CONTAINER: ASPECTS,
     NETWORK: NETWORK_ASPECTS,
+    FIREWALL: FIREWALL_ASPECTS,
 }
 """By kind of what is converged."""

@@ -57,7 +57,9 @@ class Bridge:
         """Pure."""
         live = observed.named or next(iter(observed.marked), None)
         if live is None:
-            new = NewLink("bridge", desired.link, alias=desired.mark, mac=desired.mac, mtu=desired.mtu)
+            new = NewLink(
+                "bridge", desired.link, alias=desired.mark, mac=desired.mac, mtu=desired.mtu, up=False
+            )
             return [MakeBridge(subject.name, "bridge", "absent", desired.link, (("", new),))]
         if live.kind != "bridge" or live.alias not in {"", desired.mark}:
             message = f"the link {desired.link} is somebody else's ({live.kind or 'device'} {live.alias!r})"

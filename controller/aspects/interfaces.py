@@ -156,7 +156,8 @@ def _make(subject: Subject, wanted: Attachment, link: NewLink) -> Step:
     made = replace(link, where=subject.name)
     finish = SetLink(wanted.interface, alias=wanted.mark, up=True)
     where = f"{wanted.type} {wanted.parent}"
-    requests = (("", made), (subject.name, finish))
+    hairpin = (("", SetLink(wanted.link, hairpin=True)),) if wanted.publishes else ()
+    requests = (("", made), (subject.name, finish), *hairpin)
     live = "missing" if subject.pid else "absent"
     return MakeInterface(subject.name, f"networks.{wanted.interface}", live, where, requests)
 
@@ -203,6 +204,10 @@ def _set_outside(subject: Subject, wanted: Attachment, live: LinkSeen, bridge: i
         change = SetLink(live.index, master=wanted.parent)
         now = f"link {live.master}" if live.master else "none"
         yield SetInterface(subject.name, f"{key}.bridge", now, wanted.parent, (("", change),))
+    if live.hairpin != wanted.publishes and live.master == bridge:
+        change = SetLink(live.index, hairpin=wanted.publishes)
+        now, then = str(live.hairpin), str(wanted.publishes)
+        yield SetInterface(subject.name, f"{key}.hairpin", now, then, (("", change),))
     if wanted.mtu and live.mtu != wanted.mtu:
         change = SetLink(live.index, mtu=wanted.mtu)
         yield SetInterface(subject.name, f"{key}.link.mtu", str(live.mtu), str(wanted.mtu), (("", change),))

@@ -29,12 +29,14 @@ _EXT_MASK: Final = struct.Struct("=HHI")
 
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_MASTER = 1, 3, 4, 5, 10
 _IFLA_LINKINFO, _IFLA_IFALIAS, _IFLA_EXT_MASK, _IFLA_INFO_KIND = 18, 20, 29, 1
+_IFLA_INFO_SLAVE_DATA, _IFLA_BRPORT_MODE = 5, 4
 _RTEXT_FILTER_SKIP_STATS: Final = 8
 _IFF_UP: Final = 1
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_PROTO = 1, 2, 11
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_TABLE = 1, 4, 5, 6, 15
 _RT_TABLE_MAIN, _RTN_UNICAST, _RT_SCOPE_LINK = 254, 1, 253
 _RTPROT_KERNEL: Final = 2
+_RTPROT_RA: Final = 9
 _LINK_LOCAL: Final = b"\xfe\x80"
 
 LINKS_QUESTION: Final = _LINK.pack(0, 0, 0, 0, 0) + _EXT_MASK.pack(
@@ -72,6 +74,7 @@ def links(data: bytes) -> tuple[LinkSeen, ...]:
                     up=bool(flags & _IFF_UP),
                     master=_number(has, _IFLA_MASTER),
                     peer=_number(has, _IFLA_LINK),
+                    hairpin=_hairpin(info),
                 )
             )
     return tuple(found)
@@ -117,9 +120,15 @@ def routes(data: bytes) -> tuple[RouteSeen, ...]:
                 via=_address(family, via) if via else "",
                 metric=_number(has, _RTA_PRIORITY),
                 ours=protocol == MARK,
+                advertised=protocol == _RTPROT_RA,
             )
         )
     return tuple(found)
+
+
+def _hairpin(info: bytes) -> bool:
+    port = dict(attributes(info, 0, len(info))).get(_IFLA_INFO_SLAVE_DATA, b"")
+    return dict(attributes(port, 0, len(port))).get(_IFLA_BRPORT_MODE, b"\0") != b"\0"
 
 
 def _number(has: dict[int, bytes], kind: int) -> int:

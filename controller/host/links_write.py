@@ -102,7 +102,8 @@ def _finished(wanted: NewLink, at: Places) -> Any:
     if wanted.master:
         attributes.append(("IFLA_MASTER", at.links[wanted.master]))
     found = _link(0, attributes)
-    found["flags"] = found["change"] = _IFF_UP
+    if wanted.up:
+        found["flags"] = found["change"] = _IFF_UP
     return found
 
 
@@ -117,6 +118,10 @@ def _set_link(wanted: SetLink, at: Places) -> Any:
         given["IFLA_MASTER"] = at.links[wanted.master] if wanted.master else 0
     if wanted.where is not None:
         given["IFLA_NET_NS_FD"] = at.namespaces[wanted.where]
+    if wanted.hairpin is not None:
+        port = {"attrs": [("IFLA_BRPORT_MODE", int(wanted.hairpin))]}
+        attributes = [("IFLA_INFO_SLAVE_KIND", "bridge"), ("IFLA_INFO_SLAVE_DATA", port)]
+        given["IFLA_LINKINFO"] = {"attrs": attributes}
     found = _link(at.number(wanted.link), [(key, value) for key, value in given.items() if value is not None])
     if wanted.up is not None:
         found["flags"], found["change"] = _IFF_UP if wanted.up else 0, _IFF_UP

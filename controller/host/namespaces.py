@@ -25,6 +25,8 @@ T = TypeVar("T")
 _OWN: Final = "/proc/thread-self/ns/net"
 _GROUPS: Final = 0x1 | 0x8 | 0x10 | 0x40 | 0x100 | 0x400
 """RTMGRP_LINK, TC, IPV4_IFADDR, IPV4_ROUTE, IPV6_IFADDR, IPV6_ROUTE (linux/rtnetlink.h)."""
+_DETECTION: Final = "/proc/sys/net/ipv6/conf/default/accept_dad"
+"""Whether others are asked before an IPv6 address is used, which takes seconds; masu gives no address twice."""
 _LOW_PORTS: Final = "/proc/sys/net/ipv4/ip_unprivileged_port_start"
 
 
@@ -61,6 +63,8 @@ class KeptNamespaces:
         def work(trip: Trip) -> None:
             trip.leave_for_new(CLONE_NEWNET)
             loopback.set_up()
+            if os.path.exists(_DETECTION):
+                _write(_DETECTION, "0")
             if low_ports:
                 _write(_LOW_PORTS, "0")
             syscalls.mount(_OWN, self.path(name), MS_BIND)

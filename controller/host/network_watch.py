@@ -1,4 +1,4 @@
-"""Nudges from rtnetlink: a socket in every container's network namespace, and one for the host's links.
+"""Nudges from rtnetlink and nftables: a socket in every container's network namespace, and two for the host's own.
 
 A change that masu made itself through its own sockets nudges nobody.
 """
@@ -6,6 +6,7 @@ A change that masu made itself through its own sockets nudges nobody.
 from __future__ import annotations
 
 import contextlib
+import os
 import select
 import threading
 from collections.abc import Collection
@@ -15,6 +16,7 @@ from controller.errors import MasuError
 from controller.host import links_read
 from controller.host.namespaces import KeptNamespaces
 from controller.host.netlink import Netlink, Notice
+from controller.host.nftables import NftablesFirewall
 
 HOST: Final = ""
 _OF_A_LINK: Final = frozenset({16, 17, 20, 21, 36, 37, 40, 41, 44, 45})
@@ -24,8 +26,10 @@ _OF_A_LINK: Final = frozenset({16, 17, 20, 21, 36, 37, 40, 41, 44, 45})
 class NetworkWatch:
     """Thread-safe. Descriptors are registered with the epoll of whoever waits."""
 
-    def __init__(self, namespaces: KeptNamespaces) -> None:
-        self._namespaces = namespaces
+    def __init__(self, namespaces: KeptNamespaces, firewall: NftablesFirewall) -> None:
+        self._namespaces, self._firewall = namespaces, firewall
+        self._rules = -1
+        self._rules_for = ""
         self._lock = threading.Lock()
         self._sockets: dict[str, tuple[int, Netlink]] = {}
         self._owners: dict[int, str] = {}
@@ -42,16 +46,28 @@ class NetworkWatch:
             self._indices[name] = indices
             return fresh
 
+    def watch_firewall(self, name: str, epoll: select.epoll) -> bool:
+        """See `Tracker.watch_firewall`."""
+        with self._lock:
+            if self._rules >= 0:
+                return False
+            with contextlib.suppress(OSError):  # without nftables there is nothing to hear of
+                self._rules, self._rules_for = self._firewall.subscribe(), name
+                epoll.register(self._rules, select.EPOLLIN)
+            return self._rules >= 0
+
     def forget(self, name: str) -> None:
         with self._lock:
             self._indices.pop(name, None)
             self._close(name)
 
     def has(self, descriptor: int) -> bool:
-        return descriptor in self._owners
+        return descriptor in self._owners or descriptor == self._rules
 
     def drain(self, descriptor: int) -> set[str]:
         """Whom to look at, after what has been heard there."""
+        if descriptor == self._rules:
+            return {self._rules_for} if self._firewall.drain(descriptor) else set()
         with self._lock:
             where = self._owners.get(descriptor)
             opened = self._sockets.get(where) if where is not None else None
@@ -67,6 +83,9 @@ class NetworkWatch:
         with self._lock:
             for where in list(self._sockets):
                 self._close(where)
+            if self._rules >= 0:
+                os.close(self._rules)
+                self._rules = -1
 
     def _concerned(self, notices: list[Notice]) -> set[str]:
         changed = {each.link for each in notices if each.kind in _OF_A_LINK}

@@ -56,6 +56,10 @@ class Places:
         return f"{self.run}/names"
 
     @property
+    def ruleset(self) -> str:
+        return f"{self.run}/ruleset.json"
+
+    @property
     def leases(self) -> str:
         return f"{self.state}/leases.json"
 

@@ -14,6 +14,7 @@ from controller.model.attachment import Leases
 from controller.model.desired import DesiredSet
 from controller.model.event import Event
 from controller.model.facts import Facts
+from controller.model.firewall import Firewall
 from controller.model.launch import ExitRecord, Init, LaunchRecipe
 from controller.model.links import AddressSeen, LinkChange, LinkSeen, RouteSeen
 from controller.model.process import IdMap, IdRange, MountSeen, ProcessStat, RuntimeState
@@ -160,6 +161,24 @@ class Links(Protocol):
         ...
 
 
+class PacketFilter(Protocol):
+    """The instance's own table of nftables."""
+
+    def state(self, firewall: Firewall) -> str | None:
+        """Empty: as it should be; else what differs, in words; None: there is no table. Raises HostLacks."""
+        ...
+
+    def apply(self, firewall: Firewall) -> None: ...
+
+    def remove(self) -> None: ...
+
+    def present(self) -> bool: ...
+
+    def counters(self) -> Mapping[str, tuple[int, int]]:
+        """Allowance → (packets, bytes)."""
+        ...
+
+
 class NameFiles(Protocol):
     """What is generated for /etc of a container."""
 
@@ -278,6 +297,7 @@ class Host:
     namespaces: Namespaces
     links: Links
     names: NameFiles
+    firewall: PacketFilter
 
 
 class SourcePort(Protocol):
@@ -342,6 +362,10 @@ class Tracker(Protocol):
 
         Whether something is watched anew, likewise.
         """
+        ...
+
+    def watch_firewall(self, name: str) -> bool:
+        """The instance's own table of the packet filter, likewise."""
         ...
 
     def untrack(self, name: str) -> None: ...

@@ -104,6 +104,9 @@ class KernelWatch:
         """What changes in the container's network namespace, and on these links of the host."""
         return self._network.watch(name, where, links, self._epoll)
 
+    def watch_firewall(self, name: str) -> bool:
+        return self._network.watch_firewall(name, self._epoll)
+
     def untrack(self, name: str) -> None:
         self._network.forget(name)
         with self._lock:

@@ -18,7 +18,7 @@ from controller.loop.queue import WorkQueue
 from controller.model.attachment import Leases
 from controller.model.desired import DesiredSet
 from controller.model.event import Event
-from controller.model.resource import CONTAINER, kind_of
+from controller.model.resource import CONTAINER, FIREWALL, kind_of
 from controller.model.status import Condition
 from controller.reconcile import guard
 from controller.reconcile.desired import Desired, Named, Wish, desire, resolve
@@ -44,6 +44,8 @@ class Memory:
     fight: Fight = field(default_factory=Fight)
     digest: str = ""
     converged: bool = False
+    done: bool = False
+    """Nothing is left to do, whether or not all is as it should be."""
     hopeless: bool = False
     exit_code: int = 1
     conditions: tuple[Condition, ...] = ()
@@ -236,7 +238,7 @@ class Controller:
     def _held(self, desired: Desired) -> Wait | None:
         """Nobody is born before its networks and their rules are in place."""
         with self._lock:
-            unmet = [key for key in sorted(desired.needs) if not self._memory.get(key, Memory()).converged]
+            unmet = [key for key in sorted(desired.needs) if not self._memory.get(key, Memory()).done]
         if not unmet:
             return None
         until = self._host.clock.now_ms() + NEEDS_LOOK_MS
@@ -266,6 +268,8 @@ class Controller:
     def _track(self, name: str, desired: Desired | None, result: Result, pid: int) -> bool:
         """Whether something is watched that was not: it may have changed since it was looked at."""
         links = desired.links if desired else ()
+        if kind_of(name) == FIREWALL:
+            return self._tracker.watch_firewall(name)
         if kind_of(name) != CONTAINER:
             return self._tracker.watch_network(name, None, links)
         fresh = self._tracker.watch_group(name, result.last.subject.group)
@@ -320,6 +324,7 @@ class Controller:
             if each.type in TOLD and (each.type, each.reason) not in told:
                 self._log.event(Event(at, result.container, each.reason, each.message, level="warning"))
         memory.conditions, memory.converged = conditions, result.converged
+        memory.done = not (result.last.steps or result.error)
         memory.exit_code = result.exit_code
         memory.hopeless = (
             not result.converged and not result.again_at and not (result.error and result.error.retry)

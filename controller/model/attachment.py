@@ -50,6 +50,8 @@ class Attachment:
     settings: Mapping[str, str] = field(default_factory=dict)
     shares: Mapping[str, Share] = field(default_factory=dict)
     slot: int = 0
+    publishes: bool = False
+    """Whether the container can be reached by ports of the host, itself included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +64,8 @@ class Bridge:
     mac: str
     mtu: int
     addresses: tuple[str, ...]
-    forwards: frozenset[int]
-    """Versions of IP that the host must forward for it: 4, 6."""
+    publishes: bool = False
+    """Whether ports of IPv4 lead to containers on it."""
 
 
 @dataclass(frozen=True, slots=True)

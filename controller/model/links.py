@@ -29,6 +29,8 @@ class LinkSeen:
     up: bool
     master: int = 0
     peer: int = 0
+    hairpin: bool = False
+    """Of a bridge's port: whether what comes in through it may go out again by it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,8 @@ class RouteSeen:
     via: str
     metric: int
     ours: bool
+    advertised: bool = False
+    """By a router: IPv6 router advertisements."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,7 @@ class NewLink:
     mtu: int = 0
     master: str = ""
     parent: str = ""
+    up: bool = True
     peer: NewLink | None = None
     where: str = ""
 
@@ -86,6 +91,7 @@ class SetLink:
     master: str | None = None
     up: bool | None = None
     where: str | None = None
+    hairpin: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,16 +17,22 @@ def prefix_of(instance: str) -> str:
     return _hash("instance", instance)[:5] + "-"
 
 
-def bridge_prefix(instance: str) -> str:
-    return "mb" + prefix_of(instance)
+def prefixes(instance: str) -> tuple[str, str]:
+    """Of all bridges of an instance, and of all links on them."""
+    return "mb" + prefix_of(instance), "mv" + prefix_of(instance)
+
+
+def table_name(instance: str) -> str:
+    """Of nftables."""
+    return f"{MARK}_{instance}"
 
 
 def bridge_name(instance: str, network: str) -> str:
-    return bridge_prefix(instance) + _hash(network)[:7]
+    return prefixes(instance)[0] + _hash(network)[:7]
 
 
 def veth_name(instance: str, container: str, network: str) -> str:
-    return "mv" + prefix_of(instance) + _hash(container, network)[:7]
+    return prefixes(instance)[1] + _hash(container, network)[:7]
 
 
 def funnel_name(instance: str, network: str, direction: str) -> str:

@@ -69,7 +69,8 @@ class ContainerStatus:
 
 @dataclass(frozen=True, slots=True)
 class NetworkStatus:
-    """`link`: its bridge on the host, if it has one. `containers`: name → addresses."""
+    """`link`: its bridge on the host, if it has one. `containers`: name → addresses. `rules`: name →
+    (packets, bytes) that it let through."""
 
     name: str
     type: str
@@ -78,10 +79,15 @@ class NetworkStatus:
     containers: Mapping[str, tuple[str, ...]]
     conditions: tuple[Condition, ...]
     drift: tuple[Drift, ...]
+    rules: Mapping[str, tuple[int, int]]
 
     def to_json(self) -> dict[str, Any]:
         return {
             "name": self.name,
+            "rules": [
+                {"name": name, "packets": packets, "bytes": octets}
+                for name, (packets, octets) in self.rules.items()
+            ],
             "type": self.type,
             "link": self.link or None,
             "converged": self.converged,

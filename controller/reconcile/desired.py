@@ -13,7 +13,7 @@ from controller.model.attachment import NAME_FILES, Leases
 from controller.model.facts import Facts
 from controller.model.frame import Frame
 from controller.model.names import plain_path
-from controller.model.resource import CONTAINER, NETWORK, Resource, digest, key_of
+from controller.model.resource import CONTAINER, FIREWALL, NETWORK, Resource, digest, key_of
 from controller.model.status import Condition
 from controller.reconcile.leases import lease
 from controller.reconcile.topology import Topology, networks_in, topology
@@ -103,6 +103,9 @@ def wishes(named: Named, resources: Mapping[str, Resource], found: Topology) -> 
     for name, bridge in found.bridges.items():
         key = key_of(NETWORK, name)
         wanted[key] = Wish(key, NETWORK, {"bridge": bridge})
+    if not found.firewall.empty:
+        key = key_of(FIREWALL, named.instance)
+        wanted[key] = Wish(key, FIREWALL, {"firewall": found.firewall, "forwarding": found.forwarding})
     return wanted
 
 
@@ -119,8 +122,9 @@ def _container_wish(named: Named, container: Resource, found: Topology) -> Wish:
     if names:
         sections["names"] = names
         sections["mounts"] = [*(container.section("mounts") or ()), *_generated(named, container)]
-    needs = frozenset(key_of(NETWORK, each.network) for each in attachments if each.type == "bridge")
-    return Wish(container.key, CONTAINER, sections, needs)
+    needs = {key_of(NETWORK, each.network) for each in attachments if each.type == "bridge"}
+    needs |= {key_of(FIREWALL, named.instance)} if needs else set()
+    return Wish(container.key, CONTAINER, sections, frozenset(needs))
 
 
 def _generated(named: Named, container: Resource) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from controller.aspects._base import Subject
 from controller.host.ports import Host
 from controller.model.marks import network_of_mark
 from controller.model.record import Record
-from controller.model.resource import CONTAINER, NETWORK, key_of, kind_of
+from controller.model.resource import CONTAINER, FIREWALL, NETWORK, key_of, kind_of
 from controller.model.status import Drift
 from controller.reconcile.desired import Desired
 from controller.steps._base import Effect, Step
@@ -125,4 +125,5 @@ def networks(host: Host) -> frozenset[str]:
 
 def present(root: str, host: Host) -> frozenset[str]:
     """Read-only. Keys of everything of which anything is left."""
-    return existing(root, host) | networks(host)
+    firewall = {key_of(FIREWALL, host.instance)} if host.firewall.present() else set()
+    return existing(root, host) | networks(host) | firewall

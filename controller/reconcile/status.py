@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from controller.host.ports import Conditions, Host
 from controller.model.record import Record
-from controller.model.resource import Resource
+from controller.model.resource import FIREWALL, Resource
 from controller.model.status import Condition, ContainerStatus, NetworkStatus
 from controller.reconcile.desired import Wish, desire
 from controller.reconcile.plan import Plan, plan, subject_of
@@ -55,9 +55,32 @@ def network_status(
         link=bridge.link if bridge else resource.spec.get("parent") or resource.spec.get("device", ""),
         converged=not (found and wanted and (found.steps or found.broken or wanted.lacks)),
         containers=members,
-        conditions=tuple(dict.fromkeys((*(wanted.lacks if wanted else ()), *conditions.read(key)))),
+        conditions=tuple(
+            dict.fromkeys(
+                (
+                    *(wanted.lacks if wanted else ()),
+                    *conditions.read(key),
+                    *(firewall_conditions(wishes, conditions) if bridge else ()),
+                )
+            )
+        ),
         drift=(*found.drift, *found.broken) if found else (),
+        rules=_rules(name, wishes, host),
     )
+
+
+def firewall_conditions(wishes: Mapping[str, Wish], conditions: Conditions) -> tuple[Condition, ...]:
+    """Read-only. What is to be said of the packet filter, which belongs to all bridges."""
+    keys = [each.key for each in wishes.values() if each.kind == FIREWALL]
+    return tuple(one for key in keys for one in conditions.read(key))
+
+
+def _rules(network: str, wishes: Mapping[str, Wish], host: Host) -> dict[str, tuple[int, int]]:
+    """Asked of nftables only where there are any."""
+    filters = [each.section("firewall") for each in wishes.values() if each.kind == FIREWALL]
+    names = [each.name for one in filters for each in one.allowances if each.network == network]
+    counted = host.firewall.counters() if names else {}
+    return {name.removeprefix(f"{network}/"): counted.get(name, (0, 0)) for name in names}
 
 
 def _bare(address: str) -> str:

@@ -29,12 +29,14 @@ LOOPBACK_LINES = "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """By container: its interfaces and names. By network: its bridge. Of the instance: its firewall."""
+    """By container: its interfaces and names. By network: its bridge. Of the instance: its firewall, and the
+    versions of IP that the host has to forward."""
 
     attachments: Mapping[str, tuple[Attachment, ...]] = field(default_factory=dict)
     names: Mapping[str, Names] = field(default_factory=dict)
     bridges: Mapping[str, Bridge] = field(default_factory=dict)
     firewall: Firewall = field(default_factory=Firewall)
+    forwarding: frozenset[int] = frozenset()
 
     def members(self, network: str) -> tuple[str, ...]:
         """Names of the containers on a network."""
@@ -56,13 +58,20 @@ def topology(instance: str, resources: Mapping[str, Resource], leases: Leases) -
         for name, each in sorted(containers.items())
     }
     attached = {name: each for name, each in attachments.items() if each}
+    firewall = _firewall(instance, networks, containers, attached)
+    publish = {each.network for each in firewall.publications if ":" not in each.address}
     return Topology(
         attachments=attached,
         names=dict(_names(containers, attached)),
         bridges={
-            name: _bridge(instance, each) for name, each in sorted(networks.items()) if each.type == "bridge"
+            name: _bridge(instance, each, publishes=name in publish)
+            for name, each in sorted(networks.items())
+            if each.type == "bridge"
         },
-        firewall=_firewall(instance, networks, containers, attached),
+        firewall=firewall,
+        forwarding=frozenset(
+            subnet.version for each in networks.values() if each.type == "bridge" for subnet in each.subnets
+        ),
     )
 
 
@@ -93,6 +102,7 @@ def _attachments(
             settings=_settings(interface, entry.get("sysctls", {})),
             shares={each: _share(entry[each]) for each in DIRECTIONS if each in entry},
             slot=lease.slot if lease else 0,
+            publishes=network.type == "bridge" and bool(container.section("ports")),
         )
 
 
@@ -145,7 +155,7 @@ def _share(written: Mapping[str, Any]) -> Share:
     return Share(most, least, written.get("priority", 4))
 
 
-def _bridge(instance: str, network: Network) -> Bridge:
+def _bridge(instance: str, network: Network, *, publishes: bool) -> Bridge:
     pairs = [(one, subnet) for one, subnet in zip(network.gateways, network.subnets, strict=True) if one]
     return Bridge(
         network=network.name,
@@ -154,7 +164,7 @@ def _bridge(instance: str, network: Network) -> Bridge:
         mac=marks.mac_of(instance, network.name),
         mtu=network.mtu,
         addresses=tuple(f"{one}/{subnet.prefixlen}" for one, subnet in pairs),
-        forwards=frozenset(each.version for each in network.subnets) if network.nat else frozenset(),
+        publishes=publishes,
     )
 
 

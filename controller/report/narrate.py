@@ -12,7 +12,16 @@ from controller.steps.network import MakeBridge, RemoveBridge
 from controller.steps.runtime import LaunchContainer, RecordExit, RemoveRecord, StopContainer
 
 SILENT = frozenset(
-    {"Await", "WriteBundle", "PrepareLayer", "ClearRuntime", "ForgetContainer", "UpdateRecord", "WriteNames"}
+    {
+        "Await",
+        "WriteBundle",
+        "PrepareLayer",
+        "ClearRuntime",
+        "ForgetContainer",
+        "UpdateRecord",
+        "WriteNames",
+        "RemoveRuleset",
+    }
 )
 
 

@@ -124,6 +124,10 @@ def _network_lines(found: Sequence[NetworkStatus], *, wide: bool, colours: bool)
     lines = ["", *(line.rstrip() for line in _table(rows))]
     for each in found if wide else ():
         lines += [f"  {each.name}: {name}: {', '.join(has)}" for name, has in each.containers.items()]
+        lines += [
+            f"  {each.name}: rule {name}: {packets} packets, {octets} bytes"
+            for name, (packets, octets) in each.rules.items()
+        ]
         lines += _details(each, colours=colours)
     return lines
 

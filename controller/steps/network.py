@@ -8,7 +8,7 @@ from typing import ClassVar
 from controller.errors import NotReadBack
 from controller.host.ports import Host
 from controller.model.launch import Init
-from controller.model.links import LinkChange
+from controller.model.links import LinkChange, SetLink
 from controller.steps._base import Effect, Stage, Step, Wait
 
 
@@ -157,9 +157,20 @@ class RemoveRoute(_LinkStep):
     verb: ClassVar[str] = "remove route"
 
 
+@dataclass(frozen=True, slots=True)
 class MakeBridge(_LinkStep):
+    """Make it, and set it up when it is known that nobody need be asked for its IPv6 address: that takes seconds."""
+
     effect: ClassVar[Effect] = Effect.CREATE
     verb: ClassVar[str] = "make bridge"
+
+    def apply(self, host: Host) -> Wait | None:
+        _LinkStep.apply(self, host)
+        detection = f"/proc/sys/net/ipv6/conf/{self.wanted}/accept_dad"
+        if host.namespaces.setting("", detection) is not None:
+            host.namespaces.set_setting("", detection, "0")
+        host.links.change("", (SetLink(self.wanted, up=True),))
+        return None
 
 
 class SetBridge(_LinkStep):

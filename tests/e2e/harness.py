@@ -228,6 +228,8 @@ class NetworkedMasu(Masu):
 
     def _at(self, where: str) -> list[str]:
         """What a command begins with to run in a container's network namespace, or in the host's for ""."""
+        if where.startswith("netns:"):
+            return ["nsenter", f"--net=/run/netns/{where.removeprefix('netns:')}"]
         path = f"/run/masu/{self.instance}/netns/{where}" if where else f"/run/netns/{self.host}"
         return ["nsenter", f"--net={path}"]
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -298,3 +301,158 @@ def _picture(masu: NetworkedMasu) -> list[Any]:
             routes = masu.ip_json(where, family, "route")
             found.append(sorted(f"{each['dst']} {each.get('gateway')} {each['dev']}" for each in routes))
     return found
+
+
+SITE = {"args": ["/bin/httpd", "-f", "-p", "80", "-h", "/etc"]}
+OUTSIDE = "192.0.2.9"
+
+
+@pytest.fixture
+def outside(networked: NetworkedMasu) -> Iterator[str]:
+    """Another machine, as it were: its namespace is reached by the test's host over a veth. → its netns' name."""
+    name = f"o{networked.host[1:]}"
+    subprocess.run(["ip", "netns", "add", name], check=True, timeout=10)
+    networked.ip("link", "add", "up0", "type", "veth", "peer", "name", "eth0", "netns", name)
+    for command in (
+        "addr add 192.0.2.1/24 dev up0",
+        "addr add 2001:db8::1/64 dev up0 nodad",
+        "link set up0 up",
+    ):
+        networked.ip(*command.split())
+    for command in (
+        "addr add 192.0.2.9/24 dev eth0",
+        "addr add 2001:db8::9/64 dev eth0 nodad",
+        "link set eth0 up",
+        "link set lo up",
+        "route add 10.88.0.0/16 via 192.0.2.1",
+        "-6 route add fd88::/16 via 2001:db8::1",
+    ):
+        subprocess.run(["ip", "-n", name, *command.split()], check=True, timeout=10)
+    yield name
+    subprocess.run(["ip", "netns", "del", name], check=True, timeout=10)
+
+
+@pytest.mark.on_v2
+def test_published_ports_lead_to_the_container_from_everywhere(
+    networked: NetworkedMasu, outside: str
+) -> None:
+    networked.write(
+        FRONT,
+        network("back", subnets=["10.89.0.0/24", "fd89::/64"]),
+        on(
+            {"network": "front", "addresses": ["10.88.0.10", "fd88::10"]},
+            process=SITE,
+            ports=["8080:80", "192.0.2.1:81:80"],
+        ),
+        on("front", name="near"),
+        on("back", name="far"),
+    )
+    networked.start()
+    for name in ("web", "near", "far"):
+        networked.running(name)
+    for address in ("192.0.2.1", "127.0.0.1", "10.88.0.1", "2001:db8::1", "fd88::1"):
+        assert networked.fetch("", address, 8080) == "200", f"from the host by {address}"
+    for where in ("near", "far", "web"):
+        for address in ("192.0.2.1", "2001:db8::1"):
+            assert networked.fetch(where, address, 8080) == "200", f"from {where} by {address}"
+    for address in ("192.0.2.1", "2001:db8::1"):
+        assert networked.fetch(f"netns:{outside}", address, 8080) == "200", f"from outside by {address}"
+    assert networked.fetch(f"netns:{outside}", "192.0.2.1", 81) == "200", "on one address"
+    assert networked.fetch("", "127.0.0.1", 81) != "200", "and on no other"
+    assert networked.fetch(f"netns:{outside}", "10.88.0.10", 80, 1) != "200", (
+        "not reached behind the host's back"
+    )
+    pid = networked.pid()
+    networked.write(
+        FRONT, on({"network": "front", "addresses": ["10.88.0.10"]}, process=SITE, ports=["8081:80"])
+    )
+    until(lambda: networked.fetch("", "127.0.0.1", 8081) == "200", "the new port")
+    assert networked.fetch("", "127.0.0.1", 8080, 1) != "200", "the old one is gone"
+    assert networked.pid() == pid
+
+
+@pytest.mark.on_v2
+def test_containers_reach_the_world_under_the_hosts_address(networked: NetworkedMasu, outside: str) -> None:
+    networked.write(FRONT, on("front"))
+    assert networked.apply().returncode == 0
+    program = 'import socket;s=socket.create_server(("::",99),family=socket.AF_INET6,dualstack_ipv6=True);print(flush=True)\n'
+    program += "for _ in range(2): c,a=s.accept();c.sendall(a[0].encode());c.close()"
+    argv = ["ip", "netns", "exec", outside, sys.executable, "-c", program]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE) as server:
+        assert server.stdout
+        server.stdout.readline()
+        try:
+            seen = [
+                networked.run("exec", "web", "--", "nc", "-w", "2", each, "99").stdout
+                for each in (OUTSIDE, "2001:db8::9")
+            ]
+        finally:
+            server.kill()
+    assert seen == ["::ffff:192.0.2.1", "2001:db8::1"]
+
+
+@pytest.mark.on_v2
+def test_networks_are_apart_unless_a_rule_says_otherwise(networked: NetworkedMasu) -> None:
+    rule = {"name": "db", "from": {"labels": {"app": "shop"}}, "to": {"container": "db"}, "ports": ["80"]}
+    back = network("back", subnets=["10.89.0.0/24", "fd89::/64"], policy={"allow": [rule], "within": "deny"})
+    shop = on("front", name="shop")
+    shop["metadata"]["labels"] = {"app": "shop"}
+    two = {"args": ["/bin/sh", "-c", "httpd -p 81 -h /etc; exec httpd -f -p 80 -h /etc"]}
+    networked.write(
+        FRONT,
+        back,
+        shop,
+        on("front", name="other"),
+        on({"network": "back", "addresses": ["10.89.0.10", "fd89::10"]}, name="db", process=two),
+        on("back", name="neighbour"),
+    )
+    networked.start()
+    for name in ("shop", "other", "db", "neighbour"):
+        networked.running(name)
+    for address in ("10.89.0.10", "fd89::10"):
+        assert networked.fetch("shop", address, 80) == "200", "what the rule allows"
+        assert networked.fetch("shop", address, 81, 1) != "200", "that port and no other"
+        assert networked.fetch("other", address, 80, 1) != "200", "whoever has no such label"
+        assert networked.fetch("neighbour", address, 80, 1) != "200", "on the same network neither"
+    (counted,) = networked.networks()["back"]["rules"]
+    assert counted["name"] == "db"
+    assert counted["packets"] >= 2
+    pid = networked.pid("db")
+    shop["metadata"]["labels"] = {}
+    networked.write(
+        FRONT,
+        network("back", subnets=["10.89.0.0/24", "fd89::/64"]),
+        shop,
+        on("back", name="neighbour"),
+        on({"network": "back", "addresses": ["10.89.0.10", "fd89::10"]}, name="db", process=two),
+    )
+    until(lambda: networked.fetch("neighbour", "10.89.0.10", 80, 1) == "200", "allowed within")
+    assert networked.fetch("shop", "10.89.0.10", 80, 1) != "200"
+    assert networked.pid("db") == pid
+
+
+@pytest.mark.on_v2
+def test_a_flushed_ruleset_is_repaired_and_others_tables_stay(networked: NetworkedMasu) -> None:
+    networked.write(FRONT, on({"network": "front"}, process=SITE, ports=["8080:80"]))
+    networked.start()
+    networked.running()
+    networked.inside(
+        "", "nft", "add table inet theirs; add chain inet theirs c; add rule inet theirs c counter"
+    )
+    until(lambda: networked.plan()["changes"] == [], networked.log)
+    table = f"masu_{networked.instance}"
+    for command in (
+        f"delete table inet {table}",
+        f"flush chain inet {table} forward",
+        f"flush table inet {table}",
+    ):
+        networked.inside("", "nft", command)
+        until(
+            lambda: networked.fetch("", "127.0.0.1", 8080, 1) == "200",
+            f"{command}: {networked.log()[-2000:]}",
+        )
+        until(lambda: networked.plan()["changes"] == [], networked.log)
+    assert "counter" in networked.inside("", "nft", "list table inet theirs")
+    networked.write(container())
+    until(lambda: table not in networked.inside("", "nft", "list tables"), networked.log)
+    networked.inside("", "nft", "flush ruleset")

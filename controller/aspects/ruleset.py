@@ -1,0 +1,64 @@
+"""ruleset: the instance's own table of the packet filter; nft(8). Others' tables are theirs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from controller.aspects._base import Birth, Subject
+from controller.errors import HostLacks
+from controller.host.ports import Host
+from controller.model.facts import Facts
+from controller.model.firewall import Firewall
+from controller.steps._base import Effect, Step
+from controller.steps.firewall import ApplyRuleset, RemoveRuleset
+from controller.steps.runtime import Await
+
+LOOK_AGAIN_MS = 30_000
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """`differs`: in words, empty for nothing; None: there is no table. `lacks`: why this host cannot have one."""
+
+    differs: str | None
+    lacks: str = ""
+
+
+class Ruleset:
+    name = "ruleset"
+    section = "firewall"
+    keys: Mapping[str, Effect] = {"ports": Effect.LIVE, "policy": Effect.LIVE, "nat": Effect.LIVE}
+
+    def parse(self, section: Any, facts: Facts) -> Firewall | None:
+        """Pure. `section`: resolved by `controller.reconcile.topology`."""
+        del facts
+        wanted: Firewall | None = section
+        return wanted
+
+    def birth(self, desired: Firewall) -> Birth | None:
+        """Pure."""
+        del desired
+        return None
+
+    def observe(self, subject: Subject, host: Host, desired: Firewall | None) -> Seen:
+        """Read-only."""
+        if desired is None:
+            return Seen("" if host.firewall.present() else None)
+        try:
+            return Seen(host.firewall.state(desired))
+        except HostLacks as lack:
+            return Seen(None, str(lack))
+
+    def diff(self, subject: Subject, desired: Firewall, observed: Seen) -> list[Step]:
+        """Pure."""
+        if observed.lacks:
+            return [Await(subject.name, "NoPacketFilter", observed.lacks, subject.now_ms + LOOK_AGAIN_MS)]
+        if observed.differs == "":
+            return []
+        return [ApplyRuleset(subject.name, desired, observed.differs or "absent")]
+
+    def remove(self, subject: Subject, observed: Seen) -> list[Step]:
+        """Pure."""
+        return [] if observed.differs is None else [RemoveRuleset(subject.name)]
