@@ -30,6 +30,7 @@ from controller.host.oci_exec import exec_inside
 from controller.host.places import Places
 from controller.host.ports import EventLog, Host
 from controller.host.processes import ProcDirectory
+from controller.host.queueing import TrafficControl
 from controller.host.records import RecordFiles
 from controller.host.rtnetlink import Rtnetlink
 from controller.host.ruleset_bridge import Scope
@@ -115,6 +116,7 @@ class App:
             namespaces=namespaces,
             links=Rtnetlink(namespaces),
             names=NameFiles(places.names),
+            queueing=TrafficControl(namespaces),
             firewall=firewall,
         )
         store, conditions = DesiredFile(places, VERSION), ConditionFiles(places.conditions)

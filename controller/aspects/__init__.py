@@ -10,10 +10,12 @@ from typing import Any
 
 from controller.aspects._base import Aspect
 from controller.aspects.addresses import Addresses
+from controller.aspects.bandwidth import Bandwidth
 from controller.aspects.bridge import Bridge
 from controller.aspects.cgroup import Cgroup
 from controller.aspects.cpu import Cpu
 from controller.aspects.forwarding import Forwarding
+from controller.aspects.funnels import Funnels
 from controller.aspects.gateways import Gateways
 from controller.aspects.hostname import Hostname
 from controller.aspects.interface_settings import InterfaceSettings
@@ -50,6 +52,7 @@ ASPECTS: tuple[Aspect[Any, Any], ...] = (
     InterfaceSettings(),
     Addresses(),
     Routes(),
+    Bandwidth(),
     Names(),
     Life(),
     State(),
@@ -59,6 +62,7 @@ NETWORK_ASPECTS: tuple[Aspect[Any, Any], ...] = (
     Bridge(),
     Gateways(),
     LocalPorts(),
+    Funnels(),
 )
 
 FIREWALL_ASPECTS: tuple[Aspect[Any, Any], ...] = (

@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 
 NLM_F_REQUEST: Final = 0x1
 NLM_F_ACK: Final = 0x4
+NLM_F_ECHO: Final = 0x8
 NLM_F_DUMP: Final = 0x300
 NLM_F_REPLACE: Final = 0x100
 NLM_F_EXCL: Final = 0x200
@@ -105,6 +106,20 @@ class Netlink:
                         _check(data, start, end)
                     elif sequence == self._sequence:
                         return _HEADER.pack(_HEADER.size + end - start, found, 0, 0, 0) + data[start:end]
+
+    def echo(self, kind: int, body: bytes) -> bytes:
+        """As `get`, for questions that the kernel answers with the echo of a notification: empty where it has
+        nothing to tell."""
+        answer = b""
+        with self._lock:
+            self._send(kind, NLM_F_REQUEST | NLM_F_ACK | NLM_F_ECHO, body)
+            while True:
+                for found, _, sequence, start, end, data in _messages(self._socket.recv(_RECEIVE)):
+                    if sequence == self._sequence and found == NLMSG_ERROR:
+                        _check(data, start, end)
+                        return answer
+                    if sequence == self._sequence:
+                        answer = _HEADER.pack(_HEADER.size + end - start, found, 0, 0, 0) + data[start:end]
 
     def request(self, kind: int, flags: int, body: bytes) -> None:
         """One change, acknowledged."""

@@ -18,6 +18,7 @@ from controller.model.firewall import Firewall
 from controller.model.launch import ExitRecord, Init, LaunchRecipe
 from controller.model.links import AddressSeen, LinkChange, LinkSeen, RouteSeen
 from controller.model.process import IdMap, IdRange, MountSeen, ProcessStat, RuntimeState
+from controller.model.queueing import Node, QueueingSeen
 from controller.model.record import Record
 from controller.model.snapshot import Snapshot
 from controller.model.status import Condition
@@ -161,6 +162,22 @@ class Links(Protocol):
         ...
 
 
+class Queueing(Protocol):
+    """Traffic control: how fast links may send. `where` as in Links; `index`: the link's number there."""
+
+    def look(self, where: str, index: int) -> QueueingSeen | None:
+        """None: there is no such namespace, or no such link in it."""
+        ...
+
+    def put(self, where: str, index: int, node: Node) -> None:
+        """In place where the kernel can, so that what waits is not lost."""
+        ...
+
+    def take(self, where: str, index: int, node: Node) -> None:
+        """Whatever masu has at the node's place. To take away what is gone is fine."""
+        ...
+
+
 class PacketFilter(Protocol):
     """The instance's own table of nftables."""
 
@@ -297,6 +314,7 @@ class Host:
     namespaces: Namespaces
     links: Links
     names: NameFiles
+    queueing: Queueing
     firewall: PacketFilter
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from controller.model.network import Type
+from controller.model.queueing import Classifier, HtbTree, Shaper
 
 EVERYWHERE = "default"
 NAME_FILES = ("hosts", "hostname", "resolv.conf")
@@ -52,6 +53,22 @@ class Attachment:
     slot: int = 0
     publishes: bool = False
     """Whether the container can be reached by ports of the host, itself included."""
+    funnels: Mapping[str, str] = field(default_factory=dict)
+    """Direction → the host's link through which its traffic goes; those are shared out there."""
+    shapers: Mapping[str, Shaper] = field(default_factory=dict)
+    """Direction → its own limit, where nothing is shared."""
+
+
+@dataclass(frozen=True, slots=True)
+class Funnel:
+    """A link (an ifb) through which everything that a network's containers send, or receive, has to go, and where
+    it is shared out."""
+
+    direction: str
+    link: str
+    mark: str
+    tree: HtbTree
+    classifier: Classifier
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,10 @@ def network_mark(instance: str, network: str) -> str:
     return f"{MARK}/{instance}/network/{network}"
 
 
+def funnel_mark(instance: str, network: str, direction: str) -> str:
+    return f"{MARK}/{instance}/{direction}/{network}"
+
+
 def container_mark(instance: str, container: str, network: str) -> str:
     return f"{MARK}/{instance}/container/{container}/{network}"
 

@@ -71,6 +71,7 @@ class Desired:
         bridge = self.parts.get("bridge")
         return (
             *((bridge.link,) if bridge else ()),
+            *(each.link for each in self.parts.get("funnels", ())),
             *(each.link or each.parent for each in self.parts.get("interfaces", ())),
         )
 
@@ -102,7 +103,7 @@ def wishes(named: Named, resources: Mapping[str, Resource], found: Topology) -> 
     }
     for name, bridge in found.bridges.items():
         key = key_of(NETWORK, name)
-        wanted[key] = Wish(key, NETWORK, {"bridge": bridge})
+        wanted[key] = Wish(key, NETWORK, {"bridge": bridge, "funnels": found.funnels.get(name, ())})
     if not found.firewall.empty:
         key = key_of(FIREWALL, named.instance)
         wanted[key] = Wish(key, FIREWALL, {"firewall": found.firewall, "forwarding": found.forwarding})
@@ -187,6 +188,8 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(each) for key, each in value.items()}
     if isinstance(value, (tuple, list)):
         return [_plain(each) for each in value]
+    if isinstance(value, bytes):
+        return value.hex()
     return sorted(value) if isinstance(value, frozenset) else value
 
 

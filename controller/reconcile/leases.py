@@ -14,8 +14,8 @@ from controller.model.attachment import Lease, Leases
 from controller.model.network import Network, interfaces_of
 from controller.model.resource import Resource
 
-FIRST_SLOT, LAST_SLOT = 0x10, 0xFFF0
-"""Minor numbers of traffic classes; those below and above have other uses."""
+FIRST_SLOT, LAST_SLOT = 0x10, 0x6FFF
+"""Minor numbers of traffic classes; those below and above have other uses (groups)."""
 SEARCHED = 1 << 20
 """So many addresses of a subnet are tried: more containers than that are not on one host."""
 

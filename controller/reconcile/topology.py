@@ -18,23 +18,34 @@ from controller.model.addresses import (
     parse_ports,
     parse_published,
 )
-from controller.model.attachment import EVERYWHERE, Attachment, Bridge, Leases, Names, Route, Share
+from controller.model.attachment import (
+    EVERYWHERE,
+    Attachment,
+    Bridge,
+    Funnel,
+    Leases,
+    Names,
+    Route,
+    Share,
+)
 from controller.model.firewall import Allowance, FilteredBridge, Firewall, Publication
 from controller.model.network import DIRECTIONS, Network, interfaces_of
 from controller.model.quantity import parse_rate
-from controller.model.resource import CONTAINER, NETWORK, Resource
+from controller.model.resource import CONTAINER, GROUP, NETWORK, Resource
+from controller.reconcile import shares
 
 LOOPBACK_LINES = "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n"
 
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """By container: its interfaces and names. By network: its bridge. Of the instance: its firewall, and the
-    versions of IP that the host has to forward."""
+    """By container: its interfaces and names. By network: its bridge, and the links that share out its bandwidth.
+    Of the instance: its firewall, and the versions of IP that the host has to forward."""
 
     attachments: Mapping[str, tuple[Attachment, ...]] = field(default_factory=dict)
     names: Mapping[str, Names] = field(default_factory=dict)
     bridges: Mapping[str, Bridge] = field(default_factory=dict)
+    funnels: Mapping[str, tuple[Funnel, ...]] = field(default_factory=dict)
     firewall: Firewall = field(default_factory=Firewall)
     forwarding: frozenset[int] = frozenset()
 
@@ -53,8 +64,9 @@ def topology(instance: str, resources: Mapping[str, Resource], leases: Leases) -
     """Pure."""
     networks = networks_in(resources)
     containers = {each.name: each for each in resources.values() if each.kind == CONTAINER}
+    groups = {each.name: each for each in resources.values() if each.kind == GROUP}
     attachments = {
-        name: tuple(_attachments(instance, each, networks, leases))
+        name: tuple(_attachments(instance, each, networks, groups, leases))
         for name, each in sorted(containers.items())
     }
     attached = {name: each for name, each in attachments.items() if each}
@@ -68,6 +80,11 @@ def topology(instance: str, resources: Mapping[str, Resource], leases: Leases) -
             for name, each in sorted(networks.items())
             if each.type == "bridge"
         },
+        funnels={
+            name: tuple(shares.funnels(instance, each, groups, containers, attached))
+            for name, each in sorted(networks.items())
+            if each.type == "bridge"
+        },
         firewall=firewall,
         forwarding=frozenset(
             subnet.version for each in networks.values() if each.type == "bridge" for subnet in each.subnets
@@ -76,7 +93,11 @@ def topology(instance: str, resources: Mapping[str, Resource], leases: Leases) -
 
 
 def _attachments(
-    instance: str, container: Resource, networks: Mapping[str, Network], leases: Leases
+    instance: str,
+    container: Resource,
+    networks: Mapping[str, Network],
+    groups: Mapping[str, Resource],
+    leases: Leases,
 ) -> Iterator[Attachment]:
     led: set[int] = set()
     for interface, entry in interfaces_of(container):
@@ -103,6 +124,12 @@ def _attachments(
             shares={each: _share(entry[each]) for each in DIRECTIONS if each in entry},
             slot=lease.slot if lease else 0,
             publishes=network.type == "bridge" and bool(container.section("ports")),
+            funnels={
+                each: marks.funnel_name(instance, network.name, each)
+                for each in DIRECTIONS
+                if shares.is_shared(network, container, groups, each)
+            },
+            shapers=shares.shapers(network, container, groups, entry),
         )
 
 

@@ -12,7 +12,8 @@ from controller.errors import Problem, SpecInvalid
 from controller.model.desired import DesiredSet, FileState
 from controller.model.resource import Resource
 from controller.model.snapshot import Snapshot, SourceFile
-from controller.spec.across import Misfit, misfits, users
+from controller.spec.across import misfits, users
+from controller.spec.misfit import Misfit
 
 Parse = Callable[[bytes, str], tuple[Resource, ...]]
 

@@ -6,24 +6,15 @@ Where two of them clash, the one that has changed is at fault, or else the later
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from itertools import combinations
 
 from controller.model.addresses import Published, parse_interface, parse_mac, parse_published
-from controller.model.network import DIRECTIONS, Network, group_of, interfaces_of, networks_of
-from controller.model.quantity import parse_rate
+from controller.model.network import Network, group_of, interfaces_of, networks_of
 from controller.model.resource import CONTAINER, GROUP, NETWORK, Resource, key_of
+from controller.spec.across_shares import shares
+from controller.spec.misfit import Misfit, Order, at_fault
 
 PARTNER = "container:"
-
-
-@dataclass(frozen=True, slots=True)
-class Misfit:
-    """A resource that cannot be as things are: `why` goes on from its name."""
-
-    resource: Resource
-    path: str
-    why: str
 
 
 def users(resource: Resource, others: Iterable[Resource]) -> tuple[Resource, ...]:
@@ -49,25 +40,12 @@ def misfits(resources: Mapping[str, Resource], earlier: Mapping[str, Resource]) 
     return [
         *_partners(containers),
         *_references(containers, networks, resources),
+        *shares(containers, networks, resources, order),
         *_policies(written, networks),
         *_overlaps(written, networks, order),
         *_addresses(containers, networks, resources, order),
         *_twice(containers, networks, order),
     ]
-
-
-Order = Mapping[str, tuple[bool, str, int]]
-
-
-def _at_fault(one: Resource, other: Resource, order: Order) -> tuple[Resource, Resource]:
-    """(who has to give way, the other one): what stands since longer, then what comes first by file and line."""
-
-    def rank(each: Resource) -> tuple[bool, str, int]:
-        unchanged, file, line = order[each.key]
-        return not unchanged, file, line
-
-    first, second = sorted((one, other), key=rank)
-    return second, first
 
 
 def _partners(containers: Mapping[str, Resource]) -> Iterator[Misfit]:
@@ -119,23 +97,6 @@ def _references(
         known = len(on) == len(networks_of(wanted))
         if wanted.section("ports") and known and not any(each.type == "bridge" for each in on):
             yield Misfit(wanted, "spec.ports", "publishes ports, but is on no bridge")
-        yield from _shares(wanted, networks)
-
-
-def _shares(wanted: Resource, networks: Mapping[str, Network]) -> Iterator[Misfit]:
-    for index, (_, entry) in enumerate(interfaces_of(wanted)):
-        network = networks.get(entry["network"])
-        for direction in DIRECTIONS if network else ():
-            share, path = entry.get(direction, {}), f"spec.networks[{index}].{direction}"
-            if network is None or not {"min", "priority"} & set(share):
-                continue
-            if direction not in network.budget:
-                why = (
-                    f'wants a part of network "{network.name}", which has no {direction}.max to take it from'
-                )
-                yield Misfit(wanted, path, why)
-            elif "min" in share and parse_rate(share["min"]) > network.budget[direction]:
-                yield Misfit(wanted, path, f'wants more than all of network "{network.name}": {share["min"]}')
 
 
 def _policies(written: Iterable[Resource], networks: Mapping[str, Network]) -> Iterator[Misfit]:
@@ -150,7 +111,7 @@ def _policies(written: Iterable[Resource], networks: Mapping[str, Network]) -> I
 def _overlaps(written: list[Resource], networks: Mapping[str, Network], order: Order) -> Iterator[Misfit]:
     for one, other in combinations(written, 2):
         first, second = networks[one.name], networks[other.name]
-        late, early = _at_fault(one, other, order)
+        late, early = at_fault(one, other, order)
         if first.device and first.device == second.device:
             yield Misfit(late, "spec.device", f"takes link {first.device}, which {early.title} takes, too")
         if "bridge" not in {first.type, second.type}:
@@ -175,7 +136,7 @@ def _addresses(
             for written in entry.get("addresses", ()) if network else ():
                 why = _misplaced(written, network) if network else ""
                 if why and network:
-                    late, _ = _at_fault(wanted, resources[key_of(NETWORK, network.name)], order)
+                    late, _ = at_fault(wanted, resources[key_of(NETWORK, network.name)], order)
                     path = f"spec.networks[{index}].addresses" if late is wanted else "spec.subnets"
                     yield Misfit(late, path, why if late is wanted else f"does not fit {wanted.title}: {why}")
 
@@ -202,7 +163,7 @@ def _twice(
         for path, claim in _claims(wanted, networks):
             other = holders.setdefault(claim, wanted)
             if other is not wanted:
-                late, early = _at_fault(wanted, other, order)
+                late, early = at_fault(wanted, other, order)
                 yield Misfit(late, path, f"has {claim[1]}, which is {early.title}'s")
                 holders[claim] = early
         for text in wanted.section("ports") or ():
@@ -210,7 +171,7 @@ def _twice(
             others = published.setdefault((port.protocol, port.host_port), [])
             for taken, other in others:
                 if other is not wanted and port.clashes(taken):
-                    late, early = _at_fault(wanted, other, order)
+                    late, early = at_fault(wanted, other, order)
                     yield Misfit(late, "spec.ports", f"publishes {port.text}, which is {early.title}'s")
             others.append((port, wanted))
 

@@ -97,7 +97,7 @@ Requests = tuple[tuple[str, LinkChange], ...]
 
 
 @dataclass(frozen=True, slots=True)
-class _LinkStep(Step):
+class LinkStep(Step):
     """One difference in the network: `live` and `wanted` say it in words, `requests` make them equal."""
 
     stage: ClassVar[Stage] = Stage.LINK
@@ -123,49 +123,49 @@ class _LinkStep(Step):
         return None
 
 
-class MakeInterface(_LinkStep):
+class MakeInterface(LinkStep):
     """Make an interface of a container, both ends of it where it has two."""
 
     verb: ClassVar[str] = "make interface"
 
 
-class SetInterface(_LinkStep):
+class SetInterface(LinkStep):
     """Change what differs of an interface of a container: name, MAC, MTU, bridge, up."""
 
     verb: ClassVar[str] = "set interface"
 
 
-class RemoveInterface(_LinkStep):
+class RemoveInterface(LinkStep):
     """Take an interface away that is no longer wanted, or is not what it should be."""
 
     verb: ClassVar[str] = "remove interface"
 
 
-class AddAddress(_LinkStep):
+class AddAddress(LinkStep):
     verb: ClassVar[str] = "add address"
 
 
-class RemoveAddress(_LinkStep):
+class RemoveAddress(LinkStep):
     verb: ClassVar[str] = "remove address"
 
 
-class AddRoute(_LinkStep):
+class AddRoute(LinkStep):
     verb: ClassVar[str] = "add route"
 
 
-class RemoveRoute(_LinkStep):
+class RemoveRoute(LinkStep):
     verb: ClassVar[str] = "remove route"
 
 
 @dataclass(frozen=True, slots=True)
-class MakeBridge(_LinkStep):
-    """Make it, and set it up when it is known that nobody need be asked for its IPv6 address: that takes seconds."""
+class MakeBridge(LinkStep):
+    """Make it; set it up when it is known that nobody need be asked for its IPv6 address: that takes seconds."""
 
     effect: ClassVar[Effect] = Effect.CREATE
     verb: ClassVar[str] = "make bridge"
 
     def apply(self, host: Host) -> Wait | None:
-        _LinkStep.apply(self, host)
+        LinkStep.apply(self, host)
         detection = f"/proc/sys/net/ipv6/conf/{self.wanted}/accept_dad"
         if host.namespaces.setting("", detection) is not None:
             host.namespaces.set_setting("", detection, "0")
@@ -173,11 +173,11 @@ class MakeBridge(_LinkStep):
         return None
 
 
-class SetBridge(_LinkStep):
+class SetBridge(LinkStep):
     verb: ClassVar[str] = "set bridge"
 
 
-class RemoveBridge(_LinkStep):
+class RemoveBridge(LinkStep):
     stage: ClassVar[Stage] = Stage.UNPLACE
     effect: ClassVar[Effect] = Effect.DELETE
     verb: ClassVar[str] = "remove bridge"

@@ -224,9 +224,9 @@ class NetworkedMasu(Masu):
         self.ip("link", "set", "lo", "up")
 
     def _argv(self) -> list[str]:
-        return [*self._at(""), *super()._argv()]
+        return [*self.at(""), *super()._argv()]
 
-    def _at(self, where: str) -> list[str]:
+    def at(self, where: str) -> list[str]:
         """What a command begins with to run in a container's network namespace, or in the host's for ""."""
         if where.startswith("netns:"):
             return ["nsenter", f"--net=/run/netns/{where.removeprefix('netns:')}"]
@@ -234,10 +234,13 @@ class NetworkedMasu(Masu):
         return ["nsenter", f"--net={path}"]
 
     def inside(self, where: str, *command: str) -> str:
-        return _command(*self._at(where), *command)
+        return _command(*self.at(where), *command)
 
     def ip(self, *arguments: str) -> str:
         return self.inside("", "ip", *arguments)
+
+    def tc(self, *arguments: str) -> str:
+        return self.inside("", "tc", *arguments)
 
     def ip_json(self, where: str, *arguments: str) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = json.loads(self.inside(where, "ip", "-j", *arguments) or "[]")
@@ -258,7 +261,7 @@ class NetworkedMasu(Masu):
 
     def fetch(self, where: str, address: str, port: int, wait_s: float = 2) -> str:
         """The status of an HTTP request made from there; why it failed, otherwise."""
-        argv = [*self._at(where), sys.executable, "-S", "-c", FETCH, address, str(port), str(wait_s)]
+        argv = [*self.at(where), sys.executable, "-S", "-c", FETCH, address, str(port), str(wait_s)]
         done = subprocess.run(argv, capture_output=True, text=True, timeout=wait_s + 10, check=False)
         return done.stdout.strip() or done.stderr.strip().splitlines()[-1]
 

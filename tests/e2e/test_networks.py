@@ -284,7 +284,10 @@ def test_whatever_somebody_changes_is_repaired(networked: NetworkedMasu) -> None
         for each in commands:
             where, _, command = each.format(bridge=bridge, veth=veth).partition(":")
             networked.inside(where, *command.split())
-        until(lambda: _picture(networked) == before, lambda: f"{what}: {before} {_picture(networked)}")
+        until(
+            lambda: _picture(networked) == before,
+            lambda what=what: f"{what}: {before} {_picture(networked)}",
+        )
         assert networked.pid() == pid, what
     until(lambda: networked.plan()["changes"] == [], networked.log)
 
@@ -375,7 +378,10 @@ def test_published_ports_lead_to_the_container_from_everywhere(
 def test_containers_reach_the_world_under_the_hosts_address(networked: NetworkedMasu, outside: str) -> None:
     networked.write(FRONT, on("front"))
     assert networked.apply().returncode == 0
-    program = 'import socket;s=socket.create_server(("::",99),family=socket.AF_INET6,dualstack_ipv6=True);print(flush=True)\n'
+    program = "import socket\n"
+    program += (
+        's=socket.create_server(("::",99),family=socket.AF_INET6,dualstack_ipv6=True);print(flush=True)\n'
+    )
     program += "for _ in range(2): c,a=s.accept();c.sendall(a[0].encode());c.close()"
     argv = ["ip", "netns", "exec", outside, sys.executable, "-c", program]
     with subprocess.Popen(argv, stdout=subprocess.PIPE) as server:
