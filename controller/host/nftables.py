@@ -125,7 +125,8 @@ class NftablesFirewall:
         try:
             for event in nfnetlink.read_events(descriptor):
                 if isinstance(event, Touched):
-                    self._touched |= event.table == self._scope.table
+                    ours = event.table == self._scope.table and event.family in nfnetlink.FAMILIES.values()
+                    self._touched |= ours
                 elif isinstance(event, Committed):
                     found |= self._touched and event.pid not in self._processes
                     self._touched = False
@@ -215,7 +216,10 @@ class NftablesFirewall:
 
     def _takes(self, wanted: list[Command]) -> bool:
         """Read-only: whether the kernel would take that; it is not done."""
-        return not self._run(wanted, "-c").status
+        finished = self._run(wanted, "-c")
+        if finished.status in {command.CANNOT_RUN, command.TIMED_OUT}:
+            raise _refusal(finished)
+        return not finished.status
 
     def _run(self, changes: list[Command], *options: str) -> command.Finished:
         said = json.dumps({"nftables": changes})

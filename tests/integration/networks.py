@@ -135,6 +135,8 @@ def _listening(protocol: str, port: int) -> socket.socket:
     made = socket.socket(socket.AF_INET6, socket.SOCK_STREAM if protocol == TCP else socket.SOCK_DGRAM)
     made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if protocol == UDP:  # the answer has to come from the address that was asked
+        made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
     made.bind(("::", port))
     if protocol == TCP:
         made.listen(64)
@@ -148,8 +150,9 @@ def _answer(asked: socket.socket, protocol: str, name: str) -> None:
         with connection:
             connection.send(f"{name} {_plain(peer[0])}".encode())
     else:
-        _, peer = asked.recvfrom(65536)
-        asked.sendto(f"{name} {_plain(peer[0])}".encode(), peer)
+        _, asked_for, _, peer = asked.recvmsg(65536, 256)
+        answer_from = [(level, kind, data[:16] + bytes(4)) for level, kind, data in asked_for]
+        asked.sendmsg([f"{name} {_plain(peer[0])}".encode()], answer_from, 0, peer)
 
 
 def _plain(address: str) -> str:
@@ -195,7 +198,7 @@ def _asking(wanted: Try) -> socket.socket | None:
     asking = socket.socket(family, kind)
     try:
         if wanted.source:
-            asking.bind((wanted.source, 0))
+            asking.bind(socket.getaddrinfo(wanted.source, 0, family, kind)[0][4])
         asking.setblocking(False)
         target = socket.getaddrinfo(wanted.address, wanted.port, family, kind)[0][4]
         with suppress(BlockingIOError):
