@@ -1,7 +1,8 @@
 """interfaces: the container's links and what they hang on. Addresses and routes on them are aspects of their own.
 
-A veth is made from the host's side; its end inside is known by its mark, whatever it is called. Sources:
-veth(4), ip-link(8), bridge(8).
+A veth is made from the host's side; its end inside is known by its mark, whatever it is called. A device of the
+host moves in and is given back under the name that its mark remembers: the kernel would destroy a virtual one with
+the namespace. Sources: veth(4), ip-link(8), bridge(8).
 """
 
 from __future__ import annotations
@@ -15,12 +16,21 @@ from controller.host.ports import Host
 from controller.model.attachment import Attachment
 from controller.model.facts import Facts
 from controller.model.links import DeleteLink, LinkSeen, NewLink, SetLink
+from controller.model.marks import MARK, device_of_mark
 from controller.steps._base import Effect, Step
-from controller.steps.network import MakeInterface, RemoveInterface, SetInterface
+from controller.steps.network import (
+    MakeInterface,
+    MoveInterface,
+    RemoveInterface,
+    ReturnInterface,
+    SetInterface,
+)
 from controller.steps.runtime import Await
 
 LOOK_AGAIN_MS = 500
 DEVICE = "hostDevice"
+MACVLAN = "macvlan"
+PREFIX = f"{MARK}/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,17 +74,27 @@ class Interfaces:
         )
 
     def diff(self, subject: Subject, desired: tuple[Attachment, ...], observed: Seen) -> list[Step]:
-        """Pure. Of a container that is being stopped nothing is taken away."""
-        steps = [each for one in desired for each in _converge(subject, one, observed)]
-        wanted = {one.mark for one in desired}
-        others = [link for link in _marked(subject, observed) if link.alias not in wanted]
-        return [*steps, *(_remove(subject, link, "not wanted any more") for link in others)]
+        """Pure. Names are made free before they are given anew."""
+        wanted = {one.mark: one.interface for one in desired}
+        steps: list[Step] = []
+        inside = []
+        for link in observed.inside:
+            if link.alias not in wanted and _is_ours(subject, link):
+                steps.append(_remove(subject, link, "not wanted any more"))
+            elif wanted.get(link.alias, link.name) != link.name and link.name in wanted.values():
+                aside = f"aside{link.index}"
+                steps.append(_rename(subject, link, aside))
+                inside.append(replace(link, name=aside))
+            else:
+                inside.append(link)
+        left = replace(observed, inside=tuple(inside))
+        return [*steps, *(each for one in desired for each in _converge(subject, one, left))]
 
     def remove(self, subject: Subject, observed: Seen) -> list[Step]:
         """Pure. Not before the last process has ended: until then it may have something to say."""
         if subject.pid:
             return []
-        return [_remove(subject, link, "removed") for link in _marked(subject, observed)]
+        return [_remove(subject, link, "removed") for link in observed.inside if _is_ours(subject, link)]
 
 
 def _outside(host: Host, wanted: Attachment) -> LinkSeen | None:
@@ -85,45 +105,82 @@ def _outside(host: Host, wanted: Attachment) -> LinkSeen | None:
     return found
 
 
-def _marked(subject: Subject, observed: Seen) -> list[LinkSeen]:
-    return [each for each in observed.inside if f"/container/{subject.name}/" in each.alias]
+def _is_ours(subject: Subject, link: LinkSeen) -> bool:
+    return f"/container/{subject.name}/" in link.alias
 
 
 def _inside(wanted: Attachment, observed: Seen) -> LinkSeen | None:
-    """One without an alias that has the right name is half made."""
+    """One without an alias that has the right name is half made, or half moved."""
     marked = next((each for each in observed.inside if each.alias == wanted.mark), None)
-    half = (each for each in observed.inside if each.name == wanted.interface and not each.alias)
+    names = {wanted.interface, wanted.parent if wanted.type == DEVICE else ""}
+    half = (each for each in observed.inside if each.name in names and not each.alias)
     return marked or next(half, None)
 
 
 def _converge(subject: Subject, wanted: Attachment, observed: Seen) -> Iterator[Step]:
     inside, outside = _inside(wanted, observed), observed.outside.get(wanted.network)
     parent = observed.parents.get(wanted.parent)
-    if inside is None and wanted.type == DEVICE and parent is None:
-        yield _wait(subject, "NoDevice", f"this host has no link {wanted.parent} now")
-    elif parent is None and wanted.type != DEVICE and (subject.pid or wanted.type != "bridge"):
-        yield from _without_parent(subject, wanted)  # a bridge is made before whoever is born on it
-    elif wanted.type == "bridge":
+    if wanted.type == DEVICE:
+        yield from _device(subject, wanted, inside, parent)
+    elif wanted.type == MACVLAN:
+        yield from _macvlan(subject, wanted, inside, parent)
+    elif parent is None and subject.pid:  # it is made before whoever is born on it
+        message = f"network {wanted.network} has no bridge {wanted.parent} yet"
+        yield _wait(subject, wanted, "WaitsForNetwork", message)
+    else:
         yield from _veth(subject, wanted, inside, outside, parent)
-    elif inside is None:
-        yield _make(
-            subject, wanted, NewLink("macvlan", wanted.interface, mac=wanted.mac, parent=wanted.parent)
-        )
-    else:
+
+
+def _device(
+    subject: Subject, wanted: Attachment, inside: LinkSeen | None, outside: LinkSeen | None
+) -> Iterator[Step]:
+    if inside:
         yield from _set_inside(subject, wanted, inside)
-
-
-def _without_parent(subject: Subject, wanted: Attachment) -> Iterator[Step]:
-    if wanted.type == "bridge":
-        yield _wait(subject, "WaitsForNetwork", f"network {wanted.network} has no bridge {wanted.parent} yet")
-    else:
+    elif outside is None:
         yield _wait(
-            subject, "NoParent", f"this host has no link {wanted.parent}, network {wanted.network}'s parent"
+            subject, wanted, "NoDevice", f"this host has no link {wanted.parent} for network {wanted.network}"
         )
+    elif outside.alias.startswith(PREFIX):
+        yield _wait(subject, wanted, "DeviceTaken", f"link {wanted.parent} is in use as {outside.alias}")
+    else:
+        # One message, so that it is never inside without the mark by which it is found again.
+        move = SetLink(outside.index, name=wanted.interface, alias=wanted.mark, where=subject.name)
+        finish = SetLink(wanted.interface, up=True, **_given(wanted))
+        requests = (("", move), (subject.name, finish))
+        key = f"networks.{wanted.interface}"
+        yield MoveInterface(subject.name, key, f"host's {outside.name}", wanted.interface, requests)
 
 
-def _wait(subject: Subject, reason: str, message: str) -> Await:
-    return Await(subject.name, reason, message, subject.now_ms + LOOK_AGAIN_MS)
+def _macvlan(
+    subject: Subject, wanted: Attachment, inside: LinkSeen | None, parent: LinkSeen | None
+) -> Iterator[Step]:
+    if parent is None:
+        message = f"this host has no link {wanted.parent}, the parent of network {wanted.network}"
+        yield _wait(subject, wanted, "NoParent", message)
+    elif wanted.mtu > parent.mtu:
+        message = (
+            f"packets of {wanted.mtu} bytes do not fit through {wanted.parent}, which takes {parent.mtu}"
+        )
+        yield _wait(subject, wanted, "MtuTooLarge", message)
+    elif inside and (inside.kind != MACVLAN or inside.peer != parent.index):
+        yield _remove(subject, inside, "hangs elsewhere")
+        yield _wait(subject, wanted, "Misplaced", f"{wanted.interface} is made anew", 0)
+    elif inside:
+        yield from _set_inside(subject, wanted, inside)
+    else:
+        new = NewLink(MACVLAN, wanted.interface, mac=wanted.mac, mtu=wanted.mtu, parent=wanted.parent)
+        yield _make(subject, wanted, new)
+
+
+def _given(wanted: Attachment) -> dict[str, Any]:
+    return {key: value for key, value in (("mac", wanted.mac), ("mtu", wanted.mtu)) if value}
+
+
+def _wait(
+    subject: Subject, wanted: Attachment, reason: str, message: str, wait_ms: int = LOOK_AGAIN_MS
+) -> Await:
+    key = f"networks.{wanted.interface}"
+    return Await(subject.name, reason, message, subject.now_ms + wait_ms, key)
 
 
 def _veth(
@@ -146,7 +203,7 @@ def _veth(
             yield _remove_outside(subject, wanted, outside)
         if inside:
             yield _remove(subject, inside, "without its other end")
-        yield Await(subject.name, "Unpaired", f"{wanted.interface} is made anew", subject.now_ms)
+        yield _wait(subject, wanted, "Unpaired", f"{wanted.interface} is made anew", 0)
     else:
         yield from _set_inside(subject, wanted, inside)
         yield from _set_outside(subject, wanted, outside, parent.index if parent else 0)
@@ -163,18 +220,19 @@ def _make(subject: Subject, wanted: Attachment, link: NewLink) -> Step:
 
 
 def _set_inside(subject: Subject, wanted: Attachment, live: LinkSeen) -> Iterator[Step]:
-    """A link that is up cannot be renamed (before Linux 6.3), and its addresses go when it is set down: so they
-    are put back with the next look."""
-    renamed = live.name != wanted.interface
-    if renamed:
-        down, up = SetLink(live.index, up=False), SetLink(live.index, name=wanted.interface, up=True)
-        requests = ((subject.name, down), (subject.name, up))
-        yield SetInterface(
-            subject.name, f"networks.{wanted.interface}", live.name, wanted.interface, requests
-        )
+    if live.name != wanted.interface:
+        yield _rename(subject, live, wanted.interface)
     key = f"networks.{wanted.interface}"
     for name, now, then, change in _differences(wanted, live):
         yield SetInterface(subject.name, f"{key}.{name}", now, then, ((subject.name, change),))
+
+
+def _rename(subject: Subject, live: LinkSeen, name: str) -> Step:
+    """A link that is up cannot be renamed (before Linux 6.3), and its addresses go when it is set down: so they
+    are put back with the next look."""
+    down, up = SetLink(live.index, up=False), SetLink(live.index, name=name, up=True)
+    requests = ((subject.name, down), (subject.name, up))
+    return SetInterface(subject.name, f"networks.{name}", live.name, name, requests)
 
 
 def _differences(wanted: Attachment, live: LinkSeen) -> Iterator[tuple[str, str, str, SetLink]]:
@@ -218,6 +276,11 @@ def _set_outside(subject: Subject, wanted: Attachment, live: LinkSeen, bridge: i
 
 
 def _remove(subject: Subject, link: LinkSeen, why: str) -> Step:
+    device = device_of_mark(link.alias)
+    if device:
+        back = SetLink(link.index, name=device, alias="", where="")
+        key = f"networks.{link.name}"
+        return ReturnInterface(subject.name, key, link.name, f"host's {device}", ((subject.name, back),))
     requests = ((subject.name, DeleteLink(link.index)),)
     return RemoveInterface(subject.name, f"networks.{link.name}", "there", why, requests)
 

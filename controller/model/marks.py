@@ -48,8 +48,15 @@ def funnel_mark(instance: str, network: str, direction: str) -> str:
     return f"{MARK}/{instance}/{direction}/{network}"
 
 
-def container_mark(instance: str, container: str, network: str) -> str:
-    return f"{MARK}/{instance}/container/{container}/{network}"
+def container_mark(instance: str, container: str, network: str, device: str = "") -> str:
+    """`device`: what the host calls it, if it is one that moves in."""
+    return "/".join((MARK, instance, "container", container, network, *([device] if device else ())))
+
+
+def device_of_mark(mark: str) -> str:
+    """What the host calls the device that has this mark; empty for any other link."""
+    parts = mark.split("/", 5)
+    return parts[5] if len(parts) == 6 and parts[2] == "container" else ""
 
 
 def network_of_mark(instance: str, mark: str) -> str:

@@ -26,21 +26,24 @@ Failpoint = Callable[[str], None]
 def apply(steps: Iterable[Step], host: Host, failpoint: Failpoint) -> list[Outcome]:
     """Apply in order. After a wait or an error nothing that depends on it is tried.
 
-    Limits do not depend on each other: a knob that is refused is reported and the other limits are still set.
-    But nothing is born without a limit that was asked for.
+    Limits do not depend on each other, nor do interfaces: one that is refused is reported, and the others are
+    still set. But nothing is born without what was asked for.
     """
     outcomes: list[Outcome] = []
-    failed = False
+    blocked: set[str] = set()
     for step in steps:
-        if failed and step.stage >= Stage.BIRTH:
+        if blocked and step.stage >= Stage.BIRTH:
             break
+        if step.scope in blocked:
+            continue
         failpoint(step.kind)
         outcome = _apply_one(step, host)
         failpoint(step.kind + "+")
         outcomes.append(outcome)
-        failed = failed or outcome.error is not None
-        if outcome.wait or (failed and step.kind != "SetKnob"):
-            break
+        if outcome.wait or outcome.error:
+            if not step.scope:
+                break
+            blocked.add(step.scope)
     return outcomes
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from controller.errors import GuardRefused, HostLacks, MasuError
@@ -90,26 +90,27 @@ class Reconciler:
             found = look()
             steps, refused = guard.split(found)
             if held and any(each.stage is Stage.BIRTH for each in steps):
-                return _result(found, outcomes, None, held, refused, lacks)
+                return _result(found, outcomes, None, [held], refused, lacks)
             if leave and found.lives:
                 steps = tuple(each for each in steps if not (each.change and each.change[0] in leave))
             done = apply(steps, self.host, self.failpoint)
             outcomes.extend(done)
             error = next((each.error for each in done if each.error), None)
-            wait = next((each.wait for each in done if each.wait), None)
-            if error or not steps or (wait and wait.until > self.host.clock.now_ms()):
+            waits = [each.wait for each in done if each.wait]
+            now = self.host.clock.now_ms()
+            if error or not steps or (waits and all(each.until > now for each in waits)):
                 break
             before_next()
         else:
-            wait = Wait("Unsettled", "still differs after many looks", self.host.clock.now_ms() + 1000)
-        return _result(found, outcomes, error, wait, refused, lacks)
+            waits = [Wait("Unsettled", "still differs after many looks", self.host.clock.now_ms() + 1000)]
+        return _result(found, outcomes, error, waits, refused, lacks)
 
 
 def _result(
     found: Plan,
     outcomes: list[Outcome],
     error: MasuError | None,
-    wait: Wait | None,
+    waits: Sequence[Wait],
     refused: tuple[GuardRefused, ...],
     lacks: tuple[Condition, ...],
 ) -> Result:
@@ -117,14 +118,14 @@ def _result(
         *lacks,
         *(Condition("Refused", status=True, reason=each.reason, message=str(each)) for each in refused),
         *_broken(found),
-        *_waiting(wait),
+        *_waiting(waits),
         *_failed(error),
     )
     return Result(
         container=found.container,
         outcomes=tuple(outcomes),
-        converged=not (found.steps or error or wait or found.broken or lacks),
-        again_at=wait.until if wait else 0,
+        converged=not (found.steps or error or waits or found.broken or lacks),
+        again_at=min((each.until for each in waits), default=0),
         error=error or (refused[0] if refused else None),
         conditions=conditions,
         last=found,
@@ -143,8 +144,10 @@ def _broken(found: Plan) -> tuple[Condition, ...]:
     )
 
 
-def _waiting(wait: Wait | None) -> tuple[Condition, ...]:
-    return (Condition("Waiting", status=True, reason=wait.reason, message=wait.message),) if wait else ()
+def _waiting(waits: Iterable[Wait]) -> tuple[Condition, ...]:
+    return tuple(
+        Condition("Waiting", status=True, reason=each.reason, message=each.message) for each in waits
+    )
 
 
 def _failed(error: MasuError | None) -> tuple[Condition, ...]:

@@ -115,7 +115,7 @@ def _attachments(
             interface=interface,
             link=marks.veth_name(instance, name, network.name) if network.type == "bridge" else "",
             parent=_parent(instance, network),
-            mark=marks.container_mark(instance, name, network.name),
+            mark=marks.container_mark(instance, name, network.name, network.device),
             mac=_mac(instance, name, network, entry),
             mtu=entry.get("mtu", network.mtu),
             addresses=addresses,

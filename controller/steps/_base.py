@@ -75,6 +75,11 @@ class Step(ABC):
     def text(self) -> str: ...
 
     @property
+    def scope(self) -> str:
+        """Before a birth, what depends on it: the other steps of the same scope; "": all that follow."""
+        return ""
+
+    @property
     def risk(self) -> str:
         return ""
 

@@ -89,6 +89,10 @@ class SetKnob(Step):
         return f"set {self.key} ({self.file}): {self.live or 'absent'} → {self.accepted}"
 
     @property
+    def scope(self) -> str:
+        return f"{self.key} {self.file}"
+
+    @property
     def risk(self) -> str:
         return self.danger
 

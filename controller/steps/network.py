@@ -96,6 +96,12 @@ Requests = tuple[tuple[str, LinkChange], ...]
 """What is asked of the kernel, in order: (the container in whose namespace, or "" for the host's; the change)."""
 
 
+def interface_of(key: str) -> str:
+    """Pure. The interface that a key is about, as `networks.NAME`; empty for the keys of a network itself."""
+    parts = key.split(".")
+    return ".".join(parts[:2]) if parts[0] == "networks" else ""
+
+
 @dataclass(frozen=True, slots=True)
 class LinkStep(Step):
     """One difference in the network: `live` and `wanted` say it in words, `requests` make them equal."""
@@ -108,6 +114,10 @@ class LinkStep(Step):
     live: str
     wanted: str
     requests: Requests
+
+    @property
+    def scope(self) -> str:
+        return interface_of(self.key)
 
     @property
     def text(self) -> str:
@@ -127,6 +137,18 @@ class MakeInterface(LinkStep):
     """Make an interface of a container, both ends of it where it has two."""
 
     verb: ClassVar[str] = "make interface"
+
+
+class MoveInterface(LinkStep):
+    """Move a device of the host into a container."""
+
+    verb: ClassVar[str] = "move interface"
+
+
+class ReturnInterface(LinkStep):
+    """Give a device back to the host, under its old name."""
+
+    verb: ClassVar[str] = "give back interface"
 
 
 class SetInterface(LinkStep):
@@ -195,6 +217,10 @@ class SetNetworkSetting(Step):
     path: str
     value: str
     live: str
+
+    @property
+    def scope(self) -> str:
+        return interface_of(self.key)
 
     @property
     def text(self) -> str:

@@ -9,7 +9,7 @@ from controller.errors import NotReadBack
 from controller.host.ports import Host
 from controller.model.queueing import Direction, Node, Redirect
 from controller.steps._base import Effect, Stage, Step, Wait
-from controller.steps.network import LinkStep
+from controller.steps.network import LinkStep, interface_of
 
 LOOK_AGAIN_MS = 500
 
@@ -44,6 +44,10 @@ class _QueueingStep(Step):
     key: str
     live: str
     wanted: str
+
+    @property
+    def scope(self) -> str:
+        return interface_of(self.key)
 
     @property
     def text(self) -> str:

@@ -19,14 +19,25 @@ LAUNCH_LOOK_MS = 100
 
 @dataclass(frozen=True, slots=True)
 class Await(Step):
-    """Not yet: nothing is touched, and what follows waits."""
+    """Not yet: nothing is touched, and what follows waits.
 
-    stage: ClassVar[Stage] = Stage.BIRTH
+    `interface`: the key of the one that has to wait; what is about others goes on.
+    """
+
     effect: ClassVar[Effect] = Effect.NONE
 
     reason: str
     message: str
     until: int
+    interface: str = ""
+
+    @property
+    def stage(self) -> Stage:
+        return Stage.LINK if self.interface else Stage.BIRTH
+
+    @property
+    def scope(self) -> str:
+        return self.interface
 
     @property
     def text(self) -> str:

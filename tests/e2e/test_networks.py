@@ -462,3 +462,85 @@ def test_a_flushed_ruleset_is_repaired_and_others_tables_stay(networked: Network
     networked.write(container())
     until(lambda: table not in networked.inside("", "nft", "list tables"), networked.log)
     networked.inside("", "nft", "flush ruleset")
+
+
+LAN = network("lan", type="macvlan", parent="nic0", subnets=["10.90.0.0/24"])
+
+
+def waits_for(masu: NetworkedMasu, reason: str, name: str = "web") -> None:
+    def reasons() -> list[str]:
+        return [each["reason"] for each in masu.status(name).get("conditions", [])]
+
+    until(lambda: reason in reasons(), lambda: f"{reason}: {reasons()}\n{masu.log()[-1500:]}")
+
+
+@pytest.mark.on_v2
+def test_containers_beside_the_host_on_its_own_link(networked: NetworkedMasu) -> None:
+    """macvlan: waits for its parent, follows it to another one, and never asks for more than that takes."""
+    site = {"args": ["/bin/httpd", "-f", "-p", "80", "-h", "/etc"]}
+    networked.write(
+        LAN, on({"network": "lan", "addresses": ["10.90.0.10"]}, process=site), on("lan", name="near")
+    )
+    networked.start()
+    waits_for(networked, "NoParent")
+    plug(networked, "nic0", mtu=1400)
+    networked.running()
+    networked.running("near")
+    until(lambda: networked.fetch("near", "10.90.0.10", 80) == "200", networked.log)
+    pid = networked.pid()
+    big = {"network": "lan", "addresses": ["10.90.0.10"], "mtu": 1500}
+    networked.write(LAN, on(big, process=site), on("lan", name="near"))
+    waits_for(networked, "MtuTooLarge")
+    plug(networked, "nic1")
+    networked.write(
+        {**LAN, "spec": {**LAN["spec"], "parent": "nic1"}}, on(big, process=site), on("lan", name="near")
+    )
+    until(lambda: networked.plan()["changes"] == [], networked.log)
+    until(lambda: networked.fetch("near", "10.90.0.10", 80) == "200", networked.log)
+    assert networked.pid() == pid
+    assert networked.ip_json("web", "link", "show", "eth0")[0]["mtu"] == 1500
+    networked.ip("link", "del", "nic1")
+    waits_for(networked, "NoParent")
+    plug(networked, "nic1")
+    until(lambda: networked.fetch("near", "10.90.0.10", 80) == "200", networked.log)
+
+
+@pytest.mark.on_v2
+def test_a_device_of_the_host_moves_in_and_is_given_back(networked: NetworkedMasu) -> None:
+    plug(networked, "dev0")
+    plug(networked, "dev1")
+    direct = network("direct", type="hostDevice", device="dev0")
+    entry = {"network": "direct", "interface": "lan0", "addresses": ["10.91.0.2/24"]}
+    networked.write(direct, on(entry), container("beside"))
+    networked.start()
+    pid = networked.running()
+    until(lambda: networked.plan()["changes"] == [], networked.log)
+    mac = networked.ip_json("web", "link", "show", "lan0")[0]["address"]
+    assert addresses(networked, interface="lan0") == {"10.91.0.2/24"}
+    assert "dev0" not in _names(networked)
+    os.kill(pid, 9)
+    networked.restarted(pid)
+    assert addresses(networked, interface="lan0") == {"10.91.0.2/24"}
+    other = network("direct", type="hostDevice", device="dev1")
+    networked.write(other, on(entry), container("beside"))
+    until(lambda: "dev0" in _names(networked) and "dev1" not in _names(networked), networked.log)
+    until(lambda: networked.plan()["changes"] == [], networked.log)
+    back = networked.ip_json("", "link", "show", "dev0")[0]
+    assert back["address"] == mac
+    assert not back.get("ifalias")
+    networked.write(container("beside"))
+    until(lambda: not networked.traces("web"), "web is gone")
+    assert {"dev0", "dev1"} <= _names(networked), "what masu destroyed with the namespace cannot come back"
+    networked.write(network("direct", type="hostDevice", device="dev7"), on(entry), container("beside"))
+    waits_for(networked, "NoDevice")
+
+
+def plug(masu: NetworkedMasu, name: str, mtu: int = 1500) -> None:
+    """A network card with a cable to nowhere."""
+    end = ("link", "add", name, "mtu", str(mtu), "up", "type", "veth")
+    masu.ip(*end, "peer", "name", f"{name}.wall", "mtu", str(mtu))
+    masu.ip("link", "set", f"{name}.wall", "up")
+
+
+def _names(masu: NetworkedMasu) -> set[str]:
+    return {each["ifname"] for each in masu.ip_json("", "link")}
