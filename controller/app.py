@@ -21,6 +21,7 @@ from controller.host.journal import Journal
 from controller.host.keeping import KeeperClient
 from controller.host.layers import LayerDirectories
 from controller.host.leases import LeaseFile
+from controller.host.listeners import Listeners
 from controller.host.name_files import NameFiles
 from controller.host.namespaces import KeptNamespaces
 from controller.host.network_watch import NetworkWatch
@@ -118,6 +119,7 @@ class App:
             names=NameFiles(places.names),
             queueing=TrafficControl(namespaces),
             firewall=firewall,
+            listeners=Listeners(),
         )
         store, conditions = DesiredFile(places, VERSION), ConditionFiles(places.conditions)
         leases = LeaseFile(places.leases)

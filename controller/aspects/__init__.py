@@ -28,6 +28,7 @@ from controller.aspects.names import Names
 from controller.aspects.namespaces import Namespaces
 from controller.aspects.netns import Netns
 from controller.aspects.pids import Pids
+from controller.aspects.ports import Ports
 from controller.aspects.process import Process
 from controller.aspects.rootfs import Rootfs
 from controller.aspects.routes import Routes
@@ -53,6 +54,7 @@ ASPECTS: tuple[Aspect[Any, Any], ...] = (
     Addresses(),
     Routes(),
     Bandwidth(),
+    Ports(),
     Names(),
     Life(),
     State(),

@@ -6,6 +6,7 @@ The packet filter keeps containers from the host's own loopback.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from controller.aspects._base import Birth, Subject
@@ -16,33 +17,44 @@ from controller.steps._base import Effect, Step
 from controller.steps.network import SetNetworkSetting
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A file below /proc/sys/net, and what it is to hold."""
+
+    path: str
+    value: str
+
+
 class LocalPorts:
     name = "local_ports"
     section = "bridge"
     keys: Mapping[str, Effect] = {}
 
-    def parse(self, section: Any, facts: Facts) -> str | None:
-        """Pure. → the setting's file."""
+    def parse(self, section: Any, facts: Facts) -> Wanted | None:
+        """Pure."""
         del facts
         bridge: Bridge | None = section
-        publishes = bridge is not None and bridge.publishes
-        return f"/proc/sys/net/ipv4/conf/{bridge.link}/route_localnet" if bridge and publishes else None
+        if bridge is None:
+            return None
+        return Wanted(f"/proc/sys/net/ipv4/conf/{bridge.link}/route_localnet", str(int(bridge.publishes)))
 
-    def birth(self, desired: str) -> Birth | None:
+    def birth(self, desired: Wanted) -> Birth | None:
         """Pure."""
         del desired
         return None
 
-    def observe(self, subject: Subject, host: Host, desired: str | None) -> str | None:
+    def observe(self, subject: Subject, host: Host, desired: Wanted | None) -> str | None:
         """Read-only."""
-        return host.namespaces.setting("", desired) if desired else None
+        return host.namespaces.setting("", desired.path) if desired else None
 
-    def diff(self, subject: Subject, desired: str, observed: str | None) -> list[Step]:
-        """Pure. Nothing observed: the bridge has yet to be made."""
-        live = (observed or "absent").strip()
-        if live == "1":
+    def diff(self, subject: Subject, desired: Wanted, observed: str | None) -> list[Step]:
+        """Pure. Nothing observed: the bridge has yet to be made, or this kernel has no IPv4."""
+        if (observed or "0").strip() == desired.value:
             return []
-        return [SetNetworkSetting(subject.name, "", "bridge.route_localnet", desired, "1", live)]
+        live = (observed or "absent").strip()
+        return [
+            SetNetworkSetting(subject.name, "", "bridge.route_localnet", desired.path, desired.value, live)
+        ]
 
     def remove(self, subject: Subject, observed: str | None) -> list[Step]:
         """Pure. It goes with the bridge."""

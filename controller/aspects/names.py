@@ -16,15 +16,21 @@ from controller.model.attachment import NAME_FILES
 from controller.model.attachment import Names as Wanted
 from controller.model.facts import Facts
 from controller.steps._base import Effect, Step
+from controller.steps.mounts import UnmountInside
 from controller.steps.names import ForgetNames, WriteNames
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """`files`: what is there; `resolvers`: the host's own configuration."""
+    """`files`: what is there; `resolvers`: the host's own configuration; `shown`: those that a container sees which
+    is to see them no longer."""
 
     files: Mapping[str, str | None]
-    resolvers: tuple[str, ...]
+    resolvers: tuple[str, ...] = ()
+    shown: frozenset[str] = frozenset()
+
+
+NONE = Wanted("", ())
 
 
 class Names:
@@ -32,10 +38,10 @@ class Names:
     section = "names"
     keys: Mapping[str, Effect] = {"hosts": Effect.LIVE, "resolver": Effect.LIVE}
 
-    def parse(self, section: Any, facts: Facts) -> Wanted | None:
+    def parse(self, section: Any, facts: Facts) -> Wanted:
         """Pure. `section`: resolved by `controller.reconcile.topology`."""
         del facts
-        wanted: Wanted | None = section
+        wanted: Wanted = section or NONE
         return wanted
 
     def birth(self, desired: Wanted) -> Birth | None:
@@ -46,10 +52,23 @@ class Names:
     def observe(self, subject: Subject, host: Host, desired: Wanted | None) -> Seen:
         """Read-only."""
         files = {file: host.names.read(subject.name, file) for file in NAME_FILES}
-        return Seen(files, host.names.resolvers() if desired and desired.resolver is None else ())
+        if desired == NONE and subject.pid and any(text is not None for text in files.values()):
+            sources = {f"/etc/{file}": host.names.path(subject.name, file) for file in files}
+            live = host.inside.mounts(subject.pid, sources)
+            return Seen(files, shown=frozenset(target for target, each in (live or {}).items() if each.shows))
+        follows = desired is not None and desired != NONE and desired.resolver is None
+        return Seen(files, host.names.resolvers() if follows else ())
 
     def diff(self, subject: Subject, desired: Wanted, observed: Seen) -> list[Step]:
         """Pure."""
+        if desired == NONE:
+            hidden: list[Step] = [
+                UnmountInside(
+                    subject.name, subject.init, {"destination": each}, "generated", "the image's own"
+                )
+                for each in sorted(observed.shown)
+            ]
+            return hidden or _forget(subject, observed)
         wanted = {
             "hosts": "".join(desired.hosts),
             "hostname": desired.hostname + "\n",
@@ -63,8 +82,12 @@ class Names:
 
     def remove(self, subject: Subject, observed: Seen) -> list[Step]:
         """Pure. Not before the last process has ended."""
-        there = any(text is not None for text in observed.files.values())
-        return [ForgetNames(subject.name)] if there and not subject.pid else []
+        return [] if subject.pid else _forget(subject, observed)
+
+
+def _forget(subject: Subject, observed: Seen) -> list[Step]:
+    there = any(text is not None for text in observed.files.values())
+    return [ForgetNames(subject.name)] if there else []
 
 
 def _resolver(written: Mapping[str, tuple[str, ...]] | None, texts: Iterable[str]) -> str:

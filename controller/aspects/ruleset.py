@@ -1,16 +1,19 @@
-"""ruleset: the instance's own table of the packet filter; nft(8). Others' tables are theirs."""
+"""ruleset: the instance's own table of the packet filter; nft(8). Others' tables are theirs.
+
+So are ports on which somebody of the host listened first: they are not led away; the aspect `ports` reports them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from controller.aspects._base import Birth, Subject
 from controller.errors import HostLacks
 from controller.host.ports import Host
 from controller.model.facts import Facts
-from controller.model.firewall import Firewall
+from controller.model.firewall import Firewall, withheld
 from controller.steps._base import Effect, Step
 from controller.steps.firewall import ApplyRuleset, RemoveRuleset
 from controller.steps.runtime import Await
@@ -20,10 +23,13 @@ LOOK_AGAIN_MS = 30_000
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """`differs`: in words, empty for nothing; None: there is no table. `lacks`: why this host cannot have one."""
+    """`differs`: in words, empty for nothing; None: there is no table. `lacks`: why this host cannot have one.
+    `possible`: what is wanted, without what somebody else has.
+    """
 
     differs: str | None
     lacks: str = ""
+    possible: Firewall = field(default_factory=Firewall)
 
 
 class Ruleset:
@@ -46,19 +52,26 @@ class Ruleset:
         """Read-only."""
         if desired is None:
             return Seen("" if host.firewall.present() else None)
+        possible = _possible(desired, host) if desired.publications else desired
         try:
-            return Seen(host.firewall.state(desired))
+            return Seen(host.firewall.state(possible), possible=possible)
         except HostLacks as lack:
             return Seen(None, str(lack))
 
     def diff(self, subject: Subject, desired: Firewall, observed: Seen) -> list[Step]:
         """Pure."""
+        del desired
         if observed.lacks:
             return [Await(subject.name, "NoPacketFilter", observed.lacks, subject.now_ms + LOOK_AGAIN_MS)]
         if observed.differs == "":
             return []
-        return [ApplyRuleset(subject.name, desired, observed.differs or "absent")]
+        return [ApplyRuleset(subject.name, observed.possible, observed.differs or "absent")]
 
     def remove(self, subject: Subject, observed: Seen) -> list[Step]:
         """Pure."""
         return [] if observed.differs is None else [RemoveRuleset(subject.name)]
+
+
+def _possible(wanted: Firewall, host: Host) -> Firewall:
+    taken = withheld(wanted.publications, host.firewall.published(), host.listeners.all())
+    return replace(wanted, publications=tuple(each for each in wanted.publications if each not in taken))

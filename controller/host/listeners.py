@@ -1,47 +1,61 @@
-"""Who listens on the host: what a published port would take connections away from.
+"""Who listens on this host's own addresses, asked of the kernel without walking its connections.
 
-Read-only. Source: proc_net_tcp.rst, proc(5).
+Sources: sock_diag(7), linux/inet_diag.h.
 """
 
 from __future__ import annotations
 
-import sys
+import contextlib
+import errno
+import ipaddress
+import socket
+import struct
 from collections.abc import Iterator
-from ipaddress import IPv6Address, ip_address
 from typing import Final
 
-from controller.host.text import read_text
+from controller.errors import StepFailed
+from controller.host.netlink import NETLINK_SOCK_DIAG, Netlink, attributes, messages
+from controller.model.firewall import Listener, Protocol
 
-LISTEN: Final = "0A"
-FILES: Final = (("tcp", "tcp"), ("tcp", "tcp6"), ("udp", "udp"), ("udp", "udp6"))
-_WORD: Final = 4
-
-
-def listening() -> frozenset[tuple[str, str, int]]:
-    """Read-only. (protocol, address, port) of every listening TCP and every bound UDP socket of masu's own network
-    namespace; every address of a family is "0.0.0.0" or "::", and the latter may be meant for both families.
-    """
-    return frozenset(
-        (protocol, address, port)
-        for protocol, file in FILES
-        for address, port in _sockets(file, LISTEN if protocol == "tcp" else "")
-    )
+_SOCK_DIAG_BY_FAMILY: Final = 20
+_PROTOCOLS: Final[tuple[tuple[Protocol, int, int], ...]] = (
+    ("tcp", socket.IPPROTO_TCP, 1 << 10),  # TCP_LISTEN
+    ("udp", socket.IPPROTO_UDP, 1 << 7),  # TCP_CLOSE: bound, and not connected
+)
+_QUESTION: Final = struct.Struct("=BBBxI48x")
+_ANSWER: Final = struct.Struct("=BBxx2s2x16s")
+_ANSWER_SIZE: Final = 72
+_SKV6ONLY: Final = 11
 
 
-def _sockets(file: str, state: str) -> Iterator[tuple[str, int]]:
-    """Those in that state; empty: in any."""
-    for line in (read_text(f"/proc/thread-self/net/{file}") or "").splitlines()[1:]:
-        fields = line.split(maxsplit=4)
-        if len(fields) > 3 and state in {"", fields[3]}:
-            address, _, port = fields[1].rpartition(":")
-            yield _address(address), int(port, 16)
+class Listeners:
+    """Of the network namespace of the calling thread. Stateless."""
+
+    def all(self) -> frozenset[Listener]:
+        """Read-only. Where the kernel cannot tell (no inet_diag): none."""
+        found: set[Listener] = set()
+        with contextlib.closing(Netlink(protocol=NETLINK_SOCK_DIAG)) as asked:
+            for protocol, number, states in _PROTOCOLS:
+                for family in (socket.AF_INET, socket.AF_INET6):
+                    found.update(_ask(asked, protocol, _QUESTION.pack(family, number, 0, states)))
+        return frozenset(found)
 
 
-def _address(digits: str) -> str:
-    """Words of 32 bits as the processor has them in memory."""
-    packed = bytes.fromhex(digits)
-    if sys.byteorder == "little":
-        words = (packed[start : start + _WORD] for start in range(0, len(packed), _WORD))
-        packed = b"".join(word[::-1] for word in words)
-    found = ip_address(packed)
-    return str((found.ipv4_mapped or found) if isinstance(found, IPv6Address) else found)
+def _ask(asked: Netlink, protocol: Protocol, question: bytes) -> Iterator[Listener]:
+    try:
+        data = asked.dump(_SOCK_DIAG_BY_FAMILY, question)
+    except OSError as error:
+        if error.errno in {errno.ENOENT, errno.EINVAL, errno.EOPNOTSUPP, errno.EAFNOSUPPORT}:
+            return
+        raise StepFailed(
+            f"asking who listens on this host: {error.strerror}", errno=error.errno or 0
+        ) from error
+    for _, start, end in messages(data):
+        family, _, port, address = _ANSWER.unpack_from(data, start)
+        v6 = family == socket.AF_INET6
+        text = ipaddress.ip_address(address if v6 else address[:4])
+        alone = dict(attributes(data, start + _ANSWER_SIZE, end)).get(_SKV6ONLY, b"\0")[:1] != b"\0"
+        versions = frozenset({6} if v6 and (alone or not text.is_unspecified) else {4, 6} if v6 else {4})
+        yield Listener(
+            protocol, "" if text.is_unspecified else str(text), int.from_bytes(port, "big"), versions
+        )

@@ -22,16 +22,18 @@ class NameFiles:
         except FileNotFoundError:
             return frozenset()
 
+    def path(self, container: str, file: str) -> str:
+        return f"{self._directory}/{container}/{file}"
+
     def read(self, container: str, file: str) -> str | None:
-        return read_text(f"{self._directory}/{container}/{file}")
+        return read_text(self.path(container, file))
 
     def write(self, container: str, file: str, text: str) -> None:
         """In place: a file that is bound into a container stays the same file. Whoever reads meanwhile may see the
         new text with an end of the old one.
         """
-        directory = f"{self._directory}/{container}"
-        path = f"{directory}/{file}"
-        make_directories(directory, 0o711)
+        path = self.path(container, file)
+        make_directories(f"{self._directory}/{container}", 0o711)
         try:
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
             try:

@@ -25,6 +25,7 @@ NLM_F_DUMP_INTR: Final = 0x10
 NLMSG_ERROR: Final = 2
 NLMSG_DONE: Final = 3
 NLMSGERR_ATTR_MSG: Final = 1
+NETLINK_SOCK_DIAG: Final = 4
 
 _SOL_NETLINK: Final = 270
 _NETLINK_CAP_ACK: Final = 10
@@ -62,12 +63,12 @@ class Notice(NamedTuple):
 class Netlink:
     """Thread-safe: one request at a time. Raises Refused, and TimeoutError when the kernel does not answer."""
 
-    def __init__(self, groups: int = 0) -> None:
+    def __init__(self, groups: int = 0, protocol: int = socket.NETLINK_ROUTE) -> None:
         """Opens in the calling thread's network namespace; `groups`: multicast groups to hear from, as bits."""
         self._lock = threading.Lock()
         self._sequence = 0
         kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
-        self._socket = socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE)
+        self._socket = socket.socket(socket.AF_NETLINK, kind, protocol)
         try:
             for option in (_NETLINK_CAP_ACK, _NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK):
                 self._option(option)

@@ -11,6 +11,7 @@ import json
 import threading
 from collections import deque
 from collections.abc import Iterator, Mapping
+from dataclasses import astuple
 from typing import Any, Final
 
 from controller.errors import HostLacks, MasuError, NotPermitted, NotReadBack, StepFailed
@@ -21,7 +22,7 @@ from controller.host.nft_json import Command
 from controller.host.ruleset import clearance, commands
 from controller.host.ruleset_bridge import Abilities, Scope, allowance_of
 from controller.host.text import read_text, remove_file, write_atomic
-from controller.model.firewall import Firewall
+from controller.model.firewall import Firewall, Publication
 
 NFT: Final = "nft"
 PATIENCE_S: Final = 10.0
@@ -40,6 +41,7 @@ class NftablesFirewall:
         self._lock = threading.RLock()
         self._listed: tuple[int, Form] | None = None
         self._verified: tuple[int, Firewall] | None = None
+        self._published: frozenset[Publication] | None = None
         self._abilities: Abilities | None = None
         self._processes: deque[int] = deque(maxlen=_PROCESSES_REMEMBERED)
         self._touched = False
@@ -86,14 +88,25 @@ class NftablesFirewall:
             found = difference(_structure(wanted), structure(live))
             if found:
                 raise NotReadBack(f"nftables, table {self._scope.table}: {found}")
-            text = json.dumps({"digest": _digest(wanted), "listing": to_json(live)})
+            published = [astuple(each) for each in firewall.publications]
+            text = json.dumps({"digest": _digest(wanted), "listing": to_json(live), "published": published})
             write_atomic(self._path, text, durable=False)
             self._verify(firewall)
+            self._published = None
+
+    def published(self) -> frozenset[Publication]:
+        """Read-only. The ports that were published last, while the table is there."""
+        with self._lock:
+            if not self.present():
+                return frozenset()
+            if self._published is None:
+                self._published = self._read_published()
+            return self._published
 
     def remove(self) -> None:
         """Delete our tables; that they are gone already is fine. Raises StepFailed, HostLacks."""
         with self._lock:
-            self._verified = self._listed = None
+            self._verified = self._listed = self._published = None
             remove_file(self._path)
             for family in nfnetlink.families_of(self._scope.table):
                 deletion = {"delete": {"table": {"family": family, "name": self._scope.table}}}
@@ -189,6 +202,13 @@ class NftablesFirewall:
             return None if difference(expected, structure(form)) else form
         except (ValueError, KeyError, TypeError, AttributeError):
             return None
+
+    def _read_published(self) -> frozenset[Publication]:
+        try:
+            kept = json.loads(read_text(self._path) or "{}")
+            return frozenset(Publication(*each) for each in kept.get("published", ()))
+        except (ValueError, TypeError, AttributeError):
+            return frozenset()
 
     def _abilities_for(self, firewall: Firewall) -> Abilities:
         """Asked of the kernel once, and only where a bridge table is needed."""

@@ -14,7 +14,7 @@ from controller.model.attachment import Leases
 from controller.model.desired import DesiredSet
 from controller.model.event import Event
 from controller.model.facts import Facts
-from controller.model.firewall import Firewall
+from controller.model.firewall import Firewall, Listener, Publication
 from controller.model.launch import ExitRecord, Init, LaunchRecipe
 from controller.model.links import AddressSeen, LinkChange, LinkSeen, RouteSeen
 from controller.model.process import IdMap, IdRange, MountSeen, ProcessStat, RuntimeState
@@ -191,13 +191,25 @@ class PacketFilter(Protocol):
 
     def present(self) -> bool: ...
 
+    def published(self) -> frozenset[Publication]:
+        """What the table leads to containers now, as far as masu has put it there."""
+        ...
+
     def counters(self) -> Mapping[str, tuple[int, int]]:
         """Allowance → (packets, bytes)."""
         ...
 
 
+class Listeners(Protocol):
+    """Programs of the host that wait for connections or datagrams."""
+
+    def all(self) -> frozenset[Listener]: ...
+
+
 class NameFiles(Protocol):
     """What is generated for /etc of a container."""
+
+    def path(self, container: str, file: str) -> str: ...
 
     def names(self) -> frozenset[str]: ...
 
@@ -316,6 +328,7 @@ class Host:
     names: NameFiles
     queueing: Queueing
     firewall: PacketFilter
+    listeners: Listeners
 
 
 class SourcePort(Protocol):

@@ -30,6 +30,7 @@ from controller.spec.accept import Parse, accept, freeze
 from controller.steps._base import Wait
 
 NEEDS_LOOK_MS = 1000
+BROKEN_LOOK_S = 2.0
 TOLD = frozenset({"Refused", "HostLacks", "NotAsDesired"})
 """Conditions that no step tells of: said once, when they come."""
 
@@ -47,6 +48,8 @@ class Memory:
     done: bool = False
     """Nothing is left to do, whether or not all is as it should be."""
     hopeless: bool = False
+    broken: bool = False
+    """No step can put it right, but somebody else may."""
     exit_code: int = 1
     conditions: tuple[Condition, ...] = ()
 
@@ -262,6 +265,12 @@ class Controller:
             self._try_later(name, memory, now, runs=bool(pid))
         elif not result.error:
             memory.failures, memory.hold_until = 0, 0.0
+        if result.last.broken:
+            self.queue.add_at(name, now + BROKEN_LOOK_S)
+        elif memory.broken and desired:
+            for key in desired.needs:  # they may do now what they could not
+                self.queue.add(key)
+        memory.broken = bool(result.last.broken)
         if result.again_at:
             self.queue.add_at(name, now + max(0, result.again_at - self._host.clock.now_ms()) / 1000)
 

@@ -5,6 +5,7 @@ Pure values, resolved: links and addresses, no names to be looked up.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -41,6 +42,33 @@ class Publication:
     port: int
     container: str
     network: str
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """A program of the host that waits for whoever comes to `port`; `address` empty: at all of those `versions`."""
+
+    protocol: Protocol
+    address: str
+    port: int
+    versions: frozenset[int]
+
+    def is_met(self, by: Publication) -> bool:
+        """Pure. Whether what is meant for it would come to the container instead."""
+        return (
+            (self.protocol, self.port) == (by.protocol, by.host_port)
+            and (6 if ":" in by.address else 4) in self.versions
+            and (not self.address or not by.host_address or self.address == by.host_address)
+        )
+
+
+def withheld(
+    wanted: Iterable[Publication], published: Collection[Publication], listeners: Collection[Listener]
+) -> frozenset[Publication]:
+    """Pure. What cannot be published because somebody listens there who was there first."""
+    return frozenset(
+        each for each in wanted if each not in published and any(one.is_met(each) for one in listeners)
+    )
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -98,7 +98,9 @@ def parse_rate(text: str) -> int:
 
 def format_rate(bits: int) -> str:
     """100000000 → "100Mbit"."""
-    return next(f"{bits // size}{unit}" for unit, size in BITS.items() if bits % size == 0 and bits >= size)
+    units = (each for each in BITS.items() if bits % each[1] == 0 and bits >= each[1])
+    unit, size = next(units, ("bit", 1))
+    return f"{bits // size}{unit}"
 
 
 def parse_cpu(value: str | float) -> int:

@@ -103,7 +103,7 @@ class HtbTree:
 
     @property
     def words(self) -> str:
-        total = next((each.ceil_bits for each in self.classes if not each.parent), 0)
+        total = next((each.ceil_bits for each in self.classes if not each.parent), UNLIMITED_BITS)
         what = "no limit" if total >= UNLIMITED_BITS else format_rate(total)
         return f"{what} among {sum(each.limit_bytes > 0 for each in self.classes)}"
 

@@ -119,6 +119,9 @@ def _container_wish(named: Named, container: Resource, found: Topology) -> Wish:
         if path and (value := container.section(path)) is not None
     }
     sections["networks"] = attachments or None
+    sections["ports"] = tuple(
+        each for each in found.firewall.publications if each.container == container.name
+    )
     names = found.names.get(container.name)
     if names:
         sections["names"] = names

@@ -50,6 +50,18 @@ WEB_ON_BOTH = container(
     ]
 )
 
+BUDGET = {"max": "100Mbit"}
+SHARED = network("front", subnets=["10.88.0.0/24", "fd88::/64"], egress=BUDGET, policy={"within": "deny"})
+WEB_LIMITED = container(
+    networks=[{"network": "front", "egress": {"min": "10Mbit"}}, {"network": "back", "ingress": BUDGET}],
+    ports=["127.0.0.1:8080:80"],
+)
+WEB_WITH_DEVICE = container(
+    networks=[{"network": "lan"}, {"network": "direct", "interface": "dev0", "addresses": ["10.91.0.2/24"]}]
+)
+LAN = network("lan", type="macvlan", parent="nic0", subnets=["10.90.0.0/24"])
+DIRECT = network("direct", type="hostDevice", device="nic1")
+
 SITUATIONS: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]]]] = {
     "create": ([KEPT], [KEPT, FIRST]),
     "update": ([KEPT, FIRST], [KEPT, UPDATED]),
@@ -60,6 +72,10 @@ SITUATIONS: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]]]] = {
     "network update": ([KEPT, FRONT, BACK, WEB_ON_FRONT], [KEPT, FRONT, BACK, WEB_ON_BOTH]),
     "network shrink": ([KEPT, FRONT, BACK, WEB_ON_BOTH], [KEPT, FRONT, WEB_ON_FRONT]),
     "network delete": ([KEPT, FRONT, WEB_ON_FRONT], [KEPT]),
+    "network limit": ([KEPT, FRONT, BACK, WEB_ON_BOTH], [KEPT, SHARED, BACK, WEB_LIMITED]),
+    "network unlimit": ([KEPT, SHARED, BACK, WEB_LIMITED], [KEPT, FRONT, BACK, WEB_ON_BOTH]),
+    "network device": ([KEPT, container()], [KEPT, LAN, DIRECT, WEB_WITH_DEVICE]),
+    "network no device": ([KEPT, LAN, DIRECT, WEB_WITH_DEVICE], [KEPT, container()]),
 }
 NETWORKED = {each for each in SITUATIONS if each.startswith("network")}
 
@@ -80,6 +96,10 @@ EXPECTED_STEPS = {
     "network update": {"SetInterface", "MakeInterface", "AddAddress", "RemoveAddress", "AddRoute"},
     "network shrink": {"SetInterface", "RemoveInterface", "RemoveBridge"},
     "network delete": {"RemoveInterface", "DropNamespace", "RemoveBridge"},
+    "network limit": {"MakeFunnel", "PutQueueing", "PutRedirect", "ApplyRuleset", "SetNetworkSetting"},
+    "network unlimit": {"RemoveFunnel", "TakeQueueing", "TakeRedirect", "ApplyRuleset"},
+    "network device": {"MakeInterface", "MoveInterface"},
+    "network no device": {"RemoveInterface", "ReturnInterface"},
 }
 """What each situation must at least do; guards against a situation that tests nothing."""
 
@@ -138,6 +158,8 @@ def test_killed_at_any_step_the_next_run_reaches_the_same_world(masu: Masu, situ
 def test_killed_at_any_step_of_the_network_the_next_run_reaches_the_same_world(
     networked: NetworkedMasu, situation: str
 ) -> None:
+    for device in ("nic0", "nic1"):
+        networked.ip("link", "add", device, "type", "veth", "peer", "name", f"{device}.wall")
     _interrupt_everywhere(networked, situation, lambda: {**_world(networked), **_network_world(networked)})
 
 

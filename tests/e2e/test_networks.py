@@ -544,3 +544,59 @@ def plug(masu: NetworkedMasu, name: str, mtu: int = 1500) -> None:
 
 def _names(masu: NetworkedMasu) -> set[str]:
     return {each["ifname"] for each in masu.ip_json("", "link")}
+
+
+def test_two_interfaces_swap_their_names(networked: NetworkedMasu) -> None:
+    back = network("back", subnets=["10.89.0.0/24"])
+    networked.write(FRONT, back, on("front", "back"))
+    networked.start()
+    pid = networked.running()
+    until(lambda: addresses(networked, interface="eth1") == {"10.89.0.2/24"}, networked.log)
+    networked.write(FRONT, back, on("back", "front"))
+    until(lambda: addresses(networked) == {"10.89.0.2/24"}, networked.log)
+    until(lambda: addresses(networked, interface="eth1") == {"10.88.0.2/24", "fd88::2/64"}, networked.log)
+    until(lambda: networked.plan()["changes"] == [], networked.log)
+    assert networked.pid() == pid
+
+
+@pytest.mark.on_v2
+def test_a_port_belongs_to_whoever_had_it_first(networked: NetworkedMasu) -> None:
+    site = {"args": ["/bin/httpd", "-f", "-p", "80", "-h", "/etc"]}
+    listen = [*networked.at(""), sys.executable, "-c", LISTENER]
+    with subprocess.Popen(listen, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as program:
+        try:
+            assert program.stdout
+            program.stdout.readline()
+            networked.write(FRONT, on("front", process=site, ports=["8080:80", "8081:80"]))
+            networked.start()
+            pid = networked.running()
+            conditions = until(lambda: networked.status().get("conditions"), networked.log)
+            assert "a program of this host listens there" in conditions[0]["message"]
+            assert "8080/tcp" in conditions[0]["message"]
+            assert networked.fetch("", "10.88.0.1", 8080) == "203", "the program still has its port"
+            until(lambda: networked.fetch("", "10.88.0.1", 8081) == "200", networked.log)
+        finally:
+            program.kill()
+    until(lambda: networked.fetch("", "10.88.0.1", 8080) == "200", networked.log)
+    until(lambda: not networked.status().get("conditions"), networked.log)
+    with subprocess.Popen(listen, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as program:
+        try:
+            assert program.stdout
+            program.stdout.readline()
+            assert networked.plan()["changes"] == []
+            assert networked.fetch("", "10.88.0.1", 8080) == "200", "and now it is the container's"
+            assert networked.pid() == pid
+        finally:
+            program.kill()
+
+
+LISTENER = """
+from http.server import BaseHTTPRequestHandler, HTTPServer
+class Answer(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(203)
+        self.end_headers()
+server = HTTPServer(("0.0.0.0", 8080), Answer)
+print(flush=True)
+server.serve_forever()
+"""
