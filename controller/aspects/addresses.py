@@ -16,6 +16,9 @@ from controller.model.facts import Facts
 from controller.model.links import AddressSeen, DeleteAddress, LinkSeen, NewAddress
 from controller.steps._base import Effect, Step
 from controller.steps.network import AddAddress, RemoveAddress
+from controller.steps.runtime import Await
+
+LOOK_AGAIN_MS = 5_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,7 @@ class Addresses:
         """Pure. New ones come before old ones go, so that there is always one."""
         steps: list[Step] = []
         for wanted in desired:
+            steps.extend(_starve(subject, wanted))
             link = next((each for each in observed.links if each.alias == wanted.mark), None)
             live = [each for each in observed.addresses if link and each.index == link.index]
             steps.extend(_add(subject, wanted, {each.address for each in live}))
@@ -59,6 +63,13 @@ class Addresses:
         """Pure. They go with their interfaces."""
         del subject, observed
         return []
+
+
+def _starve(subject: Subject, wanted: Attachment) -> Iterator[Step]:
+    if wanted.exhausted:
+        message = f"network {wanted.network} has no free address in {', '.join(wanted.exhausted)}"
+        until = subject.now_ms + LOOK_AGAIN_MS
+        yield Await(subject.name, "NoAddressLeft", message, until, f"networks.{wanted.interface}")
 
 
 def _add(subject: Subject, wanted: Attachment, live: set[str]) -> Iterator[Step]:

@@ -78,6 +78,7 @@ class Controller:
         self._conditions, self._log, self._tracker = conditions, log, tracker
         self._allow_removals = allow_removals
         self._lock = threading.Lock()
+        self._taking = threading.Lock()
         self._set = store.load()
         self._lease_store = leases
         self._leases = leases.load()
@@ -99,7 +100,8 @@ class Controller:
         after = self._accepted(before)
         if after != before:
             self._tell_source(before, after)
-        self._take(after)
+        with self._taking:
+            self._take(after)
         self._saved = self._saved and after == before
         if not self._saved:
             self._store.save(after)  # syncs to disk, while the workers are at it already
@@ -358,8 +360,11 @@ class Controller:
         with self._lock:
             self._doomed.discard(name)
             self._memory.pop(name, None)
-            leases = without(self._leases, name)
-            self._give(leases)
+            self._give(without(self._leases, name))
+            starved = any(each.starves for each in self._desired.values())
+        if starved:
+            with self._taking:
+                self._take(self._set)
 
     def _tell_source(self, before: DesiredSet, after: DesiredSet) -> None:
         at = self._host.clock.wall_ms()

@@ -47,6 +47,8 @@ class Attachment:
     mac: str
     mtu: int = 0
     addresses: tuple[str, ...] = ()
+    exhausted: tuple[str, ...] = ()
+    """Subnets in which no address is left for it."""
     routes: tuple[Route, ...] = ()
     settings: Mapping[str, str] = field(default_factory=dict)
     shares: Mapping[str, Share] = field(default_factory=dict)

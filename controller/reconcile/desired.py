@@ -66,6 +66,11 @@ class Desired:
         return self.kind != CONTAINER or bool(self.parts.get("interfaces"))
 
     @property
+    def starves(self) -> bool:
+        """Whether there is no address left for it, until another container gives one back."""
+        return any(each.exhausted for each in self.parts.get("addresses", ()))
+
+    @property
     def links(self) -> tuple[str, ...]:
         """Names of the host's links that are this one's."""
         bridge = self.parts.get("bridge")

@@ -119,6 +119,7 @@ def _attachments(
             mac=_mac(instance, name, network, entry),
             mtu=entry.get("mtu", network.mtu),
             addresses=addresses,
+            exhausted=() if "addresses" in entry else tuple(_without(network, addresses)),
             routes=routes,
             settings=_settings(interface, entry.get("sysctls", {})),
             shares={each: _share(entry[each]) for each in DIRECTIONS if each in entry},
@@ -151,6 +152,11 @@ def _addresses(network: Network, written: Iterable[str]) -> Iterator[str]:
         found = network.with_prefix(each)
         if found is not None:
             yield str(found)
+
+
+def _without(network: Network, addresses: Iterable[str]) -> Iterator[str]:
+    found = [parse_interface(each).ip for each in addresses]
+    return (str(subnet) for subnet in network.subnets if not any(each in subnet for each in found))
 
 
 def _routes(

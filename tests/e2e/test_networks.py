@@ -600,3 +600,15 @@ server = HTTPServer(("0.0.0.0", 8080), Answer)
 print(flush=True)
 server.serve_forever()
 """
+
+
+def test_a_container_for_which_no_address_is_left_waits_for_one(networked: NetworkedMasu) -> None:
+    small = network("front", subnets=["10.88.0.0/30"])
+    networked.write(small, on("front", name="a"), on("front", name="b"))
+    networked.start()
+    networked.running("a")
+    waits_for(networked, "NoAddressLeft", "b")
+    assert networked.pid("b") == 0
+    networked.write(small, on("front", name="b"))
+    networked.running("b")
+    assert addresses(networked, "b") == {"10.88.0.2/30"}
