@@ -34,7 +34,8 @@ def look(pid: int, wanted: Mapping[str, str]) -> Mapping[str, MountSeen] | None:
     except OSError as error:
         raise failed(error, "opening", f"/proc/{pid}/root") from error
     try:
-        seen = {target: _seen(pid, root, target, source) for target, source in wanted.items()}
+        table = _Table(pid)
+        seen = {target: _seen(table, root, target, source) for target, source in wanted.items()}
     finally:
         os.close(root)
     return {target: each for target, each in seen.items() if each}
@@ -45,12 +46,31 @@ def path_inside(descriptor: int) -> str:
     return os.readlink(f"/proc/self/fd/{descriptor}").removesuffix(_DELETED)
 
 
-def _seen(pid: int, root: int, target: str, source: str) -> MountSeen | None:
+class _Table:
+    """The mounts of a process by their ids: read once, and anew where that is not enough."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self._lines: dict[str, str] = {}
+
+    def line(self, descriptor: int, *, fresh: bool) -> list[str] | None:
+        """Of the mount that an open file is on. No other mount has its id while it is open, but one that is gone
+        may have had it before: only a `fresh` line is certain.
+        """
+        found = _MOUNT_ID.search(read_text(f"/proc/self/fdinfo/{descriptor}") or "")
+        if found and (fresh or found[1] not in self._lines):
+            lines = (read_text(f"/proc/{self.pid}/mountinfo") or "").splitlines()
+            self._lines = {line.partition(" ")[0]: line for line in lines}
+        line = self._lines.get(found[1]) if found else None
+        return line.split() if line else None
+
+
+def _seen(table: _Table, root: int, target: str, source: str) -> MountSeen | None:
     """The kernel tells which mount a path ends in; it is mounted there if it also begins there.
 
     Raises StepFailed when mounts come and go too fast.
     """
-    for _ in range(_RACED_ATTEMPTS):
+    for attempt in range(_RACED_ATTEMPTS):
         try:
             descriptor = syscalls.open_below(root, target)
         except (FileNotFoundError, NotADirectoryError):
@@ -58,23 +78,20 @@ def _seen(pid: int, root: int, target: str, source: str) -> MountSeen | None:
         except OSError:
             return None
         try:
-            line = _line(pid, descriptor)
+            line = table.line(descriptor, fresh=attempt > 0)
             if line is None:
                 continue  # it was unmounted meanwhile
             if _unescaped(line[4]) != path_inside(descriptor):
-                return None
+                if attempt:
+                    return None
+                continue
             kind = line[line.index("-") + 1]
             return MountSeen(kind, frozenset(line[5].split(",")), _shows(descriptor, source, kind))
         finally:
             os.close(descriptor)
-    raise StepFailed(f"{target} of process {pid} is being mounted and unmounted all the time", path=target)
-
-
-def _line(pid: int, descriptor: int) -> list[str] | None:
-    """Of the mount that an open file is on, read while it is open: no other mount has its id so long."""
-    found = _MOUNT_ID.search(read_text(f"/proc/self/fdinfo/{descriptor}") or "")
-    lines = (line.split() for line in (read_text(f"/proc/{pid}/mountinfo") or "").splitlines())
-    return next((line for line in lines if found and line[0] == found[1]), None)
+    raise StepFailed(
+        f"{target} of process {table.pid} is being mounted and unmounted all the time", path=target
+    )
 
 
 def _shows(descriptor: int, source: str, kind: str) -> bool | None:

@@ -13,6 +13,7 @@ from controller.model.marks import network_of_mark
 from controller.model.record import Record
 from controller.model.resource import CONTAINER, FIREWALL, NETWORK, key_of, kind_of
 from controller.model.status import Drift
+from controller.reconcile import look
 from controller.reconcile.desired import Desired
 from controller.steps._base import Effect, Step
 
@@ -66,7 +67,7 @@ def _live_pid(record: Record | None, host: Host) -> int:
 
 def plan(desired: Desired, group: str, host: Host) -> Plan:
     """Read-only. Observe every owned aspect, diff, and put the steps in order."""
-    subject = subject_of(desired.name, group, host)
+    subject, host = subject_of(desired.name, group, host), look.at(host)
     steps: list[Step] = []
     drift: list[Drift] = []
     broken: list[Drift] = []
@@ -85,7 +86,7 @@ def plan(desired: Desired, group: str, host: Host) -> Plan:
 
 def removal(name: str, group: str, host: Host) -> Plan:
     """Read-only. What takes every trace of a container, or of what has another key, away."""
-    subject = subject_of(name, group, host)
+    subject, host = subject_of(name, group, host), look.at(host)
     steps: list[Step] = []
     for aspect in ASPECTS_OF[kind_of(name)]:
         steps.extend(aspect.remove(subject, aspect.observe(subject, host, None)))

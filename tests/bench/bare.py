@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -50,15 +50,21 @@ class Bare:
         )
         self.do(_make_room(limits=limits))
 
-    def prepare(self, wanted: Iterable[str], template: str) -> None:
-        """Bundles like the one that masu wrote for `template`, each with an overlay of its own."""
+    def prepare(
+        self, wanted: Iterable[str], template: str, network: Callable[[str], str] | None = None
+    ) -> None:
+        """Bundles like the one that masu wrote for `template`, each with an overlay of its own.
+
+        `network`: the path of each one's network namespace, "" for a new one.
+        """
         config = json.loads((self._world.run_dir / "bundles" / template / "config.json").read_text())
         lower = ROOTFS
         for name in wanted:
             bundle, layer = self.base / name, self._layers / name
             for each in (bundle / "rootfs", layer / "upper", layer / "work"):
                 each.mkdir(parents=True)
-            (bundle / "config.json").write_text(json.dumps(self._adapted(config, name, bundle)))
+            own = _placed(self._adapted(config, name, bundle), network and network(name))
+            (bundle / "config.json").write_text(json.dumps(own))
             layers = f"lowerdir={lower},upperdir={layer}/upper,workdir={layer}/work"
             self.do(f"mount -t overlay overlay -o {layers} {bundle}/rootfs")
 
@@ -122,6 +128,14 @@ class Bare:
             "process": {**config["process"], "args": announcing(name)},
             "linux": {**linux, "resources": LIMITS} if self._limits else linux,
         }
+
+
+def _placed(config: dict[str, Any], network: str | None) -> dict[str, Any]:
+    if network is None:
+        return config
+    place = {"type": "network", **({"path": network} if network else {})}
+    spaces = [each for each in config["linux"]["namespaces"] if each["type"] != "network"]
+    return {**config, "linux": {**config["linux"], "namespaces": [*spaces, place]}}
 
 
 @contextmanager
