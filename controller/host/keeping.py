@@ -61,7 +61,7 @@ class KeeperClient:
     def launched(self, name: str, wait_s: float = 0.0) -> Init | None:
         """What became of a launch; None as long as it is under way. Raises LaunchFailed, KeeperGone."""
         recipe, sock = self._pending[name]
-        if not select.select([sock], [], [], wait_s)[0]:
+        if not is_readable(sock, wait_s):
             return None
         try:
             answer, descriptors = _receive(sock)
@@ -259,6 +259,13 @@ def _ended(status: int) -> str:
         guess = ": is the memory limit too small?" if number == signal.SIGKILL else ""
         return f"was killed by signal {number}{guess}"
     return f"failed with exit code {os.waitstatus_to_exitcode(status)} and said nothing"
+
+
+def is_readable(sock: socket.socket, wait_s: float) -> bool:
+    """By poll(2): select(2) knows no descriptor beyond 1023, and every container has several."""
+    asked = select.poll()
+    asked.register(sock, select.POLLIN)
+    return bool(asked.poll(1000 * wait_s))
 
 
 def _launch_failed(recipe: LaunchRecipe, answer: dict[str, Any]) -> LaunchFailed:

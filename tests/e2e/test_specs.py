@@ -1,4 +1,4 @@
-"""Every example in specs/ is converged, alone and all together, and does what its comments say."""
+"""Every example in specs/ and examples/ is converged, and does what its comments say."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.e2e.harness import CHECKOUT, Masu, until
+from tests.e2e.harness import CHECKOUT, Masu, NetworkedMasu, until
 
 SPECS = sorted((CHECKOUT / "specs").glob("*.yaml"))
+ON_NETWORKS = CHECKOUT / "examples"
+"""They change the host's network: here that is a namespace of the test's own."""
 
 
 def test_there_are_examples_and_each_begins_with_a_comment() -> None:
@@ -21,8 +23,41 @@ def test_there_are_examples_and_each_begins_with_a_comment() -> None:
 
 @pytest.mark.parametrize("path", SPECS, ids=lambda path: path.stem)
 def test_example_converges_and_goes(masu: Masu, path: Path) -> None:
+    _converges_and_goes(masu, path)
+
+
+def test_no_example_of_specs_touches_the_network_of_the_host() -> None:
+    for path in SPECS:
+        for each in yaml.safe_load_all(path.read_text()):
+            assert each["kind"] == "Container"
+            assert not {"networks", "ports"} & set(each["spec"]), path
+
+
+def test_servers_are_reached_as_their_example_says(networked: NetworkedMasu) -> None:
+    shutil.copy(ON_NETWORKS / "servers.yaml", networked.source)
+    assert networked.apply().returncode == 0
+    assert "masu" in networked.inside("", "curl", "-sS", "--max-time", "5", "http://127.0.0.1:8080/")
+    by_name = networked.run("exec", "shop", "--", "wget", "-qO-", "http://ledger:5432/")
+    assert "masu" in by_name.stdout, by_name.stderr
+    refused = networked.run("exec", "curious", "--", "wget", "-qO-", "-T", "1", "http://ledger:5432/")
+    assert refused.returncode != 0
+    (rule,) = networked.networks()["back"]["rules"]
+    assert rule["packets"] > 0
+    _converges_and_goes(networked, ON_NETWORKS / "servers.yaml")
+
+
+def test_the_media_server_has_its_share_as_its_example_says(networked: NetworkedMasu) -> None:
+    _converges_and_goes(networked, ON_NETWORKS / "media.yaml", down=False)
+    (funnel,) = (each for each in networked.links() if each.startswith("mo"))
+    rates = [line.split() for line in networked.tc("class", "show", "dev", funnel).splitlines()]
+    assert any("80Mbit" in each and "100Mbit" in each for each in rates), rates
+    assert networked.fetch("", "127.0.0.1", 8096) in {"200", "404"}
+
+
+def _converges_and_goes(masu: Masu, path: Path, *, down: bool = True) -> None:
     shutil.copy(path, masu.source)
-    names = [each["metadata"]["name"] for each in yaml.safe_load_all(path.read_text())]
+    documents = list(yaml.safe_load_all(path.read_text()))
+    names = [each["metadata"]["name"] for each in documents if each["kind"] == "Container"]
     done = masu.apply()
     assert done.returncode == 0, done.stderr
     for name in names:
@@ -35,8 +70,9 @@ def test_example_converges_and_goes(masu: Masu, path: Path) -> None:
     ]  # a job may just have ended
     assert settled == []
     assert [each for each in masu.events() if each.get("level") == "warning"] == []
-    assert masu.run("down", "--all").returncode == 0
-    assert masu.traces() == []
+    if down:
+        assert masu.run("down", "--all").returncode == 0
+        assert masu.traces() == []
 
 
 def test_all_examples_together_do_what_they_say(masu: Masu) -> None:
