@@ -347,12 +347,13 @@ def _schema(arguments: argparse.Namespace) -> int:
 
 
 def _aspects(arguments: argparse.Namespace) -> int:
-    from controller.aspects import ASPECTS  # noqa: PLC0415
+    from controller.aspects import ASPECTS_OF  # noqa: PLC0415
 
     del arguments
-    for aspect in ASPECTS:
-        for key, effect in aspect.keys.items():
-            print(f"{aspect.name:<12}{key:<32}{effect}")
+    for kind, aspects in ASPECTS_OF.items():
+        for aspect in aspects:
+            for key, effect in aspect.keys.items():
+                print(f"{kind:<12}{aspect.name:<20}{key:<32}{effect}")
     return DONE
 
 

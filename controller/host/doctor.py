@@ -7,6 +7,7 @@ import platform
 import sys
 from collections.abc import Iterator
 
+from controller.errors import MasuError
 from controller.host import facts as host_facts
 from controller.host.command import output
 from controller.host.text import read_text
@@ -35,6 +36,7 @@ def examine(wanted_runtime: str) -> list[Finding]:
         *_runtimes(facts),
         _criu(),
         *_tools(),
+        *_networks(),
         *_file_systems(),
     ]
 
@@ -125,6 +127,17 @@ def _tools() -> Iterator[Finding]:
             path or "not installed",
             "" if path else f"apt install {package}",
         )
+
+
+def _networks() -> list[Finding]:
+    if os.geteuid() != 0:
+        return [Finding("networks", "limited", "not tried", "run masu doctor as root")]
+    from controller.host import network_abilities  # noqa: PLC0415  what only the trial needs
+
+    try:
+        return network_abilities.findings()
+    except MasuError as error:
+        return [Finding("networks", "limited", str(error), "a kernel with CONFIG_NET_NS and rtnetlink")]
 
 
 def _file_systems() -> Iterator[Finding]:

@@ -12,7 +12,8 @@ import socket
 import struct
 import threading
 from collections.abc import Iterator
-from typing import Final, NamedTuple
+from contextlib import AbstractContextManager
+from typing import Final, NamedTuple, Protocol
 
 NLM_F_REQUEST: Final = 0x1
 NLM_F_ACK: Final = 0x4
@@ -49,6 +50,16 @@ class Refused(OSError):
     def __init__(self, number: int, said: str) -> None:
         super().__init__(number, said or os.strerror(number))
         self.said = said
+
+
+class Sockets(Protocol):
+    """Network namespaces by the names of their containers; "" is the host's."""
+
+    def socket(self, name: str) -> Netlink | None: ...
+
+    def opened(self, name: str) -> AbstractContextManager[int]:
+        """A descriptor of the namespace. Raises OSError."""
+        ...
 
 
 class Notice(NamedTuple):

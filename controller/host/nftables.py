@@ -229,6 +229,18 @@ class NftablesFirewall:
             lacking = self._lacking() if isinstance(refusal, StepFailed) else ""
             raise HostLacks(f"this kernel cannot {lacking}") if lacking else refusal
 
+    def lacks(self, firewall: Firewall) -> str:
+        """Read-only. Why this host cannot have these rules; empty when it can."""
+        try:
+            if nfnetlink.generation() is None:
+                return "this kernel has no nftables (nf_tables)"
+            finished = self._run(self._commands(firewall), "-c")
+            if not finished.status:
+                return ""
+            return f"this kernel cannot {self._lacking()}" if self._lacking() else str(_refusal(finished))
+        except MasuError as error:
+            return str(error)
+
     def _lacking(self) -> str:
         """The first thing that any ruleset of ours needs and this kernel refuses; empty for none."""
         needs = _needs(self._scope.table)

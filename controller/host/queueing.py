@@ -12,8 +12,7 @@ from typing import Final
 from controller.errors import StepFailed
 from controller.host import queueing_read, queueing_write
 from controller.host.links_write import Request
-from controller.host.namespaces import KeptNamespaces
-from controller.host.netlink import Netlink, Refused
+from controller.host.netlink import Netlink, Refused, Sockets
 from controller.host.queueing_read import HOOK, HOOKS, ROOT, RTM_GETQDISC, RTM_GETTCLASS, RTM_GETTFILTER
 from controller.model.quantity import format_rate
 from controller.model.queueing import (
@@ -36,7 +35,7 @@ _DIRECTIONS: Final[tuple[Direction, ...]] = ("ingress", "egress")
 class TrafficControl:
     """Stateless; every method may be called from any thread. Links are named by their numbers in `where`."""
 
-    def __init__(self, namespaces: KeptNamespaces) -> None:
+    def __init__(self, namespaces: Sockets) -> None:
         self._namespaces = namespaces
 
     def look(self, where: str, index: int) -> QueueingSeen | None:

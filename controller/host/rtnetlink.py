@@ -9,8 +9,7 @@ from typing import Final
 
 from controller.errors import StepFailed
 from controller.host import links_read, links_write
-from controller.host.namespaces import KeptNamespaces
-from controller.host.netlink import Netlink, Refused
+from controller.host.netlink import Netlink, Refused, Sockets
 from controller.model.links import (
     AddressSeen,
     DeleteAddress,
@@ -32,7 +31,7 @@ _WORDS: Final = {errno.EOPNOTSUPP: "this kernel cannot do that"}
 class Rtnetlink:
     """Stateless apart from the sockets; every method may be called from any thread."""
 
-    def __init__(self, namespaces: KeptNamespaces) -> None:
+    def __init__(self, namespaces: Sockets) -> None:
         self._namespaces = namespaces
 
     def links(self, where: str) -> tuple[LinkSeen, ...] | None:
