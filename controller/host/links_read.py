@@ -11,7 +11,7 @@ import struct
 from functools import lru_cache
 from typing import Final
 
-from controller.host.netlink import attributes, messages, text
+from controller.host.netlink import attribute, attributes, messages, text
 from controller.model.links import MARK, AddressSeen, LinkSeen, RouteSeen
 
 RTM_GETLINK: Final = 18
@@ -67,7 +67,7 @@ def links(data: bytes) -> tuple[LinkSeen, ...]:
                 LinkSeen(
                     index=index,
                     name=text(has.get(_IFLA_IFNAME, b"")),
-                    kind=text(dict(attributes(info, 0, len(info))).get(_IFLA_INFO_KIND, b"")),
+                    kind=text(attribute(info, _IFLA_INFO_KIND)),
                     alias=text(has.get(_IFLA_IFALIAS, b"")),
                     mac=has.get(_IFLA_ADDRESS, b"").hex(":"),
                     mtu=_number(has, _IFLA_MTU),
@@ -127,8 +127,7 @@ def routes(data: bytes) -> tuple[RouteSeen, ...]:
 
 
 def _hairpin(info: bytes) -> bool:
-    port = dict(attributes(info, 0, len(info))).get(_IFLA_INFO_SLAVE_DATA, b"")
-    return dict(attributes(port, 0, len(port))).get(_IFLA_BRPORT_MODE, b"\0") != b"\0"
+    return attribute(attribute(info, _IFLA_INFO_SLAVE_DATA), _IFLA_BRPORT_MODE) not in {b"", b"\0"}
 
 
 def _number(has: dict[int, bytes], kind: int) -> int:

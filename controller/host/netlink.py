@@ -206,6 +206,11 @@ def attributes(data: bytes, start: int, end: int) -> Iterator[tuple[int, bytes]]
         start += _aligned(length)
 
 
+def attribute(payload: bytes, kind: int) -> bytes:
+    """The payload of the first attribute of that type in another's payload; empty when there is none."""
+    return next((each for found, each in attributes(payload, 0, len(payload)) if found == kind), b"")
+
+
 def text(payload: bytes) -> str:
     return payload.rstrip(b"\0").decode("utf-8", "replace")
 

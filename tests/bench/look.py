@@ -28,19 +28,21 @@ def measure(options: Options) -> list[Row]:
         rows = _memory(world, 1, SMALL_MIB)
     for count in options.looked_at:
         with running_world(count - 1) as world:
-            rows += [*observe(world, count), *_idle(world, count, options.idle_s)]
+            rows += [
+                *observe(world, count, "", OBSERVE_BUDGET_S_PER_1000 * count / 1000),
+                *_idle(world, count, options.idle_s),
+            ]
             rows += [*_memory(world, count, LARGE_MIB), *_status(world, count)]
     return rows
 
 
-def observe(world: World, count: int, what: str = "") -> list[Row]:
+def observe(world: World, count: int, what: str, budget_s: float | None) -> list[Row]:
     """CPU seconds of this very process, which does what the daemon does when it looks at everything."""
     app = App.build(Settings(instance=world.instance), runtime=False)
     wanted = _desired(app, world)
     samples = [_look(app, wanted) for _ in range(ROUNDS)]
-    budget = OBSERVE_BUDGET_S_PER_1000 * count / 1000
     name = f"observe + diff of {' '.join((str(count), *what.split()))}: CPU"
-    return [Row(name, median(samples), "s", budget=budget, samples=samples)]
+    return [Row(name, median(samples), "s", budget=budget_s, samples=samples)]
 
 
 def _desired(app: App, world: World) -> list[Desired]:
