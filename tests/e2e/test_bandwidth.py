@@ -74,8 +74,7 @@ def at_once(masu: NetworkedMasu, *pairs: tuple[str, str], seconds: float = 3) ->
         return [received(each.result()) for each in found]
 
 
-@pytest.mark.on_v2
-@pytest.mark.parametrize("mbit", [10, 100, 1000])
+@pytest.mark.parametrize("mbit", [pytest.param(10, marks=pytest.mark.on_v2), 100, 1000])
 def test_a_container_gets_its_rate_in_both_directions(networked: NetworkedMasu, mbit: int) -> None:
     limit = {"max": f"{mbit}Mbit"}
     networked.write(front(), on(egress=limit, ingress=limit))
@@ -86,7 +85,6 @@ def test_a_container_gets_its_rate_in_both_directions(networked: NetworkedMasu, 
             assert 0.95 * mbit <= rate <= 1.05 * mbit, (start, end, words, rate)
 
 
-@pytest.mark.on_v2
 def test_a_guaranteed_container_keeps_its_rate_beside_a_greedy_one(networked: NetworkedMasu) -> None:
     budget = {"max": "100Mbit"}
     media = on(egress={"min": "80Mbit"}, ingress={"min": "80Mbit"})
@@ -100,7 +98,6 @@ def test_a_guaranteed_container_keeps_its_rate_beside_a_greedy_one(networked: Ne
     assert 95 <= alone <= 105, "what nobody uses is for whoever wants it"
 
 
-@pytest.mark.on_v2
 def test_the_members_of_a_group_share_one_budget(networked: NetworkedMasu) -> None:
     group = {
         "apiVersion": "masu/v1",
@@ -116,7 +113,6 @@ def test_the_members_of_a_group_share_one_budget(networked: NetworkedMasu) -> No
     assert free > 200, free
 
 
-@pytest.mark.on_v2
 def test_a_rate_changes_under_a_running_transfer(networked: NetworkedMasu) -> None:
     """From a limit of its own to another, to a share of the network's, and to none at all."""
     networked.write(front(), on(egress={"max": "50Mbit"}))
