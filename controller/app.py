@@ -187,13 +187,16 @@ class App:
         )
 
     def status(self, name: str = "") -> Overview:
-        """Read-only. What is desired, and what is observed now, with or without a daemon."""
+        """Read-only. What is desired, and what is observed now, with or without a daemon.
+
+        `name`: only the container and the network of that name.
+        """
         desired = self.store.load()
         left = existing(self.places.group, self.host)
         wishes = self._wishes(desired, left)
         names = {*desired.containers, *left}
         chosen = sorted(names if not name else names & {name})
-        networks = desired.of_kind(NETWORK).values() if not name else ()
+        networks = [each for each in desired.of_kind(NETWORK).values() if name in {"", each.name}]
         return Overview(
             desired,
             tuple(self._status_of(each, wishes.get(each)) for each in chosen),

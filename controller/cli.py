@@ -260,8 +260,9 @@ def _status(arguments: argparse.Namespace) -> int:
 
     gc.disable()  # it ends soon: what is garbage may stay
     found = _app(arguments, runtime=False).status(arguments.name and _name(arguments.name))
-    if arguments.name and not found.containers:
-        print(f"masu: {_nobody(arguments.name, arguments)}", file=sys.stderr)
+    if arguments.name and not (found.containers or found.networks):
+        why = f"no container or network {arguments.name} in instance {arguments.instance}"
+        print(f"masu: there is {why}", file=sys.stderr)
         return FAILED
     if arguments.output == "json":
         print(json.dumps(text.status_json(arguments.instance, found), indent=2, ensure_ascii=False))

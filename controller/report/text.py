@@ -102,11 +102,13 @@ def _problem_json(problem: Any) -> dict[str, Any]:
 def status_text(found: Overview, *, wide: bool, colours: bool) -> str:
     rows: list[tuple[str, ...]] = [("NAME", "STATE", "PID", "CONVERGED", "RESTARTS", "EXIT", "REASON")]
     rows += [_status_row(each) for each in found.containers]
-    lines = [line.rstrip() for line in _table(rows)]
+    alone = found.networks and not found.containers
+    lines = [] if alone else [line.rstrip() for line in _table(rows)]
     for each in found.containers if wide else ():
         lines += [f"  {each.name}: addresses: {', '.join(each.addresses)}"] if each.addresses else []
         lines += _details(each, colours=colours)
-    lines += _network_lines(found.networks, wide=wide, colours=colours)
+    networks = _network_lines(found.networks, wide=wide, colours=colours)
+    lines += ["", *networks] if lines and networks else networks
     lines += [_paint(f"rejected: {each}", "red", colours=colours) for each in found.desired.rejected]
     if found.desired.frozen:
         lines.append(_paint(f"source frozen: {found.desired.frozen}", "yellow", colours=colours))
@@ -121,7 +123,7 @@ def _network_lines(found: Sequence[NetworkStatus], *, wide: bool, colours: bool)
         reason = each.conditions[-1].reason if each.conditions else ("Drift" if each.drift else "")
         converged = "yes" if each.converged else "no"
         rows.append((each.name, each.type, each.link or "-", converged, str(len(each.containers)), reason))
-    lines = ["", *(line.rstrip() for line in _table(rows))]
+    lines = [line.rstrip() for line in _table(rows)]
     for each in found if wide else ():
         lines += [f"  {each.name}: {name}: {', '.join(has)}" for name, has in each.containers.items()]
         lines += [

@@ -22,8 +22,12 @@ class ApplyRuleset(Step):
 
     @property
     def wanted(self) -> str:
-        ports, rules = len(self.firewall.publications), len(self.firewall.allowances)
-        return f"{len(self.firewall.bridges)} bridges, {ports} published ports, {rules} rules"
+        parts = {
+            "bridge": self.firewall.bridges,
+            "published port": self.firewall.publications,
+            "rule": self.firewall.allowances,
+        }
+        return ", ".join(f"{len(each)} {word}{'s' * (len(each) != 1)}" for word, each in parts.items())
 
     @property
     def text(self) -> str:

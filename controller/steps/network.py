@@ -184,7 +184,7 @@ class MakeBridge(LinkStep):
     """Make it; set it up when it is known that nobody need be asked for its IPv6 address: that takes seconds."""
 
     effect: ClassVar[Effect] = Effect.CREATE
-    verb: ClassVar[str] = "make bridge"
+    verb: ClassVar[str] = "make"
 
     def apply(self, host: Host) -> Wait | None:
         LinkStep.apply(self, host)
@@ -196,13 +196,13 @@ class MakeBridge(LinkStep):
 
 
 class SetBridge(LinkStep):
-    verb: ClassVar[str] = "set bridge"
+    verb: ClassVar[str] = "set"
 
 
 class RemoveBridge(LinkStep):
     stage: ClassVar[Stage] = Stage.UNPLACE
     effect: ClassVar[Effect] = Effect.DELETE
-    verb: ClassVar[str] = "remove bridge"
+    verb: ClassVar[str] = "remove"
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,18 +17,18 @@ LOOK_AGAIN_MS = 500
 class MakeFunnel(LinkStep):
     """Make the link through which a network's traffic in one direction goes."""
 
-    verb: ClassVar[str] = "make funnel"
+    verb: ClassVar[str] = "make"
 
 
 class SetFunnel(LinkStep):
-    verb: ClassVar[str] = "set funnel"
+    verb: ClassVar[str] = "set"
 
 
 class RemoveFunnel(LinkStep):
     """When nothing is led through it any more: what is led into a link that is gone is lost."""
 
     stage: ClassVar[Stage] = Stage.UNPLACE
-    verb: ClassVar[str] = "remove funnel"
+    verb: ClassVar[str] = "remove"
 
 
 @dataclass(frozen=True, slots=True)

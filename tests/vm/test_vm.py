@@ -15,12 +15,12 @@ from tests.vm.project import CHECKOUT, UNPACK, make_disk
 INNER_TESTS = ("tests/vm/inner", "tests/contracts", "tests/e2e")
 INNER_SELECTION = "-m on_v2 -k 'not runc'"
 """What runs inside: the tests that say so, with the runtime that `auto` picks."""
-INNER_S = 420
+INNER_S = 1500
 INNER_WAIT_S = 60
 """Python is about ten times slower in there, so the end-to-end tests wait longer for the same things."""
 REPORT = "/run/report.xml"
 
-pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.root, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.root, pytest.mark.timeout(1700)]
 
 
 @pytest.fixture
