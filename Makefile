@@ -41,6 +41,10 @@ unit: $(BIN)/pytest ## the tests that need no root, in seconds
 vm: ready ## the tests inside a virtual machine with pure cgroup v2
 	@exec $(PYTEST) tests/vm $(ARGS)
 
+.PHONY: vm-long
+vm-long: ready ## those, and all tests of networks there (a quarter of an hour)
+	@MASU_VM_LONG=1 exec $(PYTEST) tests/vm $(ARGS)
+
 .PHONY: bench
 bench: ready ## the benchmarks, as a table (ARGS="--quick")
 	@exec $(BIN)/python -m tests.bench $(ARGS)

@@ -74,7 +74,7 @@ def at_once(masu: NetworkedMasu, *pairs: tuple[str, str], seconds: float = 3) ->
         return [received(each.result()) for each in found]
 
 
-@pytest.mark.parametrize("mbit", [pytest.param(10, marks=pytest.mark.on_v2), 100, 1000])
+@pytest.mark.parametrize("mbit", [pytest.param(10, marks=pytest.mark.on_v2_long), 100, 1000])
 def test_a_container_gets_its_rate_in_both_directions(networked: NetworkedMasu, mbit: int) -> None:
     limit = {"max": f"{mbit}Mbit"}
     networked.write(front(), on(egress=limit, ingress=limit))
@@ -141,7 +141,7 @@ def test_a_rate_changes_under_a_running_transfer(networked: NetworkedMasu) -> No
     assert networked.pid() == pid
 
 
-@pytest.mark.on_v2
+@pytest.mark.on_v2_long
 def test_limits_are_repaired(networked: NetworkedMasu) -> None:
     budget = {"max": "100Mbit"}
     alone = network("back", subnets=["10.89.0.0/24"])

@@ -29,7 +29,7 @@ def addresses(masu: NetworkedMasu, name: str = "web", interface: str = "eth0") -
     }
 
 
-@pytest.mark.on_v2
+@pytest.mark.on_v2_long
 def test_a_container_on_a_bridge_is_reached_by_its_address_from_host_and_neighbour(
     networked: NetworkedMasu,
 ) -> None:
@@ -49,7 +49,7 @@ def test_a_container_on_a_bridge_is_reached_by_its_address_from_host_and_neighbo
     assert networked.plan()["changes"] == []
 
 
-@pytest.mark.on_v2
+@pytest.mark.on_v2_long
 def test_addresses_survive_a_restart_and_are_given_back_with_the_container(networked: NetworkedMasu) -> None:
     networked.write(FRONT, on("front", name="a"), on("front", name="b"))
     networked.start()
@@ -107,7 +107,7 @@ def test_everything_about_an_interface_changes_live(networked: NetworkedMasu) ->
     assert networked.pid() == pid
 
 
-@pytest.mark.on_v2
+@pytest.mark.on_v2_long
 def test_a_network_is_kept_while_somebody_uses_it_and_goes_with_the_last(networked: NetworkedMasu) -> None:
     networked.write(FRONT, file="front.yaml")
     networked.write(on("front"))
@@ -124,7 +124,7 @@ def test_a_network_is_kept_while_somebody_uses_it_and_goes_with_the_last(network
     assert networked.rejected() == []
 
 
-@pytest.mark.on_v2
+@pytest.mark.on_v2_long
 def test_what_others_have_on_the_same_bridge_stays(networked: NetworkedMasu) -> None:
     networked.write(FRONT, on("front"))
     assert networked.apply().returncode == 0
@@ -202,7 +202,7 @@ def test_what_the_spec_alone_shows_to_be_wrong_is_said_with_its_place(
     assert not done.stdout.startswith(f"{path}:0:")
 
 
-@pytest.mark.on_v2
+@pytest.mark.on_v2_long
 def test_containers_of_a_network_know_each_other_by_name(networked: NetworkedMasu) -> None:
     """Also when one comes later: the files are kept current in place."""
     networked.write(FRONT, on("front", hosts={"mail.example.org": "192.0.2.10"}, hostname="site"))
@@ -270,7 +270,7 @@ MEDDLING = {
 }
 
 
-@pytest.mark.on_v2
+@pytest.mark.on_v2_long
 def test_whatever_somebody_changes_is_repaired(networked: NetworkedMasu) -> None:
     """By events alone: the resync comes every 30 s, and the test waits 10. Nothing is restarted."""
     networked.write(FRONT, on({"network": "front", "addresses": ["10.88.0.10", "fd88::10"]}))
@@ -374,7 +374,7 @@ def test_published_ports_lead_to_the_container_from_everywhere(
     assert networked.pid() == pid
 
 
-@pytest.mark.on_v2
+@pytest.mark.on_v2_long
 def test_containers_reach_the_world_under_the_hosts_address(networked: NetworkedMasu, outside: str) -> None:
     networked.write(FRONT, on("front"))
     assert networked.apply().returncode == 0
@@ -397,7 +397,7 @@ def test_containers_reach_the_world_under_the_hosts_address(networked: Networked
     assert seen == ["::ffff:192.0.2.1", "2001:db8::1"]
 
 
-@pytest.mark.on_v2
+@pytest.mark.on_v2_long
 def test_networks_are_apart_unless_a_rule_says_otherwise(networked: NetworkedMasu) -> None:
     rule = {"name": "db", "from": {"labels": {"app": "shop"}}, "to": {"container": "db"}, "ports": ["80"]}
     back = network("back", subnets=["10.89.0.0/24", "fd89::/64"], policy={"allow": [rule], "within": "deny"})
@@ -437,7 +437,7 @@ def test_networks_are_apart_unless_a_rule_says_otherwise(networked: NetworkedMas
     assert networked.pid("db") == pid
 
 
-@pytest.mark.on_v2
+@pytest.mark.on_v2_long
 def test_a_flushed_ruleset_is_repaired_and_others_tables_stay(networked: NetworkedMasu) -> None:
     networked.write(FRONT, on({"network": "front"}, process=SITE, ports=["8080:80"]))
     networked.start()
@@ -474,7 +474,7 @@ def waits_for(masu: NetworkedMasu, reason: str, name: str = "web") -> None:
     until(lambda: reason in reasons(), lambda: f"{reason}: {reasons()}\n{masu.log()[-1500:]}")
 
 
-@pytest.mark.on_v2
+@pytest.mark.on_v2_long
 def test_containers_beside_the_host_on_its_own_link(networked: NetworkedMasu) -> None:
     """macvlan: waits for its parent, follows it to another one, and never asks for more than that takes."""
     site = {"args": ["/bin/httpd", "-f", "-p", "80", "-h", "/etc"]}
@@ -505,7 +505,7 @@ def test_containers_beside_the_host_on_its_own_link(networked: NetworkedMasu) ->
     until(lambda: networked.fetch("near", "10.90.0.10", 80) == "200", networked.log)
 
 
-@pytest.mark.on_v2
+@pytest.mark.on_v2_long
 def test_a_device_of_the_host_moves_in_and_is_given_back(networked: NetworkedMasu) -> None:
     plug(networked, "dev0")
     plug(networked, "dev1")
@@ -559,7 +559,7 @@ def test_two_interfaces_swap_their_names(networked: NetworkedMasu) -> None:
     assert networked.pid() == pid
 
 
-@pytest.mark.on_v2
+@pytest.mark.on_v2_long
 def test_a_port_belongs_to_whoever_had_it_first(networked: NetworkedMasu) -> None:
     site = {"args": ["/bin/httpd", "-f", "-p", "80", "-h", "/etc"]}
     listen = [*networked.at(""), sys.executable, "-c", LISTENER]
