@@ -104,9 +104,9 @@ def _own(subject: Subject, wanted: Attachment, direction: str, seen: Ends) -> It
     key = f"networks.{wanted.interface}.{direction}"
     if shaper and live != shaper:
         before = said(live, shaper) if live or subject.pid else "absent"
-        yield PutQueueing(subject.name, where, link, key, before, shaper.words, shaper)
+        yield PutQueueing(subject.name, key, before, shaper.words, where, link, shaper)
     elif shaper is None and isinstance(live, Shaper):
-        yield TakeQueueing(subject.name, where, link, key, live.words, "none", live)
+        yield TakeQueueing(subject.name, key, live.words, "none", where, link, live)
 
 
 def _shared(subject: Subject, wanted: Attachment, direction: str, seen: Ends) -> Iterator[Step]:
@@ -116,6 +116,6 @@ def _shared(subject: Subject, wanted: Attachment, direction: str, seen: Ends) ->
     funnel = wanted.funnels.get(direction)
     before = f"link {live}" if live else "absent" if not subject.pid else "none"
     if funnel and (not live or live != seen.funnels.get(direction)):
-        yield PutRedirect(subject.name, "", wanted.link, key, before, funnel, hook)
+        yield PutRedirect(subject.name, key, before, funnel, "", wanted.link, hook)
     elif funnel is None and live:
-        yield TakeRedirect(subject.name, "", wanted.link, key, before, "none", hook)
+        yield TakeRedirect(subject.name, key, before, "none", "", wanted.link, hook)

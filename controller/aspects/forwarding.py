@@ -55,7 +55,7 @@ class Forwarding:
         """Pure."""
         return [
             SetNetworkSetting(
-                subject.name, "", f"forwarding.ipv{version}", FILES[version], "1", value.strip()
+                subject.name, f"forwarding.ipv{version}", value.strip(), "1", "", FILES[version]
             )
             for version, value in observed.values.items()
             if value is not None and value.strip() == "0" and not (version == 6 and observed.endangered)

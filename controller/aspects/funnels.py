@@ -115,12 +115,12 @@ def _converge(subject: Subject, wanted: Funnel, seen: Seen | None) -> Iterator[S
     live = seen.queueing.root
     if live != wanted.tree:
         before, after = said(live, wanted.tree), wanted.tree.words
-        yield PutQueueing(subject.name, "", wanted.link, f"{key}.shares", before, after, wanted.tree)
+        yield PutQueueing(subject.name, f"{key}.shares", before, after, "", wanted.link, wanted.tree)
     if seen.queueing.classifier != wanted.classifier:
         before = seen.queueing.classifier.digest if seen.queueing.classifier else "none"
         after = wanted.classifier.digest
         node = wanted.classifier
-        yield PutQueueing(subject.name, "", wanted.link, f"{key}.classifier", before, after, node)
+        yield PutQueueing(subject.name, f"{key}.classifier", before, after, "", wanted.link, node)
 
 
 def _remove(subject: Subject, direction: str, seen: Seen) -> Step:

@@ -40,7 +40,7 @@ class InterfaceSettings:
         """Pure."""
         return [
             SetNetworkSetting(
-                subject.name, subject.name, _key(path), path, value, _words(observed.get(path)) or "absent"
+                subject.name, _key(path), _words(observed.get(path)) or "absent", value, subject.name, path
             )
             for path, value in desired.items()
             if _words(observed.get(path)) != value

@@ -53,7 +53,7 @@ class LocalPorts:
             return []
         live = (observed or "absent").strip()
         return [
-            SetNetworkSetting(subject.name, "", "bridge.route_localnet", desired.path, desired.value, live)
+            SetNetworkSetting(subject.name, "bridge.route_localnet", live, desired.value, "", desired.path)
         ]
 
     def remove(self, subject: Subject, observed: str | None) -> list[Step]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -103,17 +104,16 @@ def interface_of(key: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class LinkStep(Step):
-    """One difference in the network: `live` and `wanted` say it in words, `requests` make them equal."""
+class NetworkStep(Step):
+    """One difference in the network: `live` and `wanted` say it in words."""
 
     stage: ClassVar[Stage] = Stage.LINK
     effect: ClassVar[Effect] = Effect.LIVE
-    verb: ClassVar[str] = ""
+    verb: ClassVar[str] = "set"
 
     key: str
     live: str
     wanted: str
-    requests: Requests
 
     @property
     def scope(self) -> str:
@@ -126,6 +126,16 @@ class LinkStep(Step):
     @property
     def change(self) -> tuple[str, str, str] | None:
         return (self.key, self.live, self.wanted)
+
+    @abstractmethod
+    def apply(self, host: Host) -> Wait | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class LinkStep(NetworkStep):
+    """What rtnetlink does: the `requests` make live and wanted equal."""
+
+    requests: Requests
 
     def apply(self, host: Host) -> Wait | None:
         for where, change in self.requests:
@@ -206,33 +216,15 @@ class RemoveBridge(LinkStep):
 
 
 @dataclass(frozen=True, slots=True)
-class SetNetworkSetting(Step):
+class SetNetworkSetting(NetworkStep):
     """Write a file below /proc/sys/net in a container's namespace, or in the host's for "", and read it back."""
 
-    stage: ClassVar[Stage] = Stage.LINK
-    effect: ClassVar[Effect] = Effect.LIVE
-
     where: str
-    key: str
     path: str
-    value: str
-    live: str
-
-    @property
-    def scope(self) -> str:
-        return interface_of(self.key)
-
-    @property
-    def text(self) -> str:
-        return f"set {self.key}: {self.live} → {self.value}"
-
-    @property
-    def change(self) -> tuple[str, str, str] | None:
-        return (self.key, self.live, self.value)
 
     def apply(self, host: Host) -> Wait | None:
-        host.namespaces.set_setting(self.where, self.path, self.value)
+        host.namespaces.set_setting(self.where, self.path, self.wanted)
         live = host.namespaces.setting(self.where, self.path)
-        if live is None or live.split() != self.value.split():
-            raise NotReadBack(f"{self.path}: wrote {self.value!r}, reads back {live!r}")
+        if live is None or live.split() != self.wanted.split():
+            raise NotReadBack(f"{self.path}: wrote {self.wanted!r}, reads back {live!r}")
         return None

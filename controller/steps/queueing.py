@@ -8,8 +8,8 @@ from typing import ClassVar
 from controller.errors import NotReadBack
 from controller.host.ports import Host
 from controller.model.queueing import Direction, Node, Redirect
-from controller.steps._base import Effect, Stage, Step, Wait
-from controller.steps.network import LinkStep, interface_of
+from controller.steps._base import Stage, Wait
+from controller.steps.network import LinkStep, NetworkStep
 
 LOOK_AGAIN_MS = 500
 
@@ -32,30 +32,11 @@ class RemoveFunnel(LinkStep):
 
 
 @dataclass(frozen=True, slots=True)
-class _QueueingStep(Step):
-    """One difference at the link of that name in the namespace of `where`, "" for the host's."""
-
-    stage: ClassVar[Stage] = Stage.LINK
-    effect: ClassVar[Effect] = Effect.LIVE
-    verb: ClassVar[str] = ""
+class _QueueingStep(NetworkStep):
+    """At the link of that name in the namespace of `where`, "" for the host's."""
 
     where: str
     link: str
-    key: str
-    live: str
-    wanted: str
-
-    @property
-    def scope(self) -> str:
-        return interface_of(self.key)
-
-    @property
-    def text(self) -> str:
-        return f"{self.verb} {self.key}: {self.live} → {self.wanted}"
-
-    @property
-    def change(self) -> tuple[str, str, str] | None:
-        return (self.key, self.live, self.wanted)
 
     def put(self, host: Host, node: Node) -> Wait | None:
         found = host.links.link(self.where, self.link)

@@ -22,11 +22,12 @@ from controller.host.rtnetlink import Rtnetlink
 from controller.host.visits import Visits
 from controller.model import marks
 from controller.model.links import DeleteAddress, DeleteLink
+from tests.bench import start
 from tests.bench.bare import Bare, bare
 from tests.bench.look import observe
 from tests.bench.options import Options
 from tests.bench.rows import Row, median, spread
-from tests.bench.world import ANCHOR, WAIT_S, World, names, rename, until
+from tests.bench.world import ANCHOR, WAIT_S, World, names, until
 
 NETWORK, SUBNET = "front", "10.88.0.0/16"
 CONTAINERS = 20
@@ -118,8 +119,8 @@ def _start(world: NetworkedWorld, options: Options) -> list[Row]:
         script.prepare(wanted, ANCHOR, lambda name: f"/run/netns/{_place(world, name)}")
         _bridge_by_hand(world)
         kinds: list[Callable[[str], float]] = [
-            lambda name: _by_masu(world, name),
-            lambda name: _by_hand(world, hand, name),
+            lambda name: start.by_masu(world, name),
+            lambda name: start.by_hand(world, hand, name),
             lambda name: _by_script(world, script, name),
         ]
         samples = [[kind(name) for kind in kinds] for name in wanted][1:]
@@ -134,24 +135,6 @@ def _start(world: NetworkedWorld, options: Options) -> list[Row]:
         *spread("start on a bridge: the same, against `ip` and crun", ours, "ms", p50=(median(theirs), None)),
         *spread("start on a bridge: `ip` and crun in a shell", theirs, "ms"),
     ]
-
-
-def _by_masu(world: NetworkedWorld, name: str) -> float:
-    moves = world.prepare([name])
-    time.sleep(PAUSE_S)
-    at = rename(moves)
-    took = world.marks.wait([name], WAIT_S) - at
-    world.remove([name])
-    world.gone([name])
-    return took
-
-
-def _by_hand(world: NetworkedWorld, hand: Bare, name: str) -> float:
-    time.sleep(PAUSE_S)
-    at = hand.start(name)
-    took = world.marks.wait([name], WAIT_S) - at
-    hand.delete_all([name])
-    return took
 
 
 def _by_script(world: NetworkedWorld, hand: Bare, name: str) -> float:

@@ -26,9 +26,9 @@ def measure(options: Options) -> list[Row]:
         for each in (hand, free):
             each.prepare(wanted, ANCHOR)
         kinds: list[Callable[[str], float]] = [
-            lambda name: _by_masu(world, name),
-            lambda name: _by_hand(world, hand, name),
-            lambda name: _by_hand(world, free, name),
+            lambda name: by_masu(world, name),
+            lambda name: by_hand(world, hand, name),
+            lambda name: by_hand(world, free, name),
         ]
         samples = [[kind(name) for kind in kinds] for name in wanted][1:]
     ours, theirs, without = ([1000 * each[kind] for each in samples] for kind in range(3))
@@ -40,7 +40,7 @@ def measure(options: Options) -> list[Row]:
     ]
 
 
-def _by_masu(world: World, name: str) -> float:
+def by_masu(world: World, name: str) -> float:
     moves = world.prepare([name])
     time.sleep(PAUSE_S)
     at = rename(moves)
@@ -50,7 +50,7 @@ def _by_masu(world: World, name: str) -> float:
     return took
 
 
-def _by_hand(world: World, by_hand: Bare, name: str) -> float:
+def by_hand(world: World, by_hand: Bare, name: str) -> float:
     time.sleep(PAUSE_S)
     at = by_hand.start(name)
     took = world.marks.wait([name], WAIT_S) - at
