@@ -23,9 +23,11 @@ def on(*entries: dict[str, Any] | str, name: str = "web", **spec: Any) -> dict[s
 
 def addresses(masu: NetworkedMasu, name: str = "web", interface: str = "eth0") -> set[str]:
     """Of the kernel, without link-local ones."""
-    (found,) = masu.ip_json(name, "addr", "show", interface)
     return {
-        f"{each['local']}/{each['prefixlen']}" for each in found["addr_info"] if each["scope"] == "global"
+        f"{each['local']}/{each['prefixlen']}"
+        for link in masu.ip_json(name, "addr")
+        for each in link["addr_info"]
+        if link["ifname"] == interface and each["scope"] == "global"
     }
 
 
