@@ -1,9 +1,13 @@
-"""gateways: the host's own addresses on a bridge. Others' on the same bridge stay. Source: ip-address(8)."""
+"""gateways: the host's own addresses on a bridge. Others' on the same bridge stay. Source: ip-address(8).
+
+A subnet in which the host has an address on another link is not taken: it would cut the host off from there.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from ipaddress import ip_interface
 from typing import Any
 
 from controller.aspects._base import Birth, Subject
@@ -13,13 +17,18 @@ from controller.model.facts import Facts
 from controller.model.links import AddressSeen, DeleteAddress, NewAddress
 from controller.steps._base import Effect, Step
 from controller.steps.network import AddAddress, RemoveAddress
+from controller.steps.runtime import Await
 
 KEY = "gateways"
+LOOK_AGAIN_MS = 5_000
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
+    """`taken`: address that is wanted → (the host's address that is in its subnet, the link that it is on)."""
+
     addresses: tuple[AddressSeen, ...]
+    taken: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
 
 class Gateways:
@@ -40,15 +49,24 @@ class Gateways:
 
     def observe(self, subject: Subject, host: Host, desired: Bridge | None) -> Seen:
         """Read-only."""
-        link = host.links.link("", desired.link) if desired else None
-        if link is None:
+        if desired is None:
             return Seen(())
-        return Seen(tuple(each for each in host.links.addresses("") if each.index == link.index))
+        link = host.links.link("", desired.link)
+        index = link.index if link else 0
+        everything = host.links.addresses("")
+        live = tuple(each for each in everything if each.index == index)
+        missing = set(desired.addresses) - {each.address for each in live}
+        others = [each for each in everything if each.index != index] if missing else []
+        return Seen(live, {each: found for each in missing if (found := _in_the_way(host, each, others))})
 
     def diff(self, subject: Subject, desired: Bridge, observed: Seen) -> list[Step]:
         """Pure. New ones come before old ones go."""
         live = {each.address for each in observed.addresses}
-        steps: list[Step] = [
+        steps: list[Step] = []
+        for wanted, (address, link) in sorted(observed.taken.items()):
+            message = f"{wanted} on {desired.link} would cut this host off: {link} has {address}"
+            steps.append(Await(subject.name, "SubnetTaken", message, subject.now_ms + LOOK_AGAIN_MS))
+        steps += [
             AddAddress(
                 subject.name,
                 KEY,
@@ -57,7 +75,7 @@ class Gateways:
                 (("", NewAddress(desired.link, each)),),
             )
             for each in desired.addresses
-            if each not in live
+            if each not in live and each not in observed.taken
         ]
         steps += [
             RemoveAddress(
@@ -72,3 +90,12 @@ class Gateways:
         """Pure. They go with the bridge."""
         del subject, observed
         return []
+
+
+def _in_the_way(host: Host, wanted: str, others: Iterable[AddressSeen]) -> tuple[str, str] | None:
+    subnet = ip_interface(wanted).network
+    found = next((each for each in others if ip_interface(each.address).ip in subnet), None)
+    if found is None:
+        return None
+    names = (each.name for each in host.links.links("") or () if each.index == found.index)
+    return found.address, next(names, f"link {found.index}")

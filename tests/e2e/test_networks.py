@@ -614,3 +614,19 @@ def test_a_container_for_which_no_address_is_left_waits_for_one(networked: Netwo
     networked.write(small, on("front", name="b"))
     networked.running("b")
     assert addresses(networked, "b") == {"10.88.0.2/30"}
+
+
+def test_a_subnet_that_the_host_lives_in_is_not_taken(networked: NetworkedMasu) -> None:
+    plug(networked, "nic0")
+    networked.ip("addr", "add", "10.88.0.77/24", "dev", "nic0")
+    networked.write(FRONT, on("front"))
+    networked.start()
+    until(lambda: networked.networks().get("front", {}).get("conditions"), networked.log)
+    (condition,) = networked.networks()["front"]["conditions"]
+    assert condition["reason"] == "SubnetTaken"
+    assert "nic0 has 10.88.0.77/24" in condition["message"]
+    (way,) = networked.ip_json("", "route", "get", "10.88.0.5")
+    assert way["dev"] == "nic0"
+    assert networked.pid() == 0
+    networked.ip("addr", "del", "10.88.0.77/24", "dev", "nic0")
+    networked.running()
