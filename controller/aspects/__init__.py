@@ -18,7 +18,6 @@ from controller.aspects.forwarding import Forwarding
 from controller.aspects.funnels import Funnels
 from controller.aspects.gateways import Gateways
 from controller.aspects.hostname import Hostname
-from controller.aspects.interface_settings import InterfaceSettings
 from controller.aspects.interfaces import Interfaces
 from controller.aspects.life import Life
 from controller.aspects.local_ports import LocalPorts
@@ -26,6 +25,7 @@ from controller.aspects.memory import Memory
 from controller.aspects.mounts import Mounts
 from controller.aspects.names import Names
 from controller.aspects.namespaces import Namespaces
+from controller.aspects.net_settings import NetSettings
 from controller.aspects.netns import Netns
 from controller.aspects.pids import Pids
 from controller.aspects.ports import Ports
@@ -50,7 +50,7 @@ ASPECTS: tuple[Aspect[Any, Any], ...] = (
     Sysctls(),
     Netns(),
     Interfaces(),
-    InterfaceSettings(),
+    NetSettings(),
     Addresses(),
     Routes(),
     Bandwidth(),

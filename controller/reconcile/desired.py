@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, is_dataclass
 from typing import Any
 
 from controller.aspects import ASPECTS_OF
 from controller.aspects._bundle import compose
 from controller.errors import HostLacks
-from controller.model.attachment import NAME_FILES, Leases
+from controller.model.attachment import NAME_FILES, Attachment, Leases
 from controller.model.facts import Facts
 from controller.model.frame import Frame
 from controller.model.names import plain_path
@@ -124,6 +124,7 @@ def _container_wish(named: Named, container: Resource, found: Topology) -> Wish:
         if path and (value := container.section(path)) is not None
     }
     sections["networks"] = attachments or None
+    sections.update(_settings(container, attachments))
     sections["ports"] = tuple(
         each for each in found.firewall.publications if each.container == container.name
     )
@@ -134,6 +135,17 @@ def _container_wish(named: Named, container: Resource, found: Topology) -> Wish:
     needs = {key_of(NETWORK, each.network) for each in attachments if each.type == "bridge"}
     needs |= {key_of(FIREWALL, named.instance)} if needs else set()
     return Wish(container.key, CONTAINER, sections, frozenset(needs))
+
+
+def _settings(container: Resource, attachments: Iterable[Attachment]) -> dict[str, Any]:
+    """Those of a network namespace that masu keeps are written by masu, all others with the container's birth."""
+    found = {path: value for each in attachments for path, value in each.settings.items()}
+    written = container.section("sysctls") or {}
+    kept = (container.section("namespaces") or {}).get("net", "private") == "private"
+    ours = {key: value for key, value in written.items() if kept and key.startswith("net.")}
+    found.update({f"/proc/sys/{key.replace('.', '/')}": str(value) for key, value in ours.items()})
+    rest = {key: value for key, value in written.items() if key not in ours}
+    return {"sysctls": rest or None, "net_settings": found or None}
 
 
 def _generated(named: Named, container: Resource) -> list[dict[str, Any]]:

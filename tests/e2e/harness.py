@@ -118,8 +118,12 @@ class Masu:
         value: dict[str, Any] = json.loads(self.run("plan", "-o", "json", str(self.source)).stdout)
         return value
 
+    def prefix(self) -> list[str]:
+        """What a command begins with to run where the instance runs."""
+        return []
+
     def _argv(self) -> list[str]:
-        return [*MASU, "--instance", self.instance, "--runtime", self.runtime]
+        return [*self.prefix(), *MASU, "--instance", self.instance, "--runtime", self.runtime]
 
     # --- the world ---
 
@@ -223,8 +227,8 @@ class NetworkedMasu(Masu):
         _command("ip", "netns", "add", self.host)
         self.ip("link", "set", "lo", "up")
 
-    def _argv(self) -> list[str]:
-        return [*self.at(""), *super()._argv()]
+    def prefix(self) -> list[str]:
+        return self.at("")
 
     def at(self, where: str) -> list[str]:
         """What a command begins with to run in a container's network namespace, or in the host's for ""."""

@@ -26,13 +26,13 @@ from tests.e2e.harness import Masu, NetworkedMasu, container, memory_max, networ
 FIRST = container(
     limits={"memory": {"max": "64Mi"}, "pids": {"max": 20}},
     hostname="first",
-    sysctls={"net.core.somaxconn": "64"},
+    sysctls={"net.core.somaxconn": "64", "kernel.msgmax": "8000"},
     namespaces={"user": "auto"},
 )
 UPDATED = container(
     limits={"memory": {"max": "96Mi"}, "pids": {"max": 10}},
     hostname="second",
-    sysctls={"net.core.somaxconn": "65"},
+    sysctls={"net.core.somaxconn": "65", "kernel.msgmax": "8001"},
     namespaces={"user": "auto"},
     state="frozen",
 )
@@ -88,7 +88,7 @@ NETWORKED = {each for each in SITUATIONS if each.startswith("network")}
 
 EXPECTED_STEPS = {
     "create": {"CreateCgroup", "SetKnob", "PrepareLayer", "WriteBundle", "LaunchContainer"},
-    "update": {"SetKnob", "SetHostname", "SetSysctl", "SetFreezer"},
+    "update": {"SetKnob", "SetHostname", "SetSysctl", "SetNetworkSetting", "SetFreezer"},
     "recreate": {
         "StopContainer",
         "RecordExit",

@@ -1,4 +1,8 @@
-"""interface_settings: kernel settings of one interface; Documentation/networking/ip-sysctl.rst."""
+"""net_settings: kernel settings of a network namespace that masu keeps, and of the interfaces in it.
+
+They are written from the host's side, before the container is born: root inside a user namespace has no rights over
+a namespace that is not its own. Source: Documentation/networking/ip-sysctl.rst.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,6 @@ from typing import Any
 
 from controller.aspects._base import Birth, Subject
 from controller.host.ports import Host
-from controller.model.attachment import Attachment
 from controller.model.facts import Facts
 from controller.steps._base import Effect, Step
 from controller.steps.network import SetNetworkSetting
@@ -16,16 +19,15 @@ Settings = Mapping[str, str]
 """File below /proc/sys/net → value."""
 
 
-class InterfaceSettings:
-    name = "interface_settings"
-    section = "networks"
+class NetSettings:
+    name = "net_settings"
+    section = "net_settings"
     keys: Mapping[str, Effect] = {"networks.sysctls": Effect.LIVE}
 
     def parse(self, section: Any, facts: Facts) -> Settings | None:
-        """Pure. `section`: the attachments, resolved by `controller.reconcile.topology`."""
+        """Pure. `section`: resolved by `controller.reconcile.desired`."""
         del facts
-        attachments: tuple[Attachment, ...] = section or ()
-        return {path: value for each in attachments for path, value in each.settings.items()} or None
+        return {path: _words(value) for path, value in section.items()} if section else None
 
     def birth(self, desired: Settings) -> Birth | None:
         """Pure."""
@@ -47,7 +49,7 @@ class InterfaceSettings:
         ]
 
     def remove(self, subject: Subject, observed: Mapping[str, str | None]) -> list[Step]:
-        """Pure. They go with their interface."""
+        """Pure. They go with the namespace."""
         del subject, observed
         return []
 
