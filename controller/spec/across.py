@@ -111,14 +111,15 @@ def _policies(written: Iterable[Resource], networks: Mapping[str, Network]) -> I
 def _overlaps(written: list[Resource], networks: Mapping[str, Network], order: Order) -> Iterator[Misfit]:
     for one, other in combinations(written, 2):
         first, second = networks[one.name], networks[other.name]
-        late, early = at_fault(one, other, order)
         if first.device and first.device == second.device:
+            late, early = at_fault(one, other, order)
             yield Misfit(late, "spec.device", f"takes link {first.device}, which {early.title} takes, too")
         if "bridge" not in {first.type, second.type}:
             continue
         for a in first.subnets:
             for b in second.subnets:
                 if a.version == b.version and a.overlaps(b):
+                    late, early = at_fault(one, other, order)
                     mine, theirs = (b, a) if late is other else (a, b)
                     yield Misfit(late, "spec.subnets", f"overlaps with {early.title}: {mine} and {theirs}")
 
