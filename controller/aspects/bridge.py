@@ -86,7 +86,7 @@ def _differences(wanted: Wanted, live: LinkSeen) -> Iterator[tuple[str, str, str
         yield "mark", live.alias or "none", wanted.mark, (SetLink(index, alias=wanted.mark),)
     if live.mac != wanted.mac:
         yield "mac", live.mac, wanted.mac, (SetLink(index, mac=wanted.mac),)
-    if wanted.mtu and live.mtu != wanted.mtu:
+    if live.mtu != wanted.mtu:
         yield "mtu", str(live.mtu), str(wanted.mtu), (SetLink(index, mtu=wanted.mtu),)
     if not live.up:
         yield "state", "down", "up", (SetLink(index, up=True),)

@@ -165,8 +165,8 @@ def _macvlan(
     elif inside and (inside.kind != MACVLAN or inside.peer != parent.index):
         yield _remove(subject, inside, "hangs elsewhere")
         yield _wait(subject, wanted, "Misplaced", f"{wanted.interface} is made anew", 0)
-    elif inside:
-        yield from _set_inside(subject, wanted, inside)
+    elif inside:  # the kernel made it with its parent's, and keeps what somebody has set since
+        yield from _set_inside(subject, replace(wanted, mtu=wanted.mtu or parent.mtu), inside)
     else:
         new = NewLink(MACVLAN, wanted.interface, mac=wanted.mac, mtu=wanted.mtu, parent=wanted.parent)
         yield _make(subject, wanted, new)
@@ -266,7 +266,7 @@ def _set_outside(subject: Subject, wanted: Attachment, live: LinkSeen, bridge: i
         change = SetLink(live.index, hairpin=wanted.publishes)
         now, then = str(live.hairpin), str(wanted.publishes)
         yield SetInterface(subject.name, f"{key}.hairpin", now, then, (("", change),))
-    if wanted.mtu and live.mtu != wanted.mtu:
+    if live.mtu != wanted.mtu:
         change = SetLink(live.index, mtu=wanted.mtu)
         yield SetInterface(subject.name, f"{key}.link.mtu", str(live.mtu), str(wanted.mtu), (("", change),))
     if not live.up:

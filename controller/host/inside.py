@@ -5,8 +5,9 @@ Changes nothing in a namespace that is masu's own: what is the host's is not a c
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, TypeVar
 
 from controller.errors import StepFailed
@@ -71,7 +72,8 @@ class NamespaceInside:
 
         def work(trip: Trip) -> None:
             _enter_foreign(trip, init, kind)
-            _write(path, value)
+            with _as_owner(path) if kind == CLONE_NEWIPC else contextlib.nullcontext():
+                _write(path, value)
 
         self._change(init, f"writing {value!r}", path, work)
 
@@ -163,6 +165,16 @@ def _enter_foreign(trip: Trip, init: Init, kind: int) -> None:
 def _refuse_own(trip: Trip, kind: int) -> None:
     if not trip.abroad(kind):
         raise StepFailed(f"refused: the {NAMESPACE_NAMES[kind]} namespace is the host's, not the container's")
+
+
+@contextlib.contextmanager
+def _as_owner(path: str) -> Iterator[None]:
+    """Those of ipc are for their user namespace's root alone (ipc/ipc_sysctl.c); others ask for a capability."""
+    syscalls.seteuid(os.stat(path).st_uid)
+    try:
+        yield
+    finally:
+        syscalls.seteuid(0)
 
 
 def _write(path: str, value: str) -> None:

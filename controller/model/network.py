@@ -20,11 +20,15 @@ from controller.model.resource import Resource
 Type = Literal["bridge", "macvlan", "hostDevice"]
 DIRECTIONS: tuple[Literal["egress", "ingress"], ...] = ("egress", "ingress")
 LEAST_MTU_V6 = 1280
+USUAL_MTU = 1500
 
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """`gateways`: one per subnet, or None where there is none. `budget`: direction → bits per second."""
+    """`gateways`: one per subnet, or None where there is none. `budget`: direction → bits per second.
+
+    `mtu` in bytes; 0: the parent's, or the device's own.
+    """
 
     name: str
     type: Type
@@ -47,7 +51,7 @@ class Network:
             type=kind,
             subnets=subnets,
             gateways=tuple(_gateway(each, spec.get("gateways"), kind) for each in subnets),
-            mtu=spec.get("mtu", 0),
+            mtu=spec.get("mtu", USUAL_MTU if kind == "bridge" else 0),
             nat=kind == "bridge" and spec.get("nat", True),
             parent=spec.get("parent", ""),
             device=spec.get("device", ""),

@@ -12,12 +12,11 @@ from typing import Any
 
 from controller.model import marks
 from controller.model.attachment import Attachment, Funnel, Share
-from controller.model.network import DIRECTIONS, Network, group_of
+from controller.model.network import DIRECTIONS, USUAL_MTU, Network, group_of
 from controller.model.quantity import parse_rate
 from controller.model.queueing import End, Group, Member, Shaper, classes, classifier, shaper
 from controller.model.resource import Resource
 
-USUAL_MTU = 1500
 FIRST_GROUP, LAST_GROUP = 0x7000, 0x7FFF
 """Minor numbers of groups' classes; containers have those below (their leases' slots), the kernel those above."""
 
@@ -82,7 +81,7 @@ def _funnel(
     minors = group_minors(group for _, group in members if group)
     tree = classes(
         network.budget.get(direction, 0),
-        network.mtu or USUAL_MTU,
+        network.mtu,
         [Group(minor, _budget_of(name, groups, direction)) for name, minor in minors.items()],
         [_member(each, direction, minors.get(group, 0)) for each, group in members],
     )

@@ -25,6 +25,7 @@ pytestmark = pytest.mark.root
 
 PLAIN = ("-n", "-u", "-i", "-m")
 MAPPED = ("-U", "-r", *PLAIN)
+SHIFTED = ("-U", *PLAIN)  # its root is somebody else on the host: see the fixture
 JAIL = """
 for each in usr bin lib lib64 proc; do
     [ -e /$each ] || continue
@@ -61,9 +62,12 @@ def wait_for_sleep(outer: int) -> int:
     raise TimeoutError("the process did not come up in 10 s")
 
 
-@pytest.fixture(params=[PLAIN, MAPPED], ids=["plain", "userns"])
+@pytest.fixture(params=[PLAIN, MAPPED, SHIFTED], ids=["plain", "userns", "shifted"])
 def pid(request: pytest.FixtureRequest) -> Iterator[int]:
     with process("unshare", *request.param, "--fork", "sleep", "1000") as found:
+        if request.param == SHIFTED:
+            for name in ("uid_map", "gid_map"):
+                Path(f"/proc/{found}/{name}").write_text("0 100000 65536\n")
         yield found
 
 
