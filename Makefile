@@ -13,7 +13,7 @@ endif
 
 .PHONY: help
 help: ## what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: run
 run: ## set up, then converge specs/ and keep it converged, in the foreground
@@ -44,6 +44,10 @@ vm: ready ## the tests inside a virtual machine with pure cgroup v2
 .PHONY: vm-long
 vm-long: ready ## those, and all tests of networks there (a quarter of an hour)
 	@MASU_VM_LONG=1 exec $(PYTEST) tests/vm $(ARGS)
+
+.PHONY: soak
+soak: ready ## networked containers come and go for half an hour; nothing may grow
+	@MASU_SOAK=900 exec $(PYTEST) tests/e2e/test_soak.py $(ARGS)
 
 .PHONY: bench
 bench: ready ## the benchmarks, as a table (ARGS="--quick")

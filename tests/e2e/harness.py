@@ -196,6 +196,11 @@ class Masu:
                 pids.update(int(word) for word in file.read_text().split())
         return sorted(pid for pid in pids if _alive(pid))
 
+    def keeper(self) -> int:
+        """The keeper's pid."""
+        lock = Path(f"/run/masu/{self.instance}/keeper/keeper.lock")
+        return int(until(lock.read_text, "a keeper that has written its pid"))
+
     def close(self) -> None:
         """Stop the daemon, remove every container, and make sure of it."""
         if self.daemon and self.daemon.poll() is None:

@@ -10,9 +10,13 @@ import inspect
 import json
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from itertools import product
 from pathlib import Path
-from typing import Any
+from threading import Event
+from typing import Any, TypeVar
 
 import pytest
 
@@ -136,6 +140,9 @@ ONLY_ON_DRIFT = {"SetFunnel", "KeepNamespace", "RaiseLoopback"}
 """Steps of the network that no edit asks for: they put right what somebody else has changed."""
 
 CHANCY = {"RecordExit", "KillContainer"}
+AT_ONCE = 2
+
+Some = TypeVar("Some", bound=Masu)
 
 
 def _steps(masu: Masu, before: list[dict[str, Any]], after: list[dict[str, Any]]) -> list[str]:
@@ -182,27 +189,65 @@ def _world(masu: Masu) -> dict[str, Any]:
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("situation", sorted(set(SITUATIONS) - NETWORKED))
-def test_killed_at_any_step_the_next_run_reaches_the_same_world(masu: Masu, situation: str) -> None:
-    _interrupt_everywhere(masu, situation, lambda: _world(masu))
+def test_killed_at_any_step_the_next_run_reaches_the_same_world(tmp_path: Path, situation: str) -> None:
+    with _instances(Masu, tmp_path) as instances:
+        _interrupt_everywhere(instances, situation, _world)
 
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("situation", sorted(NETWORKED))
 def test_killed_at_any_step_of_the_network_the_next_run_reaches_the_same_world(
-    networked: NetworkedMasu, situation: str
+    tmp_path: Path, situation: str
 ) -> None:
-    for device in ("nic0", "nic1"):
-        networked.ip("link", "add", device, "type", "veth", "peer", "name", f"{device}.wall")
-    _interrupt_everywhere(networked, situation, lambda: {**_world(networked), **_network_world(networked)})
+    with _instances(NetworkedMasu, tmp_path) as instances:
+        for each, device in product(instances, ("nic0", "nic1")):
+            each.ip("link", "add", device, "type", "veth", "peer", "name", f"{device}.wall")
+        _interrupt_everywhere(instances, situation, lambda each: {**_world(each), **_network_world(each)})
 
 
-def _interrupt_everywhere(masu: Masu, situation: str, world: Callable[[], dict[str, Any]]) -> None:
+@contextmanager
+def _instances(kind: Callable[[Path], Some], directory: Path) -> Iterator[list[Some]]:
+    """As many as share the points to be interrupted among them, at the same time."""
+    with ExitStack() as stack:
+        made = []
+        for number in range(AT_ONCE):
+            place = directory / str(number)
+            place.mkdir()
+            made.append(kind(place))
+            stack.callback(made[-1].close)
+        yield made
+
+
+def _interrupt_everywhere(
+    instances: Sequence[Some], situation: str, world: Callable[[Some], dict[str, Any]]
+) -> None:
+    given_up = Event()
+
+    def interrupt(number: int) -> None:
+        try:
+            _interrupt(instances[number], situation, world, slice(number, None, len(instances)), given_up)
+        except BaseException:
+            given_up.set()
+            raise
+
+    with ThreadPoolExecutor(len(instances)) as pool:
+        try:
+            for _ in pool.map(interrupt, range(len(instances))):
+                pass
+        finally:
+            given_up.set()
+
+
+def _interrupt(
+    masu: Some, situation: str, world: Callable[[Some], dict[str, Any]], share: slice, given_up: Event
+) -> None:
     before, after = SITUATIONS[situation]
     steps = _steps(masu, before, after)
     assert set(steps) >= EXPECTED_STEPS[situation], steps
-    wanted, kept = world(), masu.pid("kept")
-    points = _points(steps, EXPECTED_STEPS[situation])
-    for kind, count, when in points:
+    wanted, kept = world(masu), masu.pid("kept")
+    for kind, count, when in _points(steps, EXPECTED_STEPS[situation])[share]:
+        if given_up.is_set():
+            return
         point = f"{kind}{when}:{count}"
         masu.write(*before)
         assert masu.apply().returncode == 0, point
@@ -211,7 +256,7 @@ def _interrupt_everywhere(masu: Masu, situation: str, world: Callable[[], dict[s
         assert killed.returncode == -signal.SIGKILL, f"{point} was never reached: {killed.stderr}"
         resumed = masu.apply()
         assert resumed.returncode == 0, f"{point}: {resumed.stderr}"
-        assert world() == wanted, point
+        assert world(masu) == wanted, point
         assert masu.plan()["changes"] == [], point
         assert masu.pid("kept") == kept, f"{point}: the neighbour is untouched"
 

@@ -28,7 +28,7 @@ def test_killed_during_a_launch_the_log_is_whole_and_the_end_is_known(either: Ma
         container("base"),
         container(process={"args": ["/bin/sh", "-c", script]}, restart={"policy": "never"}),
     )
-    _kill_while_a_runtime_runs(_keeper(masu), masu.runtime)
+    _kill_while_a_runtime_runs(masu.keeper(), masu.runtime)
     masu.running()
     lines = until(lambda: _complete(masu), f"a whole log; {_lines(masu)[-1:]}")
     assert [line.split()[1] for line in lines] == [str(number) for number in range(1, COUNT + 1)]
@@ -68,7 +68,7 @@ def test_out_of_descriptors_nothing_leaks_and_launches_succeed_later(masu: Masu)
     masu.write(container("base"))
     masu.start()
     masu.running("base")
-    keeper = _keeper(masu)
+    keeper = masu.keeper()
     time.sleep(0.5)  # the controller has connected
     before = _open_files(keeper)
     limits = resource.prlimit(keeper, resource.RLIMIT_NOFILE)
@@ -79,7 +79,7 @@ def test_out_of_descriptors_nothing_leaks_and_launches_succeed_later(masu: Masu)
     resource.prlimit(keeper, resource.RLIMIT_NOFILE, limits)
     for number in range(4):
         masu.running(f"new{number}", 30)
-    assert _keeper(masu) == keeper, "it lives"
+    assert masu.keeper() == keeper, "it lives"
     wanted = len(before) + 4 * 3  # two pipes and a log for each
     until(lambda: len(_open_files(keeper)) == wanted, f"{wanted} open files, not {_open_files(keeper)}")
 
@@ -93,7 +93,7 @@ def test_limits_of_open_files(masu: Masu) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (before, hard))
     masu.running()
     assert masu.daemon
-    for pid in (masu.daemon.pid, _keeper(masu)):
+    for pid in (masu.daemon.pid, masu.keeper()):
         assert resource.prlimit(pid, resource.RLIMIT_NOFILE) == (hard, hard)
     until(lambda: _lines(masu) == ["1000"], "what the container sees")
 
@@ -115,7 +115,7 @@ def _run_out_of_inodes(masu: Masu, state: Path) -> None:
     counts = container(process={"args": ["/bin/sh", "-c", script]})
     masu.write(counts)
     masu.start()
-    pid, keeper = masu.running(), _keeper(masu)
+    pid, keeper = masu.running(), masu.keeper()
     fillers = _take_all_inodes(state)
     said = {"args": ["/bin/sh", "-c", "while :; do echo said; sleep 0.1; done"]}
     late = [container(f"late{number}", process=said, **QUIETLY) for number in range(3)]
@@ -127,7 +127,7 @@ def _run_out_of_inodes(masu: Masu, state: Path) -> None:
     until(lambda: "were lost" in masu.run("logs", "late0").stdout, "what is lost is said")
     until(lambda: "said" in masu.run("logs", "late0").stdout.splitlines()[-1:], "then the log goes on")
     assert [masu.pid(f"late{number}") for number in range(3)] == firsts, "started once"
-    assert (_keeper(masu), masu.pid()) == (keeper, pid)
+    assert (masu.keeper(), masu.pid()) == (keeper, pid)
     numbers = [int(line) for line in _lines(masu)]
     assert numbers == list(range(1, len(numbers) + 1))
 
@@ -139,12 +139,12 @@ def test_an_unfinished_line_survives_the_keeper(masu: Masu) -> None:
     masu.start()
     masu.running()
     until(lambda: masu.run("logs", "web").stdout == "out", "shown before it is finished")
-    keeper = _keeper(masu)
+    keeper = masu.keeper()
     os.kill(keeper, signal.SIGKILL)
-    until(lambda: _keeper(masu) != keeper, "replaced")
+    until(lambda: masu.keeper() != keeper, "replaced")
     until(lambda: masu.run("logs", "web").stdout.endswith("last"), "shown, too")
     assert masu.run("logs", "-n", "1", "web").stdout == "last"
-    keeper = _keeper(masu)
+    keeper = masu.keeper()
     os.kill(keeper, signal.SIGKILL)
     until(lambda: masu.run("logs", "web").stdout.endswith("last\n"), "finished with the pipe")
     done = masu.run("logs", "web")
@@ -158,7 +158,7 @@ def test_an_unfinished_line_survives_the_keeper(masu: Masu) -> None:
 
 def _pretend_the_launch_was_cut_short(masu: Masu) -> None:
     """No keeper, and a record that has not heard of init."""
-    keeper = _keeper(masu)
+    keeper = masu.keeper()
     os.kill(keeper, signal.SIGKILL)
     until(lambda: not Path(f"/proc/{keeper}/fd/0").exists(), "gone")
     record = Path(f"/run/masu/{masu.instance}/records/web.json")
@@ -208,8 +208,3 @@ def _open_files(pid: int) -> list[int]:
 
 def _lines(masu: Masu) -> list[str]:
     return masu.run("logs", "web").stdout.splitlines()
-
-
-def _keeper(masu: Masu) -> int:
-    lock = Path(f"/run/masu/{masu.instance}/keeper/keeper.lock")
-    return int(until(lock.read_text, "a keeper that has written its pid"))

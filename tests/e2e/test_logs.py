@@ -21,11 +21,6 @@ def _lines(masu: Masu) -> list[str]:
     return masu.run("logs", "web").stdout.splitlines()
 
 
-def _keeper(masu: Masu) -> int:
-    lock = Path(f"/run/masu/{masu.instance}/keeper/keeper.lock")
-    return int(until(lock.read_text, "a keeper that has written its pid"))
-
-
 def test_100000_lines_while_the_controller_is_killed_ten_times(masu: Masu) -> None:
     masu.write(container(process={"args": ["/bin/sh", "-c", SLOWLY % COUNT]}))
     masu.start()
@@ -47,9 +42,9 @@ def test_keeper_killed_while_lines_are_written(masu: Masu) -> None:
     masu.start()
     pid = masu.running()
     for _ in range(3):
-        keeper = _keeper(masu)
+        keeper = masu.keeper()
         os.kill(keeper, signal.SIGKILL)
-        until(lambda old=keeper: _keeper(masu) != old, "replaced")  # type: ignore[misc]
+        until(lambda old=keeper: masu.keeper() != old, "replaced")  # type: ignore[misc]
         time.sleep(0.1)
     until(lambda: masu.status().get("exitCode") == 5, f"the exit code is known: {masu.status()}", 30)
     assert _lines(masu) == [f"line {number}" for number in range(1, count + 1)]
@@ -62,7 +57,7 @@ def test_both_killed_the_container_waits_and_nothing_is_lost(masu: Masu) -> None
     masu.start()
     pid = masu.running()
     masu.stop(signal.SIGKILL)
-    os.kill(_keeper(masu), signal.SIGKILL)
+    os.kill(masu.keeper(), signal.SIGKILL)
     time.sleep(1.5)
     assert masu.pid() == pid, "no SIGPIPE: it is alive, or waits for its pipe"
     masu.start()
@@ -101,7 +96,7 @@ def test_rotation_by_size(masu: Masu) -> None:
 def test_keeper_is_small_and_leaves_when_nothing_is_held(masu: Masu) -> None:
     masu.write(container())
     assert masu.apply().returncode == 0
-    keeper = _keeper(masu)
+    keeper = masu.keeper()
     status = Path(f"/proc/{keeper}/status").read_text()
     resident = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))
     assert resident <= 14 * 1024, "DESIGN: 12 MiB; interpreters differ, the benchmark prints the figure"
