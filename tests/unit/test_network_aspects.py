@@ -19,14 +19,14 @@ MARK = "masu/t/container/web/front"
 RUNNING = Subject("web", "/masu/t/web", pid=7, record=None, now_ms=1000)
 ENDED = replace(RUNNING, pid=0)
 NETWORK = replace(RUNNING, name="network/front")
-WEB = Attachment("front", "bridge", "eth0", "mv0", "mb0", MARK, "02:00:00:00:00:01")
+WEB = Attachment("front", "bridge", "eth0", "mv0", "mb0", MARK, "02:00:00:00:00:01", mtu=1500)
 INSIDE = LinkSeen(2, "eth0", "veth", MARK, WEB.mac, 1500, up=True, peer=9)
 OUTSIDE = LinkSeen(9, "mv0", "veth", MARK, "02:00:00:00:00:99", 1500, up=True, master=5, peer=2)
 PARENT = LinkSeen(5, "mb0", "bridge", "masu/t/network/front", "", 1500, up=True)
-LAN = replace(WEB, type="macvlan", link="", parent="nic0")
+LAN = replace(WEB, type="macvlan", link="", parent="nic0", mtu=0)
 ON_LAN = replace(INSIDE, kind="macvlan", peer=3)
 NIC = LinkSeen(3, "nic0", "", "", "", 1500, up=True)
-DEVICE = replace(WEB, type="hostDevice", link="", parent="nic1", mac="", mark=f"{MARK}/nic1")
+DEVICE = replace(WEB, type="hostDevice", link="", parent="nic1", mac="", mtu=0, mark=f"{MARK}/nic1")
 
 
 def kinds(steps: Iterable[Step]) -> list[str]:
@@ -59,6 +59,8 @@ def test_a_pair_as_it_should_be_is_left_alone() -> None:
         (INSIDE, replace(OUTSIDE, up=False), "set interface networks.eth0.link.state: down → up"),
         (INSIDE, replace(OUTSIDE, master=0), "set interface networks.eth0.bridge: none → mb0"),
         (INSIDE, replace(OUTSIDE, master=6), "set interface networks.eth0.bridge: link 6 → mb0"),
+        (replace(INSIDE, mtu=9000), OUTSIDE, "set interface networks.eth0.mtu: 9000 → 1500"),
+        (INSIDE, replace(OUTSIDE, mtu=9000), "set interface networks.eth0.link.mtu: 9000 → 1500"),
         (INSIDE, replace(OUTSIDE, name="x0"), "set interface networks.eth0.link: x0 → mv0"),
         (INSIDE, replace(OUTSIDE, alias=""), f"set interface networks.eth0.mark: none → {MARK}"),
         (
@@ -141,6 +143,8 @@ def test_a_macvlan_follows_its_parent() -> None:
     steps = diff(seen(replace(ON_LAN, peer=4), outside=None, parent=NIC), LAN)
     assert kinds(steps) == ["RemoveInterface", "Await"]
     assert kinds(diff(seen(outside=None, parent=NIC), LAN)) == ["MakeInterface"]
+    steps = diff(seen(ON_LAN, outside=None, parent=replace(NIC, mtu=9000)), LAN)
+    assert texts(steps) == ["set interface networks.eth0.mtu: 1500 → 9000"]
 
 
 def test_a_device_moves_in_with_its_mark_and_is_given_back_under_its_old_name() -> None:
@@ -235,7 +239,7 @@ def test_somebody_elses_link_of_a_funnels_name_stays() -> None:
     assert "somebody else's" in text
 
 
-BRIDGE = Bridge("front", "mb0", PARENT.alias, "02:00:00:00:00:05", 0, ("10.88.0.1/24",))
+BRIDGE = Bridge("front", "mb0", PARENT.alias, "02:00:00:00:00:05", 1500, ("10.88.0.1/24",))
 
 
 def test_a_bridge_is_known_by_its_mark_whatever_it_is_called() -> None:
