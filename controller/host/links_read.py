@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import socket
 import struct
-from functools import lru_cache
 from typing import Final
 
 from controller.host.netlink import attribute, attributes, messages, text
@@ -55,7 +54,6 @@ ADDRESSES_QUESTION: Final = _ADDRESS.pack(0, 0, 0, 0, 0)
 ROUTES_QUESTION: Final = _ROUTE.pack(0, 0, 0, 0, _RT_TABLE_MAIN, 0, 0, 0, 0)
 
 
-@lru_cache(2048)
 def links(data: bytes) -> tuple[LinkSeen, ...]:
     found = []
     for kind, start, end in messages(data):
@@ -80,7 +78,6 @@ def links(data: bytes) -> tuple[LinkSeen, ...]:
     return tuple(found)
 
 
-@lru_cache(2048)
 def addresses(data: bytes) -> tuple[AddressSeen, ...]:
     found = []
     for kind, start, end in messages(data):
@@ -94,7 +91,6 @@ def addresses(data: bytes) -> tuple[AddressSeen, ...]:
     return tuple(found)
 
 
-@lru_cache(2048)
 def routes(data: bytes) -> tuple[RouteSeen, ...]:
     """Those of the main table that lead to a place; the kernel's own for addresses on a link are left out."""
     found = []

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Final
+from typing import Any, Final, TypeVar
+from weakref import WeakKeyDictionary
 
 from controller.errors import StepFailed
 from controller.host import links_read, links_write
@@ -24,19 +25,22 @@ from controller.model.links import (
     SetLink,
 )
 
+T = TypeVar("T")
+
 _GONE: Final = frozenset({errno.ENODEV, errno.EADDRNOTAVAIL, errno.ESRCH, errno.ENOENT})
 _WORDS: Final = {errno.EOPNOTSUPP: "this kernel cannot do that"}
 
 
 class Rtnetlink:
-    """Stateless apart from the sockets; every method may be called from any thread."""
+    """Every method may be called from any thread. Most answers are those of the last time: they are kept with what
+    they were made of, one of each kind, for as long as their socket."""
 
     def __init__(self, namespaces: Sockets) -> None:
         self._namespaces = namespaces
+        self._read: WeakKeyDictionary[Netlink, dict[int, tuple[bytes, Any]]] = WeakKeyDictionary()
 
     def links(self, where: str) -> tuple[LinkSeen, ...] | None:
-        data = self._dump(where, links_read.RTM_GETLINK, links_read.LINKS_QUESTION)
-        return None if data is None else links_read.links(data)
+        return self._dump(where, links_read.RTM_GETLINK, links_read.LINKS_QUESTION, links_read.links)
 
     def link(self, where: str, name: str) -> LinkSeen | None:
         socket = self._namespaces.socket(where)
@@ -51,12 +55,11 @@ class Rtnetlink:
         return next(iter(links_read.links(data)), None)
 
     def addresses(self, where: str) -> tuple[AddressSeen, ...]:
-        data = self._dump(where, links_read.RTM_GETADDR, links_read.ADDRESSES_QUESTION)
-        return links_read.addresses(data or b"")
+        question = links_read.ADDRESSES_QUESTION
+        return self._dump(where, links_read.RTM_GETADDR, question, links_read.addresses) or ()
 
     def routes(self, where: str) -> tuple[RouteSeen, ...]:
-        data = self._dump(where, links_read.RTM_GETROUTE, links_read.ROUTES_QUESTION)
-        return links_read.routes(data or b"")
+        return self._dump(where, links_read.RTM_GETROUTE, links_read.ROUTES_QUESTION, links_read.routes) or ()
 
     def change(self, where: str, changes: Sequence[LinkChange]) -> None:
         """In order, up to the first that fails. To take away what is gone is fine."""
@@ -83,14 +86,20 @@ class Rtnetlink:
             raise StepFailed(f"{where} has no network namespace")
         return found
 
-    def _dump(self, where: str, kind: int, question: bytes) -> bytes | None:
+    def _dump(self, where: str, kind: int, question: bytes, read: Callable[[bytes], T]) -> T | None:
         socket = self._namespaces.socket(where)
         if socket is None:
             return None
         try:
-            return socket.dump(kind, question)
+            data = socket.dump(kind, question)
         except OSError as error:
             raise _unreadable(where, error) from error
+        of_socket = self._read.setdefault(socket, {})
+        last = of_socket.get(kind)
+        if last is None or last[0] != data:
+            last = of_socket[kind] = (data, read(data))
+        found: T = last[1]
+        return found
 
 
 def _change(socket: Netlink, where: str, wanted: LinkChange, at: links_write.Places) -> None:
