@@ -87,7 +87,7 @@ def test_nothing_grows_while_containers_come_and_go(networked: NetworkedMasu) ->
         sizes.append(_size(networked))
         resident.append(_resident_kib(networked))
     assert sizes[-1] == sizes[WARM_UP - 1]
-    assert resident[-1] - resident[WARM_UP - 1] < GROWTH_KIB, resident
+    assert resident[-1] - resident[WARM_UP - 1] < GROWTH_KIB, " ".join(map(str, resident))
     assert networked.pid("kept") == kept
     assert "Defect" not in networked.log()
     assert networked.stop() == 0
