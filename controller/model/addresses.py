@@ -25,6 +25,12 @@ Subnet = IPv4Network | IPv6Network
 
 LONGEST_TEXT = 64
 LAST_PORT = 65_535
+EVERYWHERE = "default"
+
+_SPECIAL_V4 = ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4")
+_SPECIAL_V6 = ("::/128", "::1/128", "::ffff:0:0/96", "fe80::/10", "ff00::/8")
+_NOT_FOR_HOSTS = tuple(ip_network(each) for each in (*_SPECIAL_V4, *_SPECIAL_V6))
+"""Special-purpose addresses (RFC 6890); 240.0.0.0/4 is not among them, since Linux takes it."""
 
 _MAC = re.compile(r"[0-9a-f]{2}(?::[0-9a-f]{2}){5}")
 _PUBLISHED = re.compile(r"(?:(\[[^]]*\]|[0-9.]+):)?([0-9]{1,5}):([0-9]{1,5})(?:/(tcp|udp))?")
@@ -65,7 +71,7 @@ def parse_subnet(text: str) -> Subnet:
         raise ValueError(f"{quote(text)} is not a subnet: use for example 10.88.0.0/24 or fd88::/64")
     if str(found) != _plain(text):
         raise ValueError(f"{quote(text)} is an address within a subnet: do you mean {found}?")
-    if found.is_multicast or found.is_loopback or found.is_link_local or found.is_unspecified:
+    if any(found.version == each.version and found.overlaps(each) for each in _NOT_FOR_HOSTS):
         raise ValueError(f"{quote(text)} is not for hosts: use for example 10.88.0.0/24 or fd88::/64")
     if found.num_addresses < 4:
         raise ValueError(f"{quote(text)} is too small: a gateway and one container need four addresses")
@@ -82,14 +88,14 @@ def parse_address(text: str) -> Address:
 def parse_interface(text: str) -> Interface:
     """An address, with or without the length of its subnet's prefix."""
     try:
-        return ip_interface(text)
+        return ip_interface("" if "%" in text else text)
     except ValueError:
         raise ValueError(f"{quote(text)} is not an address: use for example 10.88.0.10/24") from None
 
 
 def parse_destination(text: str) -> str:
     """Where a route leads: "default", or a prefix in its canonical form."""
-    if text == "default":
+    if text == EVERYWHERE:
         return text
     try:
         found = ip_network(text, strict=False)
@@ -99,7 +105,7 @@ def parse_destination(text: str) -> str:
         ) from None
     if str(found) != _plain(text):
         raise ValueError(f"{quote(text)} is an address within a network: do you mean {found}?")
-    return "default" if found.prefixlen == 0 else str(found)
+    return EVERYWHERE if found.prefixlen == 0 else str(found)
 
 
 def parse_mac(text: str) -> str:
@@ -123,6 +129,8 @@ def parse_published(text: str) -> Published:
     host_address = str(parse_address(address.strip("[]"))) if address else ""
     if host_address in {"0.0.0.0", "::"}:  # noqa: S104  it is refused, not listened on
         raise ValueError(f"{quote(text)}: leave {host_address} out: without an address it is all of them")
+    if host_address and parse_address(host_address).is_multicast:
+        raise ValueError(f"{quote(text)}: {host_address} is not an address of one host")
     _check_ports(text, host_port, port)
     kind: Protocol = "udp" if protocol == "udp" else "tcp"
     return Published(kind, host_address, int(host_port), int(port))

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from controller.model.network import Type
 from controller.model.queueing import Classifier, HtbTree, Shaper
 
-EVERYWHERE = "default"
 NAME_FILES = ("hosts", "hostname", "resolv.conf")
 """In /etc of a container."""
 

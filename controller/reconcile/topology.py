@@ -12,6 +12,7 @@ from typing import Any
 
 from controller.model import marks
 from controller.model.addresses import (
+    EVERYWHERE,
     parse_destination,
     parse_interface,
     parse_mac,
@@ -19,7 +20,6 @@ from controller.model.addresses import (
     parse_published,
 )
 from controller.model.attachment import (
-    EVERYWHERE,
     Attachment,
     Bridge,
     Funnel,

@@ -11,6 +11,7 @@ from itertools import combinations
 from controller.model.addresses import Published, parse_interface, parse_mac, parse_published
 from controller.model.network import Network, group_of, interfaces_of, networks_of
 from controller.model.resource import CONTAINER, GROUP, NETWORK, Resource, key_of
+from controller.spec.across_interfaces import interfaces
 from controller.spec.across_shares import shares
 from controller.spec.misfit import Misfit, Order, at_fault
 
@@ -43,7 +44,7 @@ def misfits(resources: Mapping[str, Resource], earlier: Mapping[str, Resource]) 
         *shares(containers, networks, resources, order),
         *_policies(written, networks),
         *_overlaps(written, networks, order),
-        *_addresses(containers, networks, resources, order),
+        *interfaces(containers, networks, resources, order),
         *_twice(containers, networks, order),
     ]
 
@@ -114,6 +115,12 @@ def _overlaps(written: list[Resource], networks: Mapping[str, Network], order: O
         if first.device and first.device == second.device:
             late, early = at_fault(one, other, order)
             yield Misfit(late, "spec.device", f"takes link {first.device}, which {early.title} takes, too")
+        elif {first.device, second.device} & {first.parent, second.parent} - {""}:
+            late, early = at_fault(one, other, order)
+            why = (
+                f"is at odds with {early.title}: one takes that link of the host away, the other builds on it"
+            )
+            yield Misfit(late, "spec.device" if networks[late.name].device else "spec.parent", why)
         if "bridge" not in {first.type, second.type}:
             continue
         for a in first.subnets:
@@ -122,36 +129,6 @@ def _overlaps(written: list[Resource], networks: Mapping[str, Network], order: O
                     late, early = at_fault(one, other, order)
                     mine, theirs = (b, a) if late is other else (a, b)
                     yield Misfit(late, "spec.subnets", f"overlaps with {early.title}: {mine} and {theirs}")
-
-
-def _addresses(
-    containers: Mapping[str, Resource],
-    networks: Mapping[str, Network],
-    resources: Mapping[str, Resource],
-    order: Order,
-) -> Iterator[Misfit]:
-    """Addresses that do not fit their network. Who has changed has to give way: the container, or the network."""
-    for wanted in containers.values():
-        for index, (_, entry) in enumerate(interfaces_of(wanted)):
-            network = networks.get(entry["network"])
-            for written in entry.get("addresses", ()) if network else ():
-                why = _misplaced(written, network) if network else ""
-                if why and network:
-                    late, _ = at_fault(wanted, resources[key_of(NETWORK, network.name)], order)
-                    path = f"spec.networks[{index}].addresses" if late is wanted else "spec.subnets"
-                    yield Misfit(late, path, why if late is wanted else f"does not fit {wanted.title}: {why}")
-
-
-def _misplaced(written: str, network: Network) -> str:
-    found = network.with_prefix(written)
-    if found is None:
-        subnets = ", ".join(str(each) for each in network.subnets)
-        return f'has the address {written}, which is not of network "{network.name}" ({subnets})'
-    if found.ip in network.gateways:
-        return f'has the address {written}, which is the gateway of network "{network.name}"'
-    if not network.is_for_hosts(found.ip):
-        return f"has the address {written}, which stands for the subnet as a whole"
-    return ""
 
 
 def _twice(

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from ipaddress import ip_network
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from controller.errors import Problem
-from controller.model.addresses import Subnet, parse_address, parse_interface, parse_published
+from controller.model.addresses import (
+    EVERYWHERE,
+    Subnet,
+    parse_address,
+    parse_destination,
+    parse_interface,
+    parse_published,
+)
 from controller.model.network import DIRECTIONS, LEAST_MTU_V6, Network, interfaces_of
 from controller.model.quantity import parse_rate
 from controller.model.resource import Resource
@@ -23,6 +31,11 @@ BELONGS_TO = {
     "ingress": "bridge",
     "policy": "bridge",
 }
+NOT_FOR_LINKS = {
+    "lo": "lo is the loopback interface",
+    "all": "all is how the kernel's settings name every interface",
+    "default": "default is how the kernel's settings name interfaces to come",
+}
 NEEDS = {"bridge": "subnets", "macvlan": "parent", "hostDevice": "device"}
 
 
@@ -34,6 +47,9 @@ def network(document: Document, wanted: Resource) -> Iterator[Problem]:
             yield document.problem(("spec", key), f"{key} is for a {owner}, and this is a {kind}")
     if not wanted.spec.get(NEEDS[kind]):
         yield document.problem(("spec",), f"a {kind} needs {NEEDS[kind]}")
+    for key in ("parent", "device"):
+        if wanted.spec.get(key) == "lo":
+            yield document.problem(("spec", key), f"lo cannot be a {key}: each namespace has its own")
     found = Network.of(wanted)
     yield from _subnets(document, found)
     yield from _gateways(document, found, wanted.spec.get("gateways", ()))
@@ -79,8 +95,8 @@ def interfaces(document: Document, wanted: Resource, spaces: Mapping[str, Any]) 
     on: set[str] = set()
     for index, (name, entry) in enumerate(interfaces_of(wanted)):
         path = ("spec", "networks", index)
-        if name == "lo":
-            yield document.problem((*path, "interface"), "lo is the loopback interface")
+        if name in NOT_FOR_LINKS:
+            yield document.problem((*path, "interface"), NOT_FOR_LINKS[name])
         if name in names:
             yield document.problem((*path, "interface"), f"there is an interface {name} already")
         if entry["network"] in on:
@@ -107,11 +123,23 @@ def _addresses(
     for index, each in enumerate(found):
         if each.ip in [other.ip for other in found[:index]]:
             yield document.problem((*path, "addresses", index), f"{each.ip} is in this list already")
-        if entry.get("mtu", LEAST_MTU_V6) < LEAST_MTU_V6 and each.version == 6:
-            yield document.problem((*path, "mtu"), f"IPv6 needs an MTU of at least {LEAST_MTU_V6}")
     for index, route in enumerate(entry.get("routes", ())):
-        if route["to"] == "default" and "via" not in route:
-            yield document.problem((*path, "routes", index), "a default route needs via: the next router")
+        why = _astray(route["to"], route.get("via", ""))
+        if why:
+            yield document.problem((*path, "routes", index), why)
+
+
+def _astray(destination: str, via: str) -> str:
+    """What is wrong with a route, if anything."""
+    if not via:
+        everywhere = parse_destination(destination) == EVERYWHERE
+        return "a default route needs via: the next router" if everywhere else ""
+    router = parse_address(via)
+    if destination != EVERYWHERE and ip_network(destination).version != router.version:
+        return f"{destination} cannot be reached via {via}: one is IPv4 and the other IPv6"
+    if router.is_unspecified or router.is_multicast or router.is_loopback:
+        return f"{via} is not the address of a router"
+    return ""
 
 
 def _published(document: Document, written: tuple[str, ...]) -> Iterator[Problem]:

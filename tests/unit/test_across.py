@@ -25,6 +25,23 @@ def on(name: str = "front", **entry: Any) -> dict[str, Any]:
 
 
 GOOD: dict[str, tuple[Resource, ...]] = {
+    "a router on the network": (
+        FRONT,
+        container("a", on(routes=[{"to": "10.9.0.0/16", "via": "10.88.0.7"}])),
+    ),
+    "a router that a route leads to": (
+        FRONT,
+        container("a", on(routes=[{"to": "10.7.0.1/32"}, {"to": "10.9.0.0/16", "via": "10.7.0.1"}])),
+    ),
+    "a router on the link": (
+        bridge("front", "fd88::/64"),
+        container("a", on(routes=[{"to": "fd99::/64", "via": "fe80::1"}])),
+    ),
+    "a router of a link without subnets": (
+        network("dev", type="hostDevice", device="nic0"),
+        container("a", on("dev", routes=[{"to": "10.9.0.0/16", "via": "10.7.0.1"}])),
+    ),
+    "small packets without IPv6": (FRONT, container("a", on(mtu=576))),
     "an address within its subnet": (FRONT, container("a", on(addresses=["10.88.0.9"]))),
     "the same address on two networks": (
         network("lan", type="macvlan", parent="nic0", subnets=["10.88.0.0/24"]),
@@ -69,6 +86,27 @@ BAD: dict[str, tuple[tuple[Resource, ...], str, str, str]] = {
         "is on no bridge",
     ),
     "ports without a bridge": ((container("a", ports=["80:80"]),), "a", "spec.ports", "is on no bridge"),
+    "a router of another network": (
+        (FRONT, container("a", on(routes=[{"to": "10.9.0.0/16", "via": "10.7.0.1"}]))),
+        "a",
+        "spec.networks[0].routes[0].via",
+        'a route via 10.7.0.1, which is not of network "front"',
+    ),
+    "packets too small for IPv6": (
+        (bridge("front", "fd88::/64"), container("a", on(mtu=1279))),
+        "a",
+        "spec.networks[0].mtu",
+        "has IPv6 on network",
+    ),
+    "one takes the link that another builds on": (
+        (
+            network("lan", type="macvlan", parent="nic0", line=1),
+            network("dev", type="hostDevice", device="nic0", line=9),
+        ),
+        "network/dev",
+        "spec.device",
+        'is at odds with network "lan"',
+    ),
     "an address of another subnet": (
         (FRONT, container("a", on(addresses=["10.7.0.1"]))),
         "a",
