@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import threading
 
 from controller.errors import NotPermitted, StepFailed
 
@@ -60,7 +61,7 @@ def write_atomic(path: str, text: str, *, durable: bool, directory_mode: int = 0
 
     Directories that are missing are made.
     """
-    temporary = f"{path}.{os.getpid()}.tmp"
+    temporary = f"{path}.{threading.get_native_id()}.tmp"  # each writer has its own
     try:
         descriptor = open_for_writing(temporary, os.O_TRUNC, directory_mode)
         try:

@@ -78,7 +78,7 @@ class Controller:
         self._conditions, self._log, self._tracker = conditions, log, tracker
         self._allow_removals = allow_removals
         self._lock = threading.Lock()
-        self._taking = threading.Lock()
+        self._taking = threading.Lock()  # held by whoever changes what is desired, or who has which lease
         self._set = store.load()
         self._lease_store = leases
         self._leases = leases.load()
@@ -355,15 +355,18 @@ class Controller:
         return (Condition("Contested", status=True, reason="RepairFight", message=message),)
 
     def _bury(self, name: str) -> None:
-        self._tracker.untrack(name)
-        self._conditions.remove(name)
-        with self._lock:
-            self._doomed.discard(name)
-            self._memory.pop(name, None)
+        """Forget it, unless it was asked for again meanwhile."""
+        with self._taking:
+            with self._lock:
+                if name not in self._doomed:
+                    return
+                self._doomed.discard(name)
+                self._memory.pop(name, None)
+                starved = any(each.starves for each in self._desired.values())
+            self._tracker.untrack(name)
+            self._conditions.remove(name)
             self._give(without(self._leases, name))
-            starved = any(each.starves for each in self._desired.values())
-        if starved:
-            with self._taking:
+            if starved:
                 self._take(self._set)
 
     def _tell_source(self, before: DesiredSet, after: DesiredSet) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import resource
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from controller.errors import StepFailed
-from controller.host.text import read_text
+from controller.host.text import read_text, write_atomic
 
 
 def test_what_is_not_there_is_none(tmp_path: Path) -> None:
@@ -31,3 +32,14 @@ def test_too_many_open_files_do_not_look_like_absence(tmp_path: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert read_text(str(tmp_path / "file")) == "x"
+
+
+def test_of_many_writers_at_once_one_wins_and_none_fails(tmp_path: Path) -> None:
+    path = tmp_path / "state" / "file"
+    texts = [str(number) * 10_000 for number in range(8)]
+    with ThreadPoolExecutor(len(texts)) as pool:
+        for _ in range(20):
+            for done in [pool.submit(write_atomic, str(path), each, durable=False) for each in texts]:
+                done.result(10)
+            assert path.read_text() in texts
+    assert os.listdir(path.parent) == ["file"]
