@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from controller.aspects import _ipv6
 from controller.aspects._base import Birth, Subject
 from controller.host.ports import Host
 from controller.model.attachment import Attachment
@@ -23,8 +24,11 @@ LOOK_AGAIN_MS = 5_000
 
 @dataclass(frozen=True, slots=True)
 class Seen:
+    """`without_ipv6`: names of interfaces that lack an address of IPv6 and cannot have one."""
+
     links: tuple[LinkSeen, ...]
     addresses: tuple[AddressSeen, ...]
+    without_ipv6: frozenset[str] = frozenset()
 
 
 class Addresses:
@@ -46,14 +50,25 @@ class Addresses:
         """Read-only."""
         if desired is None:
             return Seen((), ())
-        return Seen(host.links.links(subject.name) or (), host.links.addresses(subject.name))
+        links, addresses = host.links.links(subject.name) or (), host.links.addresses(subject.name)
+        off = set()
+        for wanted in desired:
+            link = _of(wanted, links)
+            there = {each.address for each in addresses if link and each.index == link.index}
+            if link and _ipv6.is_off(host, subject.name, link.name, set(wanted.addresses) - there):
+                off.add(wanted.interface)
+        return Seen(links, addresses, frozenset(off))
 
     def diff(self, subject: Subject, desired: tuple[Attachment, ...], observed: Seen) -> list[Step]:
         """Pure. New ones come before old ones go, so that there is always one."""
         steps: list[Step] = []
         for wanted in desired:
             steps.extend(_starve(subject, wanted))
-            link = next((each for each in observed.links if each.alias == wanted.mark), None)
+            link = _of(wanted, observed.links)
+            if link and wanted.interface in observed.without_ipv6:
+                steps.append(
+                    _ipv6.turned_on(subject, f"networks.{wanted.interface}", subject.name, link.name)
+                )
             live = [each for each in observed.addresses if link and each.index == link.index]
             steps.extend(_add(subject, wanted, {each.address for each in live}))
             steps.extend(_take(subject, wanted, live))
@@ -63,6 +78,10 @@ class Addresses:
         """Pure. They go with their interfaces."""
         del subject, observed
         return []
+
+
+def _of(wanted: Attachment, links: tuple[LinkSeen, ...]) -> LinkSeen | None:
+    return next((each for each in links if each.alias == wanted.mark), None)
 
 
 def _starve(subject: Subject, wanted: Attachment) -> Iterator[Step]:

@@ -10,13 +10,14 @@ from dataclasses import dataclass, field
 from ipaddress import ip_interface
 from typing import Any
 
+from controller.aspects import _connected, _ipv6
 from controller.aspects._base import Birth, Subject
 from controller.host.ports import Host
 from controller.model.attachment import Bridge
 from controller.model.facts import Facts
-from controller.model.links import AddressSeen, DeleteAddress, NewAddress
+from controller.model.links import AddressSeen, DeleteAddress, LinkSeen, NewAddress, RouteSeen
 from controller.steps._base import Effect, Step
-from controller.steps.network import AddAddress, RemoveAddress
+from controller.steps.network import AddAddress, AddRoute, RemoveAddress
 from controller.steps.runtime import Await
 
 KEY = "gateways"
@@ -27,14 +28,17 @@ LOOK_AGAIN_MS = 5_000
 class Seen:
     """`taken`: address that is wanted → (the host's address that is in its subnet, the link that it is on)."""
 
+    bridge: LinkSeen | None
     addresses: tuple[AddressSeen, ...]
+    routes: tuple[RouteSeen, ...] = ()
     taken: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    without_ipv6: bool = False
 
 
 class Gateways:
     name = "gateways"
     section = "bridge"
-    keys: Mapping[str, Effect] = {"gateways": Effect.LIVE}
+    keys: Mapping[str, Effect] = {"gateways": Effect.LIVE, "gateways.routes": Effect.LIVE}
 
     def parse(self, section: Any, facts: Facts) -> Bridge | None:
         """Pure. `section`: resolved by `controller.reconcile.topology`."""
@@ -50,14 +54,16 @@ class Gateways:
     def observe(self, subject: Subject, host: Host, desired: Bridge | None) -> Seen:
         """Read-only."""
         if desired is None:
-            return Seen(())
+            return Seen(None, ())
         link = host.links.link("", desired.link)
         index = link.index if link else 0
         everything = host.links.addresses("")
         live = tuple(each for each in everything if each.index == index)
         missing = set(desired.addresses) - {each.address for each in live}
         others = [each for each in everything if each.index != index] if missing else []
-        return Seen(live, {each: found for each in missing if (found := _in_the_way(host, each, others))})
+        taken = {each: found for each in missing if (found := _in_the_way(host, each, others))}
+        routes = host.links.routes_over("", index) if live else ()
+        return Seen(link, live, routes, taken, bool(link) and _ipv6.is_off(host, "", desired.link, missing))
 
     def diff(self, subject: Subject, desired: Bridge, observed: Seen) -> list[Step]:
         """Pure. New ones come before old ones go."""
@@ -66,6 +72,8 @@ class Gateways:
         for wanted, (address, link) in sorted(observed.taken.items()):
             message = f"{wanted} on {desired.link} would cut this host off: {link} has {address}"
             steps.append(Await(subject.name, "SubnetTaken", message, subject.now_ms + LOOK_AGAIN_MS))
+        if observed.without_ipv6:
+            steps.append(_ipv6.turned_on(subject, KEY, "", desired.link))
         steps += [
             AddAddress(
                 subject.name,
@@ -77,6 +85,12 @@ class Gateways:
             for each in desired.addresses
             if each not in live and each not in observed.taken
         ]
+        if observed.bridge:
+            own = [each for each in desired.addresses if each in live]
+            steps += [
+                AddRoute(subject.name, f"{KEY}.routes", "missing", each.destination, (("", each),))
+                for each in _connected.missing(observed.bridge, own, observed.routes)
+            ]
         steps += [
             RemoveAddress(
                 subject.name, KEY, each.address, "none", (("", DeleteAddress(each.index, each.address)),)

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from controller.aspects import _connected
 from controller.aspects._base import Birth, Subject
 from controller.host.ports import Host
 from controller.model.attachment import Attachment, Route
 from controller.model.facts import Facts
-from controller.model.links import DeleteRoute, LinkSeen, NewRoute, RouteSeen
+from controller.model.links import AddressSeen, DeleteRoute, LinkSeen, NewRoute, RouteSeen
 from controller.steps._base import Effect, Step
 from controller.steps.network import AddRoute, RemoveRoute
 
@@ -21,6 +22,7 @@ METRIC_V6 = 1024
 @dataclass(frozen=True, slots=True)
 class Seen:
     links: tuple[LinkSeen, ...]
+    addresses: tuple[AddressSeen, ...]
     routes: tuple[RouteSeen, ...]
 
 
@@ -42,8 +44,9 @@ class Routes:
     def observe(self, subject: Subject, host: Host, desired: tuple[Attachment, ...] | None) -> Seen:
         """Read-only."""
         if desired is None:
-            return Seen((), ())
-        return Seen(host.links.links(subject.name) or (), host.links.routes(subject.name))
+            return Seen((), (), ())
+        links, where = host.links, subject.name
+        return Seen(links.links(where) or (), links.addresses(where), links.routes(where))
 
     def diff(self, subject: Subject, desired: tuple[Attachment, ...], observed: Seen) -> list[Step]:
         """Pure. What leads away goes first: the kernel keeps one route to a place, of one metric."""
@@ -51,6 +54,10 @@ class Routes:
         for wanted in desired:
             link = next((each for each in observed.links if each.alias == wanted.mark), None)
             live = [each for each in observed.routes if link and each.index == link.index]
+            if link:
+                there = {each.address for each in observed.addresses if each.index == link.index}
+                own = (each for each in wanted.addresses if each in there)
+                steps.extend(_add(subject, wanted, new) for new in _connected.missing(link, own, live))
             steps.extend(_steps(subject, wanted, live))
         return sorted(steps, key=lambda step: step.kind, reverse=True)
 
@@ -73,9 +80,14 @@ def _steps(subject: Subject, wanted: Attachment, live: list[RouteSeen]) -> list[
     for identity, route in asked.items():
         if identity not in there:
             new = NewRoute(interface, route.destination, route.via, route.metric)
-            now = "missing" if subject.pid else "absent"
-            steps.append(AddRoute(subject.name, key, now, _text(route), ((subject.name, new),)))
+            steps.append(_add(subject, wanted, new))
     return steps
+
+
+def _add(subject: Subject, wanted: Attachment, new: NewRoute) -> Step:
+    key, now = f"networks.{wanted.interface}.routes", "missing" if subject.pid else "absent"
+    text = _text(Route(new.destination, new.via, new.metric))
+    return AddRoute(subject.name, key, now, text, ((subject.name, new),))
 
 
 def _identity(destination: str, via: str, metric: int) -> tuple[str, str, int]:

@@ -34,7 +34,6 @@ _IFF_UP: Final = 1
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_PROTO = 1, 2, 11
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_TABLE = 1, 4, 5, 6, 15
 _RT_TABLE_MAIN, _RTN_UNICAST, _RT_SCOPE_LINK = 254, 1, 253
-_RTPROT_KERNEL: Final = 2
 _RTPROT_RA: Final = 9
 _LINK_LOCAL: Final = b"\xfe\x80"
 
@@ -52,6 +51,11 @@ def link_question(name: str) -> bytes:
 
 ADDRESSES_QUESTION: Final = _ADDRESS.pack(0, 0, 0, 0, 0)
 ROUTES_QUESTION: Final = _ROUTE.pack(0, 0, 0, 0, _RT_TABLE_MAIN, 0, 0, 0, 0)
+
+
+def routes_question(link: int) -> bytes:
+    """For those over one link alone: a host may have a million others (Linux 4.20; before, it tells all)."""
+    return ROUTES_QUESTION + struct.pack("=HHI", 8, _RTA_OIF, link)
 
 
 def links(data: bytes) -> tuple[LinkSeen, ...]:
@@ -92,7 +96,7 @@ def addresses(data: bytes) -> tuple[AddressSeen, ...]:
 
 
 def routes(data: bytes) -> tuple[RouteSeen, ...]:
-    """Those of the main table that lead to a place; the kernel's own for addresses on a link are left out."""
+    """Those of the main table that lead to a place."""
     found = []
     for kind, start, end in messages(data):
         if kind != _RTM_NEWROUTE:
@@ -104,8 +108,6 @@ def routes(data: bytes) -> tuple[RouteSeen, ...]:
             or table != _RT_TABLE_MAIN
             or sort != _RTN_UNICAST
         ):
-            continue
-        if protocol == _RTPROT_KERNEL:
             continue
         raw, via = has.get(_RTA_DST), has.get(_RTA_GATEWAY)
         found.append(

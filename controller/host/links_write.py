@@ -15,7 +15,7 @@ from importlib.machinery import PathFinder
 from types import ModuleType
 from typing import Any, Final, NamedTuple
 
-from controller.host.netlink import NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE
+from controller.host.netlink import NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE
 from controller.model.links import (
     MARK,
     DeleteAddress,
@@ -32,6 +32,7 @@ _RTM_NEWLINK, _RTM_DELLINK, _RTM_NEWADDR, _RTM_DELADDR, _RTM_NEWROUTE, _RTM_DELR
 _IFF_UP: Final = 1
 _IFA_F_NODAD: Final = 0x02
 _RT_TABLE_MAIN, _RT_SCOPE_UNIVERSE, _RT_SCOPE_LINK, _RT_SCOPE_NOWHERE, _RTN_UNICAST = 254, 0, 253, 255, 1
+_RTPROT_KERNEL, _PREFIX_METRIC_V6 = 2, 256
 _MACVLAN_MODE: Final = "bridge"
 
 
@@ -69,7 +70,8 @@ def requests(change: LinkChange, at: Places) -> tuple[Request, ...]:
         case DeleteAddress():
             found = _RTM_DELADDR, 0, _address(change, at, mark=False)
         case NewRoute():
-            found = _RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, _route(change, at, new=True)
+            flags = NLM_F_CREATE | (NLM_F_APPEND if change.source else NLM_F_REPLACE)
+            found = _RTM_NEWROUTE, flags, _route(change, at, new=True)
         case DeleteRoute():
             found = _RTM_DELROUTE, 0, _route(change, at, new=False)
     kind, flags, message = found
@@ -165,6 +167,9 @@ def _route(wanted: NewRoute | DeleteRoute, at: Places, *, new: bool) -> Any:
         "RTA_GATEWAY": wanted.via or None,
         "RTA_PRIORITY": wanted.metric or None,
     }
+    if isinstance(wanted, NewRoute) and wanted.source:  # net/ipv4/fib_frontend.c, net/ipv6/addrconf.c
+        found["proto"] = _RTPROT_KERNEL
+        given |= {"RTA_PREFSRC": wanted.source} if version == 4 else {"RTA_PRIORITY": _PREFIX_METRIC_V6}
     found["attrs"] = [(key, value) for key, value in given.items() if value is not None]
     return found
 

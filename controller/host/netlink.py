@@ -22,6 +22,7 @@ NLM_F_DUMP: Final = 0x300
 NLM_F_REPLACE: Final = 0x100
 NLM_F_EXCL: Final = 0x200
 NLM_F_CREATE: Final = 0x400
+NLM_F_APPEND: Final = 0x800
 NLM_F_DUMP_INTR: Final = 0x10
 NLMSG_ERROR: Final = 2
 NLMSG_DONE: Final = 3

@@ -21,6 +21,7 @@ from controller.host.nftables import NftablesFirewall
 HOST: Final = ""
 _OF_A_LINK: Final = frozenset({16, 17, 20, 21, 36, 37, 40, 41, 44, 45})
 """RTM_NEW… and DEL… of LINK, ADDR, QDISC, TCLASS and TFILTER: those whose messages name a link."""
+_RTM_DELROUTE, _RT_TABLE_MAIN, _RTPROT_KERNEL = 25, 254, 2
 
 
 class NetworkWatch:
@@ -89,7 +90,8 @@ class NetworkWatch:
 
     def _concerned(self, notices: list[Notice]) -> set[str]:
         changed = {each.link for each in notices if each.kind in _OF_A_LINK}
-        return {name for name, indices in self._indices.items() if indices & changed} if changed else set()
+        everybody = any(_is_connected_route_gone(each) for each in notices)
+        return {name for name, indices in self._indices.items() if everybody or indices & changed}
 
     def _listen(self, where: str, epoll: select.epoll) -> bool:
         """A namespace that was made anew needs a new socket."""
@@ -120,3 +122,10 @@ class NetworkWatch:
                 found = links_read.links(opened.get(links_read.RTM_GETLINK, links_read.link_question(link)))
                 return found[0].index if found else 0
         return 0
+
+
+def _is_connected_route_gone(notice: Notice) -> bool:
+    """One that the kernel itself had made for an address. Of a route, what stands where others name a link is its
+    table, origin, scope and type, a byte each (struct rtmsg)."""
+    table, origin = notice.link & 0xFF, notice.link >> 8 & 0xFF
+    return notice.kind == _RTM_DELROUTE and (table, origin) == (_RT_TABLE_MAIN, _RTPROT_KERNEL)

@@ -157,6 +157,10 @@ class Links(Protocol):
 
     def routes(self, where: str) -> tuple[RouteSeen, ...]: ...
 
+    def routes_over(self, where: str, link: int) -> tuple[RouteSeen, ...]:
+        """Those that leave by one link, whatever others there are."""
+        ...
+
     def change(self, where: str, changes: Sequence[LinkChange]) -> None:
         """In order, up to the first that fails. To take away what is gone is fine."""
         ...

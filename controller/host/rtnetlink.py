@@ -58,6 +58,18 @@ class Rtnetlink:
         question = links_read.ADDRESSES_QUESTION
         return self._dump(where, links_read.RTM_GETADDR, question, links_read.addresses) or ()
 
+    def routes_over(self, where: str, link: int) -> tuple[RouteSeen, ...]:
+        socket = self._namespaces.socket(where)
+        if socket is None:
+            return ()
+        try:
+            found = links_read.routes(socket.dump(links_read.RTM_GETROUTE, links_read.routes_question(link)))
+        except OSError as error:
+            if error.errno == errno.ENODEV:
+                return ()
+            raise _unreadable(where, error) from error
+        return tuple(each for each in found if each.index == link)
+
     def routes(self, where: str) -> tuple[RouteSeen, ...]:
         return self._dump(where, links_read.RTM_GETROUTE, links_read.ROUTES_QUESTION, links_read.routes) or ()
 

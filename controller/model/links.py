@@ -44,7 +44,10 @@ class AddressSeen:
 
 @dataclass(frozen=True, slots=True)
 class RouteSeen:
-    """A unicast route of the main table; `destination` is a prefix or "default", `via` empty for none."""
+    """A unicast route of the main table; `destination` is a prefix or "default", `via` empty for none.
+
+    `ours`: masu made it, as opposed to the kernel (for an address on the link), an administrator or a daemon.
+    """
 
     index: int
     family: int
@@ -117,12 +120,16 @@ class DeleteAddress:
 
 @dataclass(frozen=True, slots=True)
 class NewRoute:
-    """Marked as masu's; takes the place of another route to the same destination with the same metric."""
+    """Marked as masu's; takes the place of another route to the same destination with the same metric.
+
+    With a `source`, it is what the kernel itself makes for that address, and stands beside others'.
+    """
 
     link: int | str
     destination: str
     via: str = ""
     metric: int = 0
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True)

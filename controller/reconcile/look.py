@@ -36,6 +36,9 @@ class _Links:
     def routes(self, where: str) -> tuple[RouteSeen, ...]:
         return self._once(("routes", where), lambda: self._links.routes(where))
 
+    def routes_over(self, where: str, link: int) -> tuple[RouteSeen, ...]:
+        return self._once(("routes", where, link), lambda: self._links.routes_over(where, link))
+
     def change(self, where: str, changes: Sequence[LinkChange]) -> None:
         raise TypeError("nothing is changed while looking")
 

@@ -46,6 +46,11 @@ def _faults(entry: Mapping[str, Any], network: Network) -> Iterator[tuple[str, s
             f'takes packets of {mtu} bytes, but has IPv6 on network "{network.name}": {LEAST_MTU_V6} at least'
         )
         yield "mtu", "subnets" if "mtu" in entry else "mtu", why
+    if entry.get("sysctls", {}).get("ipv6.disable_ipv6") == "1" and any(
+        each.version == 6 for each in subnets
+    ):
+        why = f'turns IPv6 off, but has an address of it on network "{network.name}": write addresses without'
+        yield "sysctls", "subnets", why
     near = [*network.subnets, *(each for each in own if each.num_addresses > 1)]
     for index, route in enumerate(entry.get("routes", ())):
         if "via" not in route:

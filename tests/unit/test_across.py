@@ -41,6 +41,7 @@ GOOD: dict[str, tuple[Resource, ...]] = {
         network("dev", type="hostDevice", device="nic0"),
         container("a", on("dev", routes=[{"to": "10.9.0.0/16", "via": "10.7.0.1"}])),
     ),
+    "no IPv6 on a network without": (FRONT, container("a", on(sysctls={"ipv6.disable_ipv6": "1"}))),
     "small packets without IPv6": (FRONT, container("a", on(mtu=576))),
     "an address within its subnet": (FRONT, container("a", on(addresses=["10.88.0.9"]))),
     "the same address on two networks": (
@@ -91,6 +92,12 @@ BAD: dict[str, tuple[tuple[Resource, ...], str, str, str]] = {
         "a",
         "spec.networks[0].routes[0].via",
         'a route via 10.7.0.1, which is not of network "front"',
+    ),
+    "no IPv6 on a network that has it": (
+        (bridge("front", "fd88::/64"), container("a", on(sysctls={"ipv6.disable_ipv6": "1"}))),
+        "a",
+        "spec.networks[0].sysctls",
+        "turns IPv6 off, but has an address of it",
     ),
     "packets too small for IPv6": (
         (bridge("front", "fd88::/64"), container("a", on(mtu=1279))),

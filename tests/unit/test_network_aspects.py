@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from controller.aspects import bandwidth, bridge, funnels, gateways, interfaces
+from controller.aspects import bandwidth, bridge, funnels, gateways, interfaces, routes
 from controller.aspects._base import Subject
-from controller.model.attachment import Attachment, Bridge, Funnel
-from controller.model.links import AddressSeen, LinkSeen
+from controller.model.attachment import Attachment, Bridge, Funnel, Route
+from controller.model.links import AddressSeen, LinkSeen, NewRoute, RouteSeen
 from controller.model.queueing import Foreign, QueueingSeen, Redirect, classes, classifier, shaper
 from controller.steps._base import Step
 
@@ -256,15 +256,41 @@ def test_somebody_elses_bridge_is_not_taken() -> None:
     assert bridge.Bridge().remove(NETWORK, bridge.Seen(theirs, ())) == []
 
 
+OVER_BRIDGE = RouteSeen(PARENT.index, 2, "10.88.0.0/24", "", 0, ours=False)
+
+
 def test_gateways_of_others_on_the_bridge_stay() -> None:
     ours, theirs = AddressSeen(5, "10.7.0.1/24", ours=True), AddressSeen(5, "10.8.0.1/24", ours=False)
-    assert texts(gateways.Gateways().diff(NETWORK, BRIDGE, gateways.Seen((ours, theirs)))) == [
+    assert texts(
+        gateways.Gateways().diff(NETWORK, BRIDGE, gateways.Seen(PARENT, (ours, theirs), (OVER_BRIDGE,)))
+    ) == [
         "add address gateways: missing → 10.88.0.1/24",
         "remove address gateways: 10.7.0.1/24 → none",
     ]
 
 
 def test_a_subnet_that_the_host_lives_in_is_not_taken() -> None:
-    taken = gateways.Seen((), {"10.88.0.1/24": ("10.88.0.77/24", "nic0")})
+    taken = gateways.Seen(PARENT, (), (), {"10.88.0.1/24": ("10.88.0.77/24", "nic0")})
     (step,) = gateways.Gateways().diff(NETWORK, BRIDGE, taken)
     assert step.kind == "Await"
+
+
+def test_the_way_into_a_subnet_is_made_anew_as_the_kernel_makes_it() -> None:
+    live = (AddressSeen(PARENT.index, "10.88.0.1/24", ours=True),)
+    assert gateways.Gateways().diff(NETWORK, BRIDGE, gateways.Seen(PARENT, live, (OVER_BRIDGE,))) == []
+    (step,) = gateways.Gateways().diff(NETWORK, BRIDGE, gateways.Seen(PARENT, live, ()))
+    assert step.text == "add route gateways.routes: missing → 10.88.0.0/24"
+    new = NewRoute(PARENT.index, "10.88.0.0/24", source="10.88.0.1")
+    assert step.requests == (("", new),)  # type: ignore[attr-defined]
+    down = gateways.Seen(replace(PARENT, up=False), live, ())
+    assert gateways.Gateways().diff(NETWORK, BRIDGE, down) == []
+
+
+def test_the_way_into_the_subnet_comes_before_what_leads_further() -> None:
+    wanted = replace(WEB, addresses=("10.88.0.2/24",), routes=(Route("default", "10.88.0.1"),))
+    live = (AddressSeen(INSIDE.index, "10.88.0.2/24", ours=True),)
+    steps = routes.Routes().diff(RUNNING, (wanted,), routes.Seen((INSIDE,), live, ()))
+    key = "add route networks.eth0.routes: missing →"
+    assert texts(steps) == [f"{key} 10.88.0.0/24", f"{key} default via 10.88.0.1"]
+    half_made = routes.Seen((INSIDE,), (), ())
+    assert texts(routes.Routes().diff(RUNNING, (wanted,), half_made)) == [f"{key} default via 10.88.0.1"]
