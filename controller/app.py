@@ -218,8 +218,10 @@ class App:
             left = take_down(chosen, reconciler, self.host, told, deadline_ms=int(wait_s * 1000))
             for each in chosen - set(left):
                 self.conditions.remove(each)
-                self.leases.save(without(self.leases.load(), each))
+                if names or left:
+                    self.leases.save(without(self.leases.load(), each))
             if not names and not left:
+                self.leases.save({})  # also those of a damaged file
                 self.store.clear()
             if not present(self.places.group, self.host):
                 self.keeper.stop()

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from typing import Any
 
 from controller.errors import StepFailed
 from controller.host.text import read_text, remove_file, write_atomic
-from controller.model.attachment import Lease, Leases
+from controller.model.addresses import parse_address
+from controller.model.attachment import LAST_SLOT, Lease, Leases
 
 
 class LeaseFile:
@@ -21,9 +24,7 @@ class LeaseFile:
         try:
             value = json.loads(text or "{}")
             return {
-                network: {
-                    name: Lease(tuple(each["addresses"]), int(each["slot"])) for name, each in found.items()
-                }
+                network: {name: _lease(each) for name, each in found.items()}
                 for network, found in value.items()
             }
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -39,3 +40,10 @@ class LeaseFile:
             for network, found in leases.items()
         }
         write_atomic(self._path, json.dumps(value, indent=1), durable=True, directory_mode=0o711)
+
+
+def _lease(value: Mapping[str, Any]) -> Lease:
+    found = Lease(tuple(str(parse_address(each)) for each in value["addresses"]), int(value["slot"]))
+    if not 0 <= found.slot <= LAST_SLOT:
+        raise ValueError(f"slot {found.slot}")
+    return found

@@ -95,6 +95,10 @@ class Names:
     resolver: Mapping[str, tuple[str, ...]] | None = None
 
 
+FIRST_SLOT, LAST_SLOT = 0x10, 0x6FFF
+"""Minor numbers of traffic classes; those below and above have other uses (groups)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Lease:
     """What a container was given on a network, for as long as it is there."""

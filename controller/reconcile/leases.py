@@ -10,12 +10,10 @@ from dataclasses import dataclass, field
 from itertools import count
 
 from controller.model.addresses import Address, Subnet, parse_address, parse_interface
-from controller.model.attachment import Lease, Leases
+from controller.model.attachment import FIRST_SLOT, LAST_SLOT, Lease, Leases
 from controller.model.network import Network, interfaces_of
 from controller.model.resource import Resource
 
-FIRST_SLOT, LAST_SLOT = 0x10, 0x6FFF
-"""Minor numbers of traffic classes; those below and above have other uses (groups)."""
 SEARCHED = 1 << 20
 """So many addresses of a subnet are tried: more containers than that are not on one host."""
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import random
 
-from controller.model.attachment import Lease, Leases
+from controller.model.attachment import FIRST_SLOT, Lease, Leases
 from controller.model.network import Network
 from controller.model.resource import Resource
-from controller.reconcile.leases import FIRST_SLOT, lease, without
+from controller.reconcile.leases import lease, without
 from tests.unit.resources import bridge, container, network
 
 FRONT = bridge()
