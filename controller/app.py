@@ -103,7 +103,7 @@ class App:
         visits = Visits()
         namespaces = KeptNamespaces(places.namespaces, visits)
         scope = Scope(marks.table_name(settings.instance), *marks.prefixes(settings.instance))
-        firewall = NftablesFirewall(scope, places.ruleset)
+        firewall = NftablesFirewall(scope, places.ruleset, places.rulesets)
         host = Host(
             instance=settings.instance,
             facts=found,
@@ -184,6 +184,7 @@ class App:
             frozen=after.frozen,
             refused=_refusal(known, removed & known, allowed=self.settings.allow_removals),
             lacks=tuple((each.name, lack) for each in wanted for lack in each.lacks),
+            waits=tuple((each.container, why) for each in plans for why in each.hindrances),
         )
 
     def status(self, name: str = "") -> Overview:

@@ -227,6 +227,9 @@ def _apply(arguments: argparse.Namespace) -> int:
         print(problem, file=sys.stderr)
     if controller.refused:
         raise controller.refused
+    if controller.frozen:
+        print(f"masu: {controller.frozen}; nothing was changed", file=sys.stderr)
+        return FAILED
     for name, conditions in sorted(controller.failures().items()):
         said = "; ".join(f"{each.reason}: {each.message}" for each in conditions) or "not converged in time"
         print(f"masu: {name}: {said}", file=sys.stderr)

@@ -90,6 +90,13 @@ def _starve(subject: Subject, wanted: Attachment) -> Iterator[Step]:
         until = subject.now_ms + LOOK_AGAIN_MS
         yield Await(subject.name, "NoAddressLeft", message, until, f"networks.{wanted.interface}")
 
+    for address, holder in wanted.taken:
+        message = (
+            f"{address} was given to container {holder} before: write another, or write that one's down first"
+        )
+        until = subject.now_ms + LOOK_AGAIN_MS
+        yield Await(subject.name, "AddressTaken", message, until, f"networks.{wanted.interface}")
+
 
 def _add(subject: Subject, wanted: Attachment, live: set[str]) -> Iterator[Step]:
     for address in wanted.addresses:

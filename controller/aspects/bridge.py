@@ -61,7 +61,7 @@ class Bridge:
                 "bridge", desired.link, alias=desired.mark, mac=desired.mac, mtu=desired.mtu, up=False
             )
             return [MakeBridge(subject.name, "bridge", "absent", desired.link, (("", new),))]
-        if live.kind != "bridge" or live.alias not in {"", desired.mark}:
+        if live.kind != "bridge" or (live.alias not in {"", desired.mark} and live.mac != desired.mac):
             message = f"the link {desired.link} is somebody else's ({live.kind or 'device'} {live.alias!r})"
             return [Await(subject.name, "NameTaken", message, subject.now_ms + LOOK_AGAIN_MS)]
         return [

@@ -78,7 +78,7 @@ class Gateways:
             AddAddress(
                 subject.name,
                 KEY,
-                "missing" if live else "absent",
+                "missing" if observed.bridge else "absent",
                 each,
                 (("", NewAddress(desired.link, each)),),
             )

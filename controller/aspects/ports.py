@@ -1,6 +1,6 @@
 """ports: whether the ports that a container publishes are its own; the packet filter leads them to it.
 
-A port on which somebody of the host listened first stays theirs. Source: sock_diag(7).
+A port on which a program of the host listened first, or that another instance published first, stays theirs.
 """
 
 from __future__ import annotations
@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from controller.aspects import _taken_ports
 from controller.aspects._base import Birth, Subject
 from controller.host.ports import Host
 from controller.model.facts import Facts
-from controller.model.firewall import Publication, withheld
+from controller.model.firewall import Publication
 from controller.model.status import Drift
 from controller.steps._base import Effect, Step
 
@@ -33,35 +34,27 @@ class Ports:
 
     def observe(
         self, subject: Subject, host: Host, desired: tuple[Publication, ...] | None
-    ) -> frozenset[Publication]:
-        """Read-only. Those of its ports that are somebody else's."""
+    ) -> Mapping[Publication, str]:
+        """Read-only. Those of its ports that are somebody else's, and whose."""
         del subject
-        if not desired:
-            return frozenset()
-        return withheld(desired, host.firewall.published(), host.listeners.all())
+        return _taken_ports.taken(desired or (), host)
 
     def diff(
-        self, subject: Subject, desired: tuple[Publication, ...], observed: frozenset[Publication]
+        self, subject: Subject, desired: tuple[Publication, ...], observed: Mapping[Publication, str]
     ) -> list[Step]:
         """Pure. Who has the port has to let it go."""
         del subject, desired, observed
         return []
 
-    def verify(self, desired: tuple[Publication, ...], observed: frozenset[Publication]) -> list[Drift]:
+    def verify(self, desired: tuple[Publication, ...], observed: Mapping[Publication, str]) -> list[Drift]:
         """Pure."""
+        taken = {(each.protocol, each.host_port): why for each, why in observed.items() if each in desired}
         return [
-            Drift(
-                self.name,
-                f"ports.{port}/{protocol}",
-                "the container's",
-                "a program of this host listens there",
-            )
-            for protocol, port in sorted(
-                {(each.protocol, each.host_port) for each in set(desired) & observed}
-            )
+            Drift(self.name, f"ports.{port}/{protocol}", "the container's", why, "PortTaken")
+            for (protocol, port), why in sorted(taken.items())
         ]
 
-    def remove(self, subject: Subject, observed: frozenset[Publication]) -> list[Step]:
+    def remove(self, subject: Subject, observed: Mapping[Publication, str]) -> list[Step]:
         """Pure."""
         del subject, observed
         return []

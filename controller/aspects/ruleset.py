@@ -1,6 +1,6 @@
 """ruleset: the instance's own table of the packet filter; nft(8). Others' tables are theirs.
 
-So are ports on which somebody of the host listened first: they are not led away; the aspect `ports` reports them.
+So are ports that somebody else had first: they are not led away; the aspect `ports` reports them.
 """
 
 from __future__ import annotations
@@ -9,11 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from controller.aspects import _taken_ports
 from controller.aspects._base import Birth, Subject
 from controller.errors import HostLacks
 from controller.host.ports import Host
 from controller.model.facts import Facts
-from controller.model.firewall import Firewall, withheld
+from controller.model.firewall import Firewall
 from controller.steps._base import Effect, Step
 from controller.steps.firewall import ApplyRuleset, RemoveRuleset
 from controller.steps.runtime import Await
@@ -73,5 +74,5 @@ class Ruleset:
 
 
 def _possible(wanted: Firewall, host: Host) -> Firewall:
-    taken = withheld(wanted.publications, host.firewall.published(), host.listeners.all())
+    taken = _taken_ports.taken(wanted.publications, host)
     return replace(wanted, publications=tuple(each for each in wanted.publications if each not in taken))

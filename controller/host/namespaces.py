@@ -23,8 +23,8 @@ from controller.model.launch import Init
 T = TypeVar("T")
 
 _OWN: Final = "/proc/thread-self/ns/net"
-_GROUPS: Final = 0x1 | 0x8 | 0x10 | 0x40 | 0x100 | 0x400
-"""RTMGRP_LINK, TC, IPV4_IFADDR, IPV4_ROUTE, IPV6_IFADDR, IPV6_ROUTE (linux/rtnetlink.h)."""
+_GROUPS: Final = 0x1 | 0x8 | 0x10 | 0x40 | 0x100 | 0x400 | 1 << 23 | 1 << 24
+"""RTMGRP_LINK, TC, IPV4_IFADDR, IPV4_ROUTE, IPV6_IFADDR, IPV6_ROUTE, IPV4_NETCONF, IPV6_NETCONF (rtnetlink.h)."""
 _DETECTION: Final = "/proc/sys/net/ipv6/conf/default/accept_dad"
 """Whether others are asked before an IPv6 address is used, which takes seconds; masu gives no address twice."""
 _LOW_PORTS: Final = "/proc/sys/net/ipv4/ip_unprivileged_port_start"

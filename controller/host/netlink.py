@@ -38,6 +38,9 @@ _HEADER: Final = struct.Struct("=IHHII")
 _ATTRIBUTE: Final = struct.Struct("=HH")
 _ERRNO: Final = struct.Struct("=i")
 _INDEX_AT: Final = 4
+RTM_NEWNETCONF: Final = 80
+_NETCONF_INDEX_AT: Final = 8
+"""A byte for the family, padded, then the attribute NETCONFA_IFINDEX, which comes first; its header has 4."""
 _RECEIVE: Final = 1 << 17
 _BUFFER: Final = 1 << 20
 _ATTEMPTS: Final = 5
@@ -155,7 +158,7 @@ class Netlink:
             offset = 0
             while offset + _HEADER.size <= len(data):
                 length, kind, _, _, port = _HEADER.unpack_from(data, offset)
-                at = offset + _HEADER.size + _INDEX_AT
+                at = offset + _HEADER.size + (_NETCONF_INDEX_AT if kind == RTM_NEWNETCONF else _INDEX_AT)
                 index = _ERRNO.unpack_from(data, at)[0] if at + _ERRNO.size <= len(data) else 0
                 found.append(Notice(kind, port, index))
                 offset += max(_aligned(length), _HEADER.size)

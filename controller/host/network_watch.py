@@ -15,12 +15,14 @@ from typing import Final
 from controller.errors import MasuError
 from controller.host import links_read
 from controller.host.namespaces import KeptNamespaces
-from controller.host.netlink import Netlink, Notice
+from controller.host.netlink import RTM_NEWNETCONF, Netlink, Notice
 from controller.host.nftables import NftablesFirewall
 
 HOST: Final = ""
 _OF_A_LINK: Final = frozenset({16, 17, 20, 21, 36, 37, 40, 41, 44, 45})
 """RTM_NEW… and DEL… of LINK, ADDR, QDISC, TCLASS and TFILTER: those whose messages name a link."""
+_ALL_LINKS: Final = -1
+"""NETCONFA_IFINDEX_ALL: of forwarding for the host as a whole."""
 _RTM_DELROUTE, _RT_TABLE_MAIN, _RTPROT_KERNEL = 25, 254, 2
 
 
@@ -89,9 +91,11 @@ class NetworkWatch:
                 self._rules = -1
 
     def _concerned(self, notices: list[Notice]) -> set[str]:
+        everything = any(each.kind == RTM_NEWNETCONF and each.link == _ALL_LINKS for each in notices)
+        found = {self._rules_for} if everything and self._rules_for else set()
         changed = {each.link for each in notices if each.kind in _OF_A_LINK}
         everybody = any(_is_connected_route_gone(each) for each in notices)
-        return {name for name, indices in self._indices.items() if everybody or indices & changed}
+        return found | {name for name, indices in self._indices.items() if everybody or indices & changed}
 
     def _listen(self, where: str, epoll: select.epoll) -> bool:
         """A namespace that was made anew needs a new socket."""

@@ -10,7 +10,7 @@ import hashlib
 import json
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import astuple
 from typing import Any, Final
 
@@ -33,11 +33,15 @@ _PROCESSES_REMEMBERED: Final = 8
 class NftablesFirewall:
     """Thread-safe. `scope`: the tables' name and the instance's names of links; `baseline`: a file in /run.
 
+    `others`: tells of other instances' tables (instance, its tables' name, its baseline).
+
     Every method works in the network namespace of the calling thread. All raise NotPermitted unless run by root.
     """
 
-    def __init__(self, scope: Scope, baseline: str) -> None:
-        self._scope, self._path = scope, baseline
+    def __init__(
+        self, scope: Scope, baseline: str, others: Callable[[], Iterable[tuple[str, str, str]]] = tuple
+    ) -> None:
+        self._scope, self._path, self._others = scope, baseline, others
         self._lock = threading.RLock()
         self._listed: tuple[int, Form] | None = None
         self._verified: tuple[int, Firewall] | None = None
@@ -55,7 +59,8 @@ class NftablesFirewall:
         return bool(nfnetlink.families_of(self._scope.table))
 
     def state(self, firewall: Firewall) -> str | None:
-        """Read-only. Empty: the tables are exactly what was asked for; else what differs, in words; None: none.
+        """Read-only. Empty: the tables are exactly what was asked for; else what differs, in words; None: none
+        was ever made.
 
         No process runs where no table of the host has changed since that was found. Raises StepFailed, HostLacks.
         """
@@ -67,7 +72,7 @@ class NftablesFirewall:
                 return ""
             live = self._list()
             if not live:
-                return None
+                return "missing" if read_text(self._path) is not None else None
             found = self._compare(self._commands(firewall), live)
             if not found:
                 self._verify(firewall)
@@ -100,8 +105,16 @@ class NftablesFirewall:
             if not self.present():
                 return frozenset()
             if self._published is None:
-                self._published = self._read_published()
+                self._published = _read_published(self._path)
             return self._published
+
+    def published_by_others(self) -> Mapping[str, frozenset[Publication]]:
+        """Read-only. The same of other instances whose tables are in this network namespace."""
+        return {
+            instance: found
+            for instance, table, path in self._others()
+            if (found := _read_published(path)) and nfnetlink.families_of(table)
+        }
 
     def remove(self) -> None:
         """Delete our tables; that they are gone already is fine. Raises StepFailed, HostLacks."""
@@ -203,13 +216,6 @@ class NftablesFirewall:
         except (ValueError, KeyError, TypeError, AttributeError):
             return None
 
-    def _read_published(self) -> frozenset[Publication]:
-        try:
-            kept = json.loads(read_text(self._path) or "{}")
-            return frozenset(Publication(*each) for each in kept.get("published", ()))
-        except (ValueError, TypeError, AttributeError):
-            return frozenset()
-
     def _abilities_for(self, firewall: Firewall) -> Abilities:
         """Asked of the kernel once, and only where a bridge table is needed."""
         if all(each.within == "allow" for each in firewall.bridges):
@@ -256,6 +262,14 @@ class NftablesFirewall:
     def _run(self, changes: list[Command], *options: str) -> command.Finished:
         said = json.dumps({"nftables": changes})
         return command.converse([NFT, "-j", *options, "-f", "-"], PATIENCE_S, said, self._processes.append)
+
+
+def _read_published(path: str) -> frozenset[Publication]:
+    try:
+        kept = json.loads(read_text(path) or "{}")
+        return frozenset(Publication(*each) for each in kept.get("published", ()))
+    except (ValueError, TypeError, AttributeError):
+        return frozenset()
 
 
 def _structure(wanted: list[Command]) -> Form:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
+
+from controller.model.marks import table_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,12 @@ class Places:
     @property
     def ruleset(self) -> str:
         return f"{self.run}/ruleset.json"
+
+    def rulesets(self) -> Iterator[tuple[str, str, str]]:
+        """Of other instances: (name, the name of its tables, where it keeps what `ruleset` has)."""
+        with contextlib.suppress(OSError):
+            for each in sorted(set(os.listdir(self.run_root)) - {self.instance}):
+                yield each, table_name(each), f"{self.run_root}/{each}/ruleset.json"
 
     @property
     def leases(self) -> str:

@@ -199,6 +199,10 @@ class PacketFilter(Protocol):
         """What the table leads to containers now, as far as masu has put it there."""
         ...
 
+    def published_by_others(self) -> Mapping[str, frozenset[Publication]]:
+        """Instance → what its table leads to its containers."""
+        ...
+
     def counters(self) -> Mapping[str, tuple[int, int]]:
         """Allowance → (packets, bytes)."""
         ...

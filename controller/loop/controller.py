@@ -28,11 +28,12 @@ from controller.reconcile.reconciler import Reconciler, Result
 from controller.report import narrate
 from controller.spec.accept import Parse, accept, freeze
 from controller.steps._base import Wait
+from controller.steps.runtime import FOR_PEOPLE
 
 NEEDS_LOOK_MS = 1000
 BROKEN_LOOK_S = 2.0
 TOLD = frozenset({"Refused", "HostLacks", "NotAsDesired"})
-"""Conditions that no step tells of: said once, when they come."""
+"""Types of conditions that no step tells of: said once, when they come. So are those that a person has to end."""
 
 
 @dataclass(slots=True)
@@ -332,7 +333,7 @@ class Controller:
             self._conditions.save(result.container, conditions)
         told = {(each.type, each.reason) for each in memory.conditions}
         for each in conditions:
-            if each.type in TOLD and (each.type, each.reason) not in told:
+            if (each.type in TOLD or each.reason in FOR_PEOPLE) and (each.type, each.reason) not in told:
                 self._log.event(Event(at, result.container, each.reason, each.message, level="warning"))
         memory.conditions, memory.converged = conditions, result.converged
         memory.done = not (result.last.steps or result.error)

@@ -48,6 +48,8 @@ class Attachment:
     addresses: tuple[str, ...] = ()
     exhausted: tuple[str, ...] = ()
     """Subnets in which no address is left for it."""
+    taken: tuple[tuple[str, str], ...] = ()
+    """Addresses that its spec asks for, and the containers that have them."""
     routes: tuple[Route, ...] = ()
     settings: Mapping[str, str] = field(default_factory=dict)
     shares: Mapping[str, Share] = field(default_factory=dict)

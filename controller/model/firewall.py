@@ -5,7 +5,7 @@ Pure values, resolved: links and addresses, no names to be looked up.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -43,6 +43,14 @@ class Publication:
     container: str
     network: str
 
+    def clashes(self, other: Publication) -> bool:
+        """Pure. Whether both cannot be had: an address of the host is part of all of them."""
+        return (self.protocol, self.host_port, ":" in self.address) == (
+            other.protocol,
+            other.host_port,
+            ":" in other.address,
+        ) and ("" in {self.host_address, other.host_address} or self.host_address == other.host_address)
+
 
 @dataclass(frozen=True, slots=True)
 class Listener:
@@ -63,12 +71,19 @@ class Listener:
 
 
 def withheld(
-    wanted: Iterable[Publication], published: Collection[Publication], listeners: Collection[Listener]
-) -> frozenset[Publication]:
-    """Pure. What cannot be published because somebody listens there who was there first."""
-    return frozenset(
-        each for each in wanted if each not in published and any(one.is_met(each) for one in listeners)
-    )
+    wanted: Iterable[Publication],
+    listeners: Collection[Listener],
+    others: Mapping[str, Collection[Publication]],
+) -> dict[Publication, str]:
+    """Pure. What cannot be published because somebody was there first → who. `others`: instance → its own."""
+    found = {}
+    for each in wanted:
+        if any(one.is_met(each) for one in listeners):
+            found[each] = "a program of this host listens there"
+        for instance, published in others.items():
+            if any(one.clashes(each) for one in published):
+                found[each] = f"instance {instance} publishes it"
+    return found
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -8,6 +8,11 @@ from typing import Any, Literal
 Phase = Literal["launching", "running", "stopping", "exited"]
 
 
+def exit_status(code: int, signal: int) -> int:
+    """Pure. The exit code, or 128 and the signal's number, as shells say it."""
+    return 128 + signal if signal else code
+
+
 @dataclass(frozen=True, slots=True)
 class Exit:
     """How a container's init ended; `at` in milliseconds since boot; -1: nobody could know the code."""

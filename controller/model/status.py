@@ -33,6 +33,8 @@ class Drift:
     key: str
     desired: str
     live: str
+    reason: str = "NotReadBack"
+    """Of a difference that no step can mend."""
 
     def to_json(self) -> dict[str, str]:
         return {"aspect": self.aspect, "key": self.key, "desired": self.desired, "live": self.live}

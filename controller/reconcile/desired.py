@@ -68,7 +68,7 @@ class Desired:
     @property
     def starves(self) -> bool:
         """Whether there is no address left for it, until another container gives one back."""
-        return any(each.exhausted for each in self.parts.get("addresses", ()))
+        return any(each.exhausted or each.taken for each in self.parts.get("addresses", ()))
 
     @property
     def links(self) -> tuple[str, ...]:

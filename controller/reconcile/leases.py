@@ -36,7 +36,8 @@ def lease(
 ) -> dict[str, dict[str, Lease]]:
     """Pure. `leaving`: containers that are being removed; theirs stay theirs until they are gone.
 
-    An address that cannot be given, because none is free, is missing in the lease.
+    An address that cannot be given, because none is free, is missing in the lease. What somebody has, nobody else
+    gets by writing it down.
     """
     books = {name: _Book(each) for name, each in networks.items()}
     wanted = {
@@ -47,9 +48,9 @@ def lease(
     }
     for book in books.values():
         book.addresses.update(each for each in book.network.gateways if each)
+    _keep(books, wanted, before, leaving)
     for (network, _), written in wanted.items():
         books[network].addresses.update(parse_interface(each).ip for each in written or ())
-    _keep(books, wanted, before, leaving)
     for (network, name), written in wanted.items():
         _give(books[network], name, automatic=written is None)
     return {name: dict(sorted(book.leases.items())) for name, book in books.items() if book.leases}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from controller.model.status import Drift
 from controller.reconcile import look
 from controller.reconcile.desired import Desired
 from controller.steps._base import Effect, Step
+from controller.steps.runtime import FOR_PEOPLE, Await
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,15 @@ class Plan:
     def lives(self) -> bool:
         """Whether a difference is drift, and not something that has yet to be made."""
         return bool(self.subject.pid) or kind_of(self.container) != CONTAINER
+
+    @property
+    def hindrances(self) -> Iterator[str]:
+        """What nothing but somebody's doing can end, in words."""
+        for step in self.steps:
+            if isinstance(step, Await) and step.reason in FOR_PEOPLE:
+                yield f"{step.reason}: {step.message}"
+        for each in self.broken:
+            yield f"{each.reason}: {each.key}: {each.live}"
 
     @property
     def changes(self) -> bool:

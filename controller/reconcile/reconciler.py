@@ -137,7 +137,7 @@ def _broken(found: Plan) -> tuple[Condition, ...]:
         Condition(
             "NotAsDesired",
             status=True,
-            reason="NotReadBack",
+            reason=each.reason,
             message=f"{each.key}: desired {each.desired}, live {each.live}",
         )
         for each in found.broken

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from controller.host.ports import Conditions, Host
-from controller.model.record import Record
+from controller.model.record import Record, exit_status
 from controller.model.resource import FIREWALL, Resource
 from controller.model.status import Condition, ContainerStatus, NetworkStatus
 from controller.reconcile.desired import Wish, desire
@@ -118,6 +118,6 @@ def _exit_code(name: str, record: Record | None, host: Host) -> int | None:
         return None
     kept = host.runtime.exit_of(name)
     if kept and record.exit is None and kept.start_time == record.start_time:
-        return kept.code
+        return exit_status(kept.code, kept.signal)
     ended = record.exit or record.last_exit
-    return None if ended is None else ended.code
+    return None if ended is None else exit_status(ended.code, ended.signal)

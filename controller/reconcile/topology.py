@@ -23,6 +23,7 @@ from controller.model.attachment import (
     Attachment,
     Bridge,
     Funnel,
+    Lease,
     Leases,
     Names,
     Route,
@@ -106,7 +107,9 @@ def _attachments(
             continue
         lease = leases.get(network.name, {}).get(container.name)
         given = lease.addresses if lease else ()
-        addresses = tuple(_addresses(network, entry.get("addresses", given)))
+        holders = _holders(container.name, leases.get(network.name, {}))
+        asked = tuple(_addresses(network, entry.get("addresses", given)))
+        addresses = tuple(each for each in asked if _plain(each) not in holders)
         routes = tuple(_routes(network, entry, addresses, led))
         name = container.name
         yield Attachment(
@@ -120,6 +123,7 @@ def _attachments(
             mtu=entry.get("mtu", network.mtu),
             addresses=addresses,
             exhausted=() if "addresses" in entry else tuple(_without(network, addresses)),
+            taken=tuple((each, holders[_plain(each)]) for each in asked if _plain(each) in holders),
             routes=routes,
             settings=_settings(interface, entry.get("sysctls", {})),
             shares={each: _share(entry[each]) for each in DIRECTIONS if each in entry},
@@ -132,6 +136,15 @@ def _attachments(
             },
             shapers=shares.shapers(network, container, groups, entry),
         )
+
+
+def _holders(name: str, leases: Mapping[str, Lease]) -> dict[str, str]:
+    """Address → who was given it, of all others on the network."""
+    return {address: other for other, each in leases.items() if other != name for address in each.addresses}
+
+
+def _plain(address: str) -> str:
+    return address.partition("/")[0]
 
 
 def _parent(instance: str, network: Network) -> str:

@@ -93,5 +93,5 @@ def _exited(step: RecordExit, at: int) -> Event:
     if ended is None:
         return Event(at, step.container, "Exiting", "its process is gone", level="debug")
     unexpected = ended.failed and ended.reason != "Stopped"
-    message = f"{ended.reason}: code {ended.code}, signal {ended.signal}"
+    message = f"{ended.reason}: {f'signal {ended.signal}' if ended.signal else f'code {ended.code}'}"
     return Event(at, step.container, "Exited", message, level="warning" if unexpected else "info")

@@ -20,6 +20,8 @@ class Preview:
     frozen: str
     refused: GuardRefused | None
     lacks: tuple[tuple[str, Condition], ...]
+    waits: tuple[tuple[str, str], ...] = ()
+    """(key, why it cannot be as desired until somebody does something about it)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,6 +51,7 @@ def plan_json(found: Preview) -> dict[str, Any]:
         "rejected": [_problem_json(each) for each in found.rejected],
         "refused": _refusals(found),
         "lacks": [{"container": name, "message": lack.message} for name, lack in found.lacks],
+        "waits": [{"container": name, "message": why} for name, why in found.waits],
         "frozen": found.frozen,
     }
 
@@ -65,8 +66,9 @@ def plan_text(found: Preview, *, colours: bool) -> str:
     lines += [f"invalid: {each}" for each in found.rejected]
     lines += [f"refused: {each}" for each in _refusals(found)]
     lines += [f"host lacks: {name}: {lack.message}" for name, lack in found.lacks]
+    lines += [f"waits: {name}: {why}" for name, why in found.waits]
     lines += [f"source frozen: {found.frozen}"] if found.frozen else []
-    lines.append(_plan_summary(found.plans))
+    lines.append(_plan_summary(found))
     return "\n".join(lines) + "\n"
 
 
@@ -76,10 +78,10 @@ def _plan_lines(plan: Plan, *, colours: bool) -> list[str]:
     return [head, *(f"    {step.text}" for step in plan.steps)]
 
 
-def _plan_summary(plans: Sequence[Plan]) -> str:
-    if not plans:
-        return "in sync: nothing to do"
-    counts = {effect: sum(each.effect is effect for each in plans) for effect in Effect}
+def _plan_summary(found: Preview) -> str:
+    if not found.plans:
+        return "nothing to do" if found.waits or found.lacks else "in sync: nothing to do"
+    counts = {effect: sum(each.effect is effect for each in found.plans) for effect in Effect}
     return "plan: " + ", ".join(f"{count} {TO_DO[effect]}" for effect, count in counts.items() if count)
 
 

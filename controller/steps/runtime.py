@@ -17,6 +17,13 @@ from controller.steps.freezer import end, thaw
 LAUNCH_LOOK_MS = 100
 
 
+FOR_PEOPLE = frozenset(
+    {"AddressTaken", "SubnetTaken", "NameTaken", "DeviceTaken", "NoParent", "NoDevice"}
+    | {"NoAddressLeft", "MtuTooLarge", "NoPacketFilter"}
+)
+"""Reasons for waiting that last until somebody does something about them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Await(Step):
     """Not yet: nothing is touched, and what follows waits.

@@ -60,10 +60,10 @@ def test_an_address_that_is_no_longer_in_the_subnet_is_changed() -> None:
     }
 
 
-def test_an_address_that_somebody_now_writes_gives_way() -> None:
+def test_an_address_that_somebody_has_is_not_taken_by_writing_it_down() -> None:
     first = give(FRONT, container("a", "front"))
     taken = container("b", {"network": "front", "addresses": ["10.88.0.2"]})
-    assert addresses(give(FRONT, container("a", "front"), taken, before=first))["a"] == ("10.88.0.3",)
+    assert addresses(give(FRONT, container("a", "front"), taken, before=first))["a"] == ("10.88.0.2",)
 
 
 def test_a_full_subnet_gives_nothing_and_takes_nothing() -> None:

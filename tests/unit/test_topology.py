@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from controller.model import marks
-from controller.model.attachment import Attachment, Route
+from controller.model.attachment import Attachment, Leases, Route
 from controller.model.firewall import Ports
 from controller.model.network import Network
 from controller.model.resource import Resource
@@ -20,10 +20,14 @@ BACK = bridge("back", "10.89.0.0/24")
 LAN = network("lan", type="macvlan", parent="nic0", subnets=["10.90.0.0/24"])
 
 
-def of(*resources: Resource) -> Topology:
-    containers = {each.name: each for each in resources if each.kind == "Container"}
-    networks = {each.name: Network.of(each) for each in resources if each.kind == "Network"}
-    return topology("t", by_key(*resources), lease(containers, networks, {}, ()))
+def of(*resources: Resource, before: tuple[Resource, ...] = ()) -> Topology:
+    """`before`: what there was when leases were given for the first time."""
+    leases: Leases = {}
+    for each in (before, resources):
+        containers = {one.name: one for one in each if one.kind == "Container"}
+        networks = {one.name: Network.of(one) for one in each if one.kind == "Network"}
+        leases = lease(containers, networks, leases, ())
+    return topology("t", by_key(*resources), leases)
 
 
 def only(found: Topology, name: str = "a") -> Attachment:
@@ -88,6 +92,15 @@ def test_a_full_network_is_told_by_its_subnet() -> None:
     assert only(found).exhausted == ()
     assert only(found, "b").exhausted == ("10.88.0.0/30",)
     assert only(of(BOTH, container("a", on(addresses=["10.88.0.9"])))).exhausted == (), "it was written so"
+
+
+def test_an_address_of_somebody_else_is_told_and_not_used() -> None:
+    first = (BOTH, container("a", "front"))
+    late = container("b", on(addresses=["10.88.0.2", "fd88::9"]))
+    found = of(*first, late, before=first)
+    assert only(found).addresses == ("10.88.0.2/24", "fd88::2/64")
+    assert only(found, "b").addresses == ("fd88::9/64",)
+    assert only(found, "b").taken == (("10.88.0.2/24", "a"),)
 
 
 def test_names_of_everybody_on_a_network_and_of_nobody_else() -> None:
