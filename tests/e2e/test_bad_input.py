@@ -339,3 +339,9 @@ def test_a_guarded_change_is_told_once(masu: Masu) -> None:
     time.sleep(1)
     assert [each["type"] for each in masu.events()].count("GuardRefused") == 1
     assert "force: true" in masu.log()
+
+
+def test_a_source_that_is_not_there_fails(masu: Masu) -> None:
+    done = masu.run("apply", str(masu.source / "nowhere"))
+    assert done.returncode == 1
+    assert "No such file or directory; nothing was changed" in done.stderr

@@ -6,11 +6,12 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.e2e.harness import NetworkedMasu, container, network, until
+from tests.e2e.harness import Masu, NetworkedMasu, container, network, until
 
 FRONT = network("front", subnets=["10.88.0.0/24", "fd88::/64"])
 
@@ -383,6 +384,57 @@ def test_published_ports_lead_to_the_container_from_everywhere(
     until(lambda: networked.fetch("", "127.0.0.1", 8081) == "200", "the new port")
     assert networked.fetch("", "127.0.0.1", 8080, 1) != "200", "the old one is gone"
     assert networked.pid() == pid
+
+
+def test_a_port_of_another_instance_stays_its_own(networked: NetworkedMasu, tmp_path: Path) -> None:
+    """In either direction, and until it lets go of it."""
+    place = tmp_path / "second"
+    place.mkdir()
+    second = Masu(place)
+    second.prefix = networked.prefix  # type: ignore[method-assign]
+    try:
+        networked.write(FRONT, on("front", process=SITE, ports=["8080:80"]))
+        assert networked.apply().returncode == 0
+        back = network("back", subnets=["10.77.0.0/24"])
+        second.write(back, on("back", process={"args": ["/bin/sleep", "1000"]}, ports=["8080:80", "8081:80"]))
+        assert second.apply("--wait", "5s").returncode == 1
+        (told,) = second.status()["conditions"]
+        assert told["reason"] == "PortTaken"
+        assert f"instance {networked.instance} publishes it" in told["message"]
+        assert "PortTaken" in second.run("plan", str(second.source)).stdout
+        until(lambda: networked.fetch("", "127.0.0.1", 8080) == "200", "whoever had it has it")
+        assert networked.plan()["changes"] == []
+        networked.write(FRONT, on("front", process=SITE))
+        assert networked.apply().returncode == 0
+        assert second.apply().returncode == 0
+    finally:
+        second.close()
+
+
+def test_an_address_that_somebody_has_is_not_taken_from_it(networked: NetworkedMasu) -> None:
+    networked.write(FRONT, on("front"))
+    networked.start()
+    networked.running()
+    had = networked.networks()["front"]["containers"]["web"]
+    networked.write(on({"network": "front", "addresses": [had[0]]}, name="late"), file="late.yaml")
+    until(lambda: "AddressTaken" in networked.log(), networked.log)
+    assert networked.networks()["front"]["containers"]["web"] == had
+    assert "AddressTaken" in networked.run("plan", str(networked.source)).stdout
+    networked.write(FRONT, on({"network": "front", "addresses": ["10.88.0.99", had[1]]}))
+    until(lambda: networked.status("late").get("converged"), networked.log)
+
+
+def test_forwarding_that_is_turned_off_is_on_again_at_once(networked: NetworkedMasu) -> None:
+    networked.write(FRONT, on("front"))
+    networked.start()
+    networked.running()
+    for key in ("net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"):
+        until(lambda key=key: networked.inside("", "busybox", "sysctl", "-n", key) == "1\n", key)
+        networked.inside("", "busybox", "sysctl", "-q", "-w", f"{key}=0")
+        until(lambda key=key: networked.inside("", "busybox", "sysctl", "-n", key) == "1\n", key)
+    networked.inside("", "nft", "flush", "ruleset")
+    until(lambda: [each for each in networked.events() if each.get("old") == "missing"], networked.log)
+    assert "Repaired" in networked.log()
 
 
 @pytest.mark.on_v2_long
