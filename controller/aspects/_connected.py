@@ -14,4 +14,5 @@ def missing(link: LinkSeen, addresses: Iterable[str], routes: Iterable[RouteSeen
     for each in addresses if link.up else ():
         interface = ip_interface(each)
         if interface.network.num_addresses > 1 and str(interface.network) not in there:
+            there.add(str(interface.network))
             yield NewRoute(link.index, str(interface.network), source=str(interface.ip))

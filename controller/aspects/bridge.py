@@ -63,7 +63,7 @@ class Bridge:
             return [MakeBridge(subject.name, "bridge", "absent", desired.link, (("", new),))]
         if live.kind != "bridge" or (live.alias not in {"", desired.mark} and live.mac != desired.mac):
             message = f"the link {desired.link} is somebody else's ({live.kind or 'device'} {live.alias!r})"
-            return [Await(subject.name, "NameTaken", message, subject.now_ms + LOOK_AGAIN_MS)]
+            return [Await(subject.name, "NameTaken", message, subject.now_ms + LOOK_AGAIN_MS, first=True)]
         return [
             SetBridge(subject.name, f"bridge.{name}", now, then, tuple(("", each) for each in changes))
             for name, now, then, changes in _differences(desired, live)

@@ -71,7 +71,8 @@ class Gateways:
         steps: list[Step] = []
         for wanted, (address, link) in sorted(observed.taken.items()):
             message = f"{wanted} on {desired.link} would cut this host off: {link} has {address}"
-            steps.append(Await(subject.name, "SubnetTaken", message, subject.now_ms + LOOK_AGAIN_MS))
+            until = subject.now_ms + LOOK_AGAIN_MS
+            steps.append(Await(subject.name, "SubnetTaken", message, until, f"{KEY}.{wanted}"))
         if observed.without_ipv6:
             steps.append(_ipv6.turned_on(subject, KEY, "", desired.link))
         steps += [

@@ -140,7 +140,10 @@ def _device(
         yield _wait(
             subject, wanted, "NoDevice", f"this host has no link {wanted.parent} for network {wanted.network}"
         )
-    elif outside.alias.startswith(PREFIX):
+    elif outside.name != wanted.parent:
+        message = f"{wanted.parent} is another name of link {outside.name}: write that one"
+        yield _wait(subject, wanted, "NoDevice", message)
+    elif outside.alias.startswith(PREFIX) and outside.alias != wanted.mark:
         yield _wait(subject, wanted, "DeviceTaken", f"link {wanted.parent} is in use as {outside.alias}")
     else:
         # One message, so that it is never inside without the mark by which it is found again.

@@ -98,15 +98,15 @@ def _resolver(written: Mapping[str, tuple[str, ...]] | None, texts: Iterable[str
     for text in texts:
         lines = [line.strip() for line in text.splitlines() if line.strip() and line.strip()[0] not in "#;"]
         kept = [line for line in lines if not _is_on_loopback(line)]
-        if any(line.startswith("nameserver") for line in kept):
+        if any(line.split()[0] == "nameserver" for line in kept):
             return "".join(f"{line}\n" for line in kept)
     return "# no name server of this host can be reached from a container: write spec.resolver\n"
 
 
 def _is_on_loopback(line: str) -> bool:
     """Such a server is not there inside."""
-    word, _, address = line.partition(" ")
+    word, *rest = line.split()
     try:
-        return word == "nameserver" and ip_address(address.strip().partition("%")[0]).is_loopback
+        return word == "nameserver" and ip_address("".join(rest).partition("%")[0]).is_loopback
     except ValueError:
         return True

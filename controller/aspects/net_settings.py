@@ -15,8 +15,8 @@ from controller.model.facts import Facts
 from controller.steps._base import Effect, Step
 from controller.steps.network import SetNetworkSetting
 
-Settings = Mapping[str, str]
-"""File below /proc/sys/net → value."""
+Settings = Mapping[str, tuple[str, str]]
+"""File below /proc/sys/net → (key, value)."""
 
 
 class NetSettings:
@@ -27,7 +27,7 @@ class NetSettings:
     def parse(self, section: Any, facts: Facts) -> Settings | None:
         """Pure. `section`: resolved by `controller.reconcile.desired`."""
         del facts
-        return {path: _words(value) for path, value in section.items()} if section else None
+        return {path: (key, _words(value)) for path, (key, value) in section.items()} if section else None
 
     def birth(self, desired: Settings) -> Birth | None:
         """Pure."""
@@ -42,9 +42,9 @@ class NetSettings:
         """Pure."""
         return [
             SetNetworkSetting(
-                subject.name, _key(path), _words(observed.get(path)) or "absent", value, subject.name, path
+                subject.name, key, _words(observed.get(path)) or "absent", value, subject.name, path
             )
-            for path, value in desired.items()
+            for path, (key, value) in desired.items()
             if _words(observed.get(path)) != value
         ]
 
@@ -56,7 +56,3 @@ class NetSettings:
 
 def _words(text: str | None) -> str:
     return " ".join((text or "").split())
-
-
-def _key(path: str) -> str:
-    return "sysctls." + path.removeprefix("/proc/sys/").replace("/", ".")

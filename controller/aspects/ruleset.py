@@ -63,7 +63,8 @@ class Ruleset:
         """Pure."""
         del desired
         if observed.lacks:
-            return [Await(subject.name, "NoPacketFilter", observed.lacks, subject.now_ms + LOOK_AGAIN_MS)]
+            until = subject.now_ms + LOOK_AGAIN_MS
+            return [Await(subject.name, "NoPacketFilter", observed.lacks, until, first=True)]
         if observed.differs == "":
             return []
         return [ApplyRuleset(subject.name, observed.possible, observed.differs or "absent")]

@@ -18,6 +18,7 @@ from controller.host.text import failed, read_text
 from controller.host.visits import NAMESPACE_NAMES, Trip, Visits
 from controller.model.launch import Init
 from controller.model.process import MountSeen
+from controller.model.sysctl import sysctl_path
 
 T = TypeVar("T")
 
@@ -129,18 +130,6 @@ class NamespaceInside:
             self._visits.call(f"{doing} {path}", work)
         except OSError as error:
             raise failed(error, doing, path) from error
-
-
-def sysctl_path(key: str) -> str | None:
-    """Pure. The file below /proc/sys of a key, or None for one that would lead elsewhere.
-
-    As sysctl(8): dots separate and a slash is a dot within a name, unless the first separator is a slash.
-    """
-    first = next((each for each in key if each in "./"), ".")
-    parts = key.split("/") if first == "/" else [part.replace("/", ".") for part in key.split(".")]
-    if any(part in {"", ".", ".."} for part in parts):
-        return None
-    return "/proc/sys/" + "/".join(parts)
 
 
 def namespace_of(key: str) -> int | None:

@@ -36,6 +36,7 @@ _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_TABLE = 1, 4, 5, 6, 15
 _RT_TABLE_MAIN, _RTN_UNICAST, _RT_SCOPE_LINK = 254, 1, 253
 _RTPROT_RA: Final = 9
 _LINK_LOCAL: Final = b"\xfe\x80"
+_V6_BYTES: Final = 16
 
 LINKS_QUESTION: Final = _LINK.pack(0, 0, 0, 0, 0) + _EXT_MASK.pack(
     8, _IFLA_EXT_MASK, _RTEXT_FILTER_SKIP_STATS
@@ -89,7 +90,7 @@ def addresses(data: bytes) -> tuple[AddressSeen, ...]:
             family, prefix, _, _, index = _ADDRESS.unpack_from(data, start)
             has = dict(attributes(data, start + _ADDRESS.size, end))
             raw = has.get(_IFA_LOCAL) or has.get(_IFA_ADDRESS, b"")
-            if raw and not raw.startswith(_LINK_LOCAL):
+            if raw and not (len(raw) == _V6_BYTES and raw.startswith(_LINK_LOCAL)):
                 ours = has.get(_IFA_PROTO, b"\0")[0] == MARK
                 found.append(AddressSeen(index, f"{_address(family, raw)}/{prefix}", ours))
     return tuple(found)

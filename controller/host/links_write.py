@@ -160,7 +160,7 @@ def _route(wanted: NewRoute | DeleteRoute, at: Places, *, new: bool) -> Any:
     found["table"], found["proto"], found["type"] = _RT_TABLE_MAIN, MARK, _RTN_UNICAST
     found["scope"] = _RT_SCOPE_UNIVERSE if wanted.via or version == 6 else _RT_SCOPE_LINK
     if not new:
-        found["scope"], found["proto"] = _RT_SCOPE_NOWHERE, 0
+        found["scope"] = _RT_SCOPE_NOWHERE
     given = {
         "RTA_DST": str(network.network_address) if network else None,
         "RTA_OIF": at.number(wanted.link),

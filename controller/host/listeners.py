@@ -52,8 +52,10 @@ def _ask(asked: Netlink, protocol: Protocol, question: bytes) -> Iterator[Listen
         ) from error
     for _, start, end in messages(data):
         family, _, port, address = _ANSWER.unpack_from(data, start)
-        v6 = family == socket.AF_INET6
-        text = ipaddress.ip_address(address if v6 else address[:4])
+        text = ipaddress.ip_address(address if family == socket.AF_INET6 else address[:4])
+        if isinstance(text, ipaddress.IPv6Address) and text.ipv4_mapped:
+            text = text.ipv4_mapped  # as Java asks for an address of IPv4
+        v6 = text.version == 6
         alone = dict(attributes(data, start + _ANSWER_SIZE, end)).get(_SKV6ONLY, b"\0")[:1] != b"\0"
         versions = frozenset({6} if v6 and (alone or not text.is_unspecified) else {4, 6} if v6 else {4})
         yield Listener(

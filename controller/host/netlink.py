@@ -38,7 +38,8 @@ _HEADER: Final = struct.Struct("=IHHII")
 _ATTRIBUTE: Final = struct.Struct("=HH")
 _ERRNO: Final = struct.Struct("=i")
 _INDEX_AT: Final = 4
-RTM_NEWNETCONF: Final = 80
+RTM_DELROUTE, RTM_NEWNETCONF = 25, 80
+_ROUTE_SIZE, _RTA_OIF = 12, 4
 _NETCONF_INDEX_AT: Final = 8
 """A byte for the family, padded, then the attribute NETCONFA_IFINDEX, which comes first; its header has 4."""
 _RECEIVE: Final = 1 << 17
@@ -68,7 +69,7 @@ class Sockets(Protocol):
 
 class Notice(NamedTuple):
     """What the kernel tells of a change: message type, the port of the socket that caused it, and the link's number
-    (of a link, an address or a traffic control; of anything else it means nothing)."""
+    (of a link, an address, a traffic control, a setting, a route that goes; elsewhere it means nothing)."""
 
     kind: int
     port: int
@@ -158,9 +159,7 @@ class Netlink:
             offset = 0
             while offset + _HEADER.size <= len(data):
                 length, kind, _, _, port = _HEADER.unpack_from(data, offset)
-                at = offset + _HEADER.size + (_NETCONF_INDEX_AT if kind == RTM_NEWNETCONF else _INDEX_AT)
-                index = _ERRNO.unpack_from(data, at)[0] if at + _ERRNO.size <= len(data) else 0
-                found.append(Notice(kind, port, index))
+                found.append(Notice(kind, port, _link_of(kind, data, offset + _HEADER.size, offset + length)))
                 offset += max(_aligned(length), _HEADER.size)
 
     def _option(self, option: int) -> None:
@@ -186,12 +185,29 @@ class Netlink:
                         continue
                     interrupted = interrupted or bool(flags & NLM_F_DUMP_INTR)
                     if found == NLMSG_DONE:
+                        _check_end(data, start, end)
                         return None if interrupted else b"".join(parts)
                     if found == NLMSG_ERROR:
                         _check(data, start, end)
                     parts.append(_HEADER.pack(_HEADER.size + end - start, found, 0, 0, 0))
                     parts.append(data[start:end])
                     parts.append(bytes(-(end - start) % 4))
+
+
+def _link_of(kind: int, data: bytes, start: int, end: int) -> int:
+    """The number of the link that a notification is about; 0 for one that says nothing of it."""
+    if kind == RTM_DELROUTE:
+        over = dict(attributes(data, start + _ROUTE_SIZE, end)).get(_RTA_OIF, b"")
+        return int(_ERRNO.unpack(over)[0]) if len(over) == _ERRNO.size else 0
+    at = start + (_NETCONF_INDEX_AT if kind == RTM_NEWNETCONF else _INDEX_AT)
+    return int(_ERRNO.unpack_from(data, at)[0]) if at + _ERRNO.size <= end else 0
+
+
+def _check_end(data: bytes, start: int, end: int) -> None:
+    """What goes wrong in the middle of a dump is told with its end (af_netlink.c, netlink_dump_done)."""
+    number = -_ERRNO.unpack_from(data, start)[0] if end - start >= _ERRNO.size else 0
+    if number > 0:
+        raise Refused(number, "")
 
 
 def messages(data: bytes) -> Iterator[tuple[int, int, int]]:

@@ -15,15 +15,14 @@ from typing import Final
 from controller.errors import MasuError
 from controller.host import links_read
 from controller.host.namespaces import KeptNamespaces
-from controller.host.netlink import RTM_NEWNETCONF, Netlink, Notice
+from controller.host.netlink import RTM_DELROUTE, RTM_NEWNETCONF, Netlink, Notice
 from controller.host.nftables import NftablesFirewall
 
 HOST: Final = ""
-_OF_A_LINK: Final = frozenset({16, 17, 20, 21, 36, 37, 40, 41, 44, 45})
-"""RTM_NEW… and DEL… of LINK, ADDR, QDISC, TCLASS and TFILTER: those whose messages name a link."""
+_OF_A_LINK: Final = frozenset({16, 17, 20, 21, RTM_DELROUTE, 36, 37, 40, 41, 44, 45})
+"""RTM_NEW… and DEL… of LINK, ADDR, QDISC, TCLASS and TFILTER, and routes that go."""
 _ALL_LINKS: Final = -1
 """NETCONFA_IFINDEX_ALL: of forwarding for the host as a whole."""
-_RTM_DELROUTE, _RT_TABLE_MAIN, _RTPROT_KERNEL = 25, 254, 2
 
 
 class NetworkWatch:
@@ -42,6 +41,8 @@ class NetworkWatch:
         """See `Tracker.watch_network`."""
         with self._lock:
             fresh = self._listen(where, epoll) if where is not None else False
+            if where is None:
+                self._close(name)  # an open socket would keep its namespace alive
             if links:
                 fresh |= self._listen(HOST, epoll)
             indices = frozenset(index for each in links if (index := self._index(each)))
@@ -94,8 +95,7 @@ class NetworkWatch:
         everything = any(each.kind == RTM_NEWNETCONF and each.link == _ALL_LINKS for each in notices)
         found = {self._rules_for} if everything and self._rules_for else set()
         changed = {each.link for each in notices if each.kind in _OF_A_LINK}
-        everybody = any(_is_connected_route_gone(each) for each in notices)
-        return found | {name for name, indices in self._indices.items() if everybody or indices & changed}
+        return found | {name for name, indices in self._indices.items() if indices & changed}
 
     def _listen(self, where: str, epoll: select.epoll) -> bool:
         """A namespace that was made anew needs a new socket."""
@@ -126,10 +126,3 @@ class NetworkWatch:
                 found = links_read.links(opened.get(links_read.RTM_GETLINK, links_read.link_question(link)))
                 return found[0].index if found else 0
         return 0
-
-
-def _is_connected_route_gone(notice: Notice) -> bool:
-    """One that the kernel itself had made for an address. Of a route, what stands where others name a link is its
-    table, origin, scope and type, a byte each (struct rtmsg)."""
-    table, origin = notice.link & 0xFF, notice.link >> 8 & 0xFF
-    return notice.kind == _RTM_DELROUTE and (table, origin) == (_RT_TABLE_MAIN, _RTPROT_KERNEL)

@@ -87,10 +87,12 @@ def disciplines(data: bytes, index: int) -> Iterator[Discipline]:
 
 
 def classes(data: bytes) -> Iterator[Class]:
+    """Those of masu's tree: others hang theirs below."""
     for _, start, end in messages(data):
         _, _, handle, parent, queue = MESSAGE.unpack_from(data, start)
-        has = dict(attributes(data, start + MESSAGE.size, end))
-        yield Class(handle, parent, queue, has.get(TCA_OPTIONS, b""))
+        if handle >> 16 == TREE_HANDLE >> 16:
+            has = dict(attributes(data, start + MESSAGE.size, end))
+            yield Class(handle, parent, queue, has.get(TCA_OPTIONS, b""))
 
 
 def programs(data: bytes) -> Iterator[tuple[bytes, int]]:

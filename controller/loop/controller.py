@@ -287,6 +287,8 @@ class Controller:
         fresh = self._tracker.watch_group(name, result.last.subject.group)
         if desired and desired.watches_network:
             fresh |= self._tracker.watch_network(name, name, links)
+        else:
+            self._tracker.watch_network(name, None, ())
         if desired and desired.watches_mounts:
             fresh |= self._tracker.watch_mounts(name, pid)
         self._tracker.watch_init(name, pid)

@@ -34,7 +34,8 @@ class Attachment:
 
     `interface` is its name inside and `link` that of its end on the host (a veth's). `parent` is the host's link
     that it hangs on: the bridge, a macvlan's parent, or the device that moves in. `mark` is the text in both ends'
-    alias. `settings`: file below /proc/sys/net → value. `slot`: its number among the network's classes of traffic.
+    alias. `settings`: file below /proc/sys/net → (key, value). `slot`: its number among the network's classes of
+    traffic.
     """
 
     network: str
@@ -51,7 +52,7 @@ class Attachment:
     taken: tuple[tuple[str, str], ...] = ()
     """Addresses that its spec asks for, and the containers that have them."""
     routes: tuple[Route, ...] = ()
-    settings: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     shares: Mapping[str, Share] = field(default_factory=dict)
     slot: int = 0
     publishes: bool = False

@@ -22,6 +22,9 @@ def prefixes(instance: str) -> tuple[str, str]:
     return "mb" + prefix_of(instance), "mv" + prefix_of(instance)
 
 
+_DIRECTIONS = ("egress", "ingress")
+
+
 def table_name(instance: str) -> str:
     """Of nftables."""
     return f"{MARK}_{instance}"
@@ -60,9 +63,9 @@ def device_of_mark(mark: str) -> str:
 
 
 def network_of_mark(instance: str, mark: str) -> str:
-    """The network whose mark this is; empty when it is none."""
-    prefix = network_mark(instance, "")
-    return mark.removeprefix(prefix) if mark.startswith(prefix) else ""
+    """The network whose mark this is, or that of something of it on the host; empty when it is none."""
+    prefixes_of_one = (network_mark(instance, ""), *(funnel_mark(instance, "", each) for each in _DIRECTIONS))
+    return next((mark.removeprefix(each) for each in prefixes_of_one if mark.startswith(each)), "")
 
 
 def mac_of(instance: str, *names: str) -> str:

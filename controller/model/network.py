@@ -21,6 +21,8 @@ Type = Literal["bridge", "macvlan", "hostDevice"]
 DIRECTIONS: tuple[Literal["egress", "ingress"], ...] = ("egress", "ingress")
 LEAST_MTU_V6 = 1280
 USUAL_MTU = 1500
+JUMBO_MTU = 9000
+"""What a link may have whose MTU nobody has written."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from controller.model.frame import Frame
 from controller.model.names import plain_path
 from controller.model.resource import CONTAINER, FIREWALL, NETWORK, Resource, digest, key_of
 from controller.model.status import Condition
+from controller.model.sysctl import sysctl_path
 from controller.reconcile.leases import lease
 from controller.reconcile.topology import Topology, networks_in, topology
 
@@ -139,11 +140,13 @@ def _container_wish(named: Named, container: Resource, found: Topology) -> Wish:
 
 def _settings(container: Resource, attachments: Iterable[Attachment]) -> dict[str, Any]:
     """Those of a network namespace that masu keeps are written by masu, all others with the container's birth."""
-    found = {path: value for each in attachments for path, value in each.settings.items()}
+    found = {path: setting for each in attachments for path, setting in each.settings.items()}
     written = container.section("sysctls") or {}
     kept = (container.section("namespaces") or {}).get("net", "private") == "private"
     ours = {key: value for key, value in written.items() if kept and key.startswith("net.")}
-    found.update({f"/proc/sys/{key.replace('.', '/')}": str(value) for key, value in ours.items()})
+    found.update(
+        {path: (f"sysctls.{key}", str(value)) for key, value in ours.items() if (path := sysctl_path(key))}
+    )
     rest = {key: value for key, value in written.items() if key not in ours}
     return {"sysctls": rest or None, "net_settings": found or None}
 

@@ -89,7 +89,7 @@ class Reconciler:
         for _ in range(MAX_PASSES):
             found = look()
             steps, refused = guard.split(found)
-            if held and any(each.stage is Stage.BIRTH for each in steps):
+            if held and any(_is_held(each.stage, lives=found.lives) for each in steps):
                 return _result(found, outcomes, None, [held], refused, lacks)
             if leave and found.lives:
                 steps = tuple(each for each in steps if not (each.change and each.change[0] in leave))
@@ -130,6 +130,11 @@ def _result(
         conditions=conditions,
         last=found,
     )
+
+
+def _is_held(stage: Stage, *, lives: bool) -> bool:
+    """What waits for the networks: a birth, and the links of a container that does not run."""
+    return stage is Stage.BIRTH or (stage is Stage.LINK and not lives)
 
 
 def _broken(found: Plan) -> tuple[Condition, ...]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from controller.model import marks
 from controller.model.attachment import Attachment, Funnel, Share
-from controller.model.network import DIRECTIONS, USUAL_MTU, Network, group_of
+from controller.model.network import DIRECTIONS, JUMBO_MTU, Network, group_of
 from controller.model.quantity import parse_rate
 from controller.model.queueing import End, Group, Member, Shaper, classes, classifier, shaper
 from controller.model.resource import Resource
@@ -32,7 +32,7 @@ def shapers(
     network: Network, container: Resource, groups: Mapping[str, Resource], entry: Mapping[str, Any]
 ) -> dict[str, Shaper]:
     """Pure. By direction: the limits of that entry of `networks` that concern nobody else."""
-    mtu = entry.get("mtu") or network.mtu or USUAL_MTU
+    mtu = entry.get("mtu") or network.mtu or JUMBO_MTU
     return {
         direction: shaper(parse_rate(entry[direction]["max"]), mtu)
         for direction in DIRECTIONS

@@ -100,7 +100,7 @@ def _attachments(
     groups: Mapping[str, Resource],
     leases: Leases,
 ) -> Iterator[Attachment]:
-    led: set[int] = set()
+    led = set(_led(container))
     for interface, entry in interfaces_of(container):
         network = networks.get(entry["network"])
         if network is None:
@@ -172,15 +172,20 @@ def _without(network: Network, addresses: Iterable[str]) -> Iterator[str]:
     return (str(subnet) for subnet in network.subnets if not any(each in subnet for each in found))
 
 
+def _led(container: Resource) -> Iterator[int]:
+    """Families of which a way to everywhere is written, on whatever interface."""
+    for _, entry in interfaces_of(container):
+        for each in entry.get("routes", ()):
+            if parse_destination(each["to"]) == EVERYWHERE:
+                yield 6 if ":" in each["via"] else 4
+
+
 def _routes(
     network: Network, entry: Mapping[str, Any], addresses: Iterable[str], led: set[int]
 ) -> Iterator[Route]:
     """To everywhere through the first network with a gateway of that family, unless one is written."""
     for each in entry.get("routes", ()):
-        destination = parse_destination(each["to"])
-        if destination == EVERYWHERE:
-            led.add(6 if ":" in each["via"] else 4)
-        yield Route(destination, each.get("via", ""), each.get("metric", 0))
+        yield Route(parse_destination(each["to"]), each.get("via", ""), each.get("metric", 0))
     families = {parse_interface(each).version for each in addresses}
     for gateway in network.gateways:
         if gateway is not None and gateway.version in families - led:
@@ -188,11 +193,12 @@ def _routes(
             yield Route(EVERYWHERE, str(gateway))
 
 
-def _settings(interface: str, sysctls: Mapping[str, str]) -> dict[str, str]:
+def _settings(interface: str, sysctls: Mapping[str, str]) -> dict[str, tuple[str, str]]:
     found = {}
     for key, value in sysctls.items():
         family, _, name = key.partition(".")
-        found[f"/proc/sys/net/{family}/conf/{interface}/{name}"] = value
+        path = f"/proc/sys/net/{family}/conf/{interface}/{name}"
+        found[path] = (f"networks.{interface}.sysctls.{key}", str(value))
     return found
 
 

@@ -93,6 +93,7 @@ def interfaces(document: Document, wanted: Resource, spaces: Mapping[str, Any]) 
         yield document.problem(("spec", "ports"), "ports need a network to lead to: write networks")
     names: set[str] = set()
     on: set[str] = set()
+    ways: set[tuple[str, int, int]] = set()
     for index, (name, entry) in enumerate(interfaces_of(wanted)):
         path = ("spec", "networks", index)
         if name in NOT_FOR_LINKS:
@@ -103,9 +104,21 @@ def interfaces(document: Document, wanted: Resource, spaces: Mapping[str, Any]) 
             yield document.problem((*path, "network"), f'it is on network "{entry["network"]}" already')
         names.add(name)
         on.add(entry["network"])
+        for number, way in enumerate(_ways(entry)):
+            if way in ways:
+                why = f"there is a route to {way[0]} of that metric already"
+                yield document.problem((*path, "routes", number), why)
+            ways.add(way)
         yield from _shares(document, path, entry)
         yield from _addresses(document, path, entry)
     yield from _published(document, wanted.section("ports") or ())
+
+
+def _ways(entry: Mapping[str, Any]) -> Iterator[tuple[str, int, int]]:
+    """(place, family, metric) of each route: of two that are alike, the kernel keeps one."""
+    for each in entry.get("routes", ()):
+        version = 6 if ":" in each["to"] + each.get("via", "") else 4
+        yield parse_destination(each["to"]), version, each.get("metric", 0)
 
 
 def _shares(document: Document, path: tuple[str | int, ...], entry: Mapping[str, Any]) -> Iterator[Problem]:

@@ -28,7 +28,8 @@ FOR_PEOPLE = frozenset(
 class Await(Step):
     """Not yet: nothing is touched, and what follows waits.
 
-    `interface`: the key of the one that has to wait; what is about others goes on.
+    `interface`: the key of the one that has to wait; what is about others goes on. `first`: nothing of the network
+    is touched before it.
     """
 
     effect: ClassVar[Effect] = Effect.NONE
@@ -37,10 +38,11 @@ class Await(Step):
     message: str
     until: int
     interface: str = ""
+    first: bool = False
 
     @property
     def stage(self) -> Stage:
-        return Stage.LINK if self.interface else Stage.BIRTH
+        return Stage.LINK if self.interface or self.first else Stage.BIRTH
 
     @property
     def scope(self) -> str:

@@ -83,6 +83,7 @@ SITUATIONS: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]]]] = {
     "network update": ([KEPT, FRONT, BACK, WEB_ON_FRONT], [KEPT, FRONT_SMALL, BACK, WEB_ON_BOTH]),
     "network shrink": ([KEPT, FRONT, BACK, WEB_ON_BOTH], [KEPT, FRONT, WEB_ON_FRONT]),
     "network delete": ([KEPT, FRONT, WEB_ON_FRONT], [KEPT]),
+    "network delete limited": ([KEPT, SHARED, BACK, WEB_LIMITED], [KEPT]),
     "network limit": ([KEPT, FRONT, BACK, WEB_ON_BOTH], [KEPT, SHARED, BACK, WEB_LIMITED]),
     "network unlimit": ([KEPT, SHARED, BACK, WEB_LIMITED], [KEPT, FRONT, BACK, WEB_ON_BOTH]),
     "network device": ([KEPT, container()], [KEPT, LAN, DIRECT, WEB_WITH_DEVICE]),
@@ -122,6 +123,7 @@ EXPECTED_STEPS = {
     },
     "network shrink": {"SetInterface", "RemoveInterface", "RemoveBridge"},
     "network delete": {"RemoveInterface", "DropNamespace", "RemoveBridge", "RemoveRuleset", "ForgetNames"},
+    "network delete limited": {"RemoveBridge", "RemoveFunnel"},
     "network limit": {
         "RemoveRoute",
         "MakeFunnel",

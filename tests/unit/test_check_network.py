@@ -103,6 +103,15 @@ def test_an_interface(entry: dict[str, Any], problem: str | None) -> None:
             "spec.networks[1].interface: there is an interface eth0 already",
         ),
         (
+            {
+                "networks": [
+                    {"network": "a", "routes": [{"to": "default", "via": "10.0.0.1"}]},
+                    {"network": "b", "routes": [{"to": "0.0.0.0/0", "via": "10.1.0.1"}]},
+                ]
+            },
+            "spec.networks[1].routes[0]: there is a route to default of that metric already",
+        ),
+        (
             {"networks": [{"network": "a"}], "ports": ["80:80", "127.0.0.1:80:81"]},
             "spec.ports[1]: 127.0.0.1:80/tcp is published already",
         ),

@@ -26,6 +26,7 @@ PARENT = LinkSeen(5, "mb0", "bridge", "masu/t/network/front", "", 1500, up=True)
 LAN = replace(WEB, type="macvlan", link="", parent="nic0", mtu=0)
 ON_LAN = replace(INSIDE, kind="macvlan", peer=3)
 NIC = LinkSeen(3, "nic0", "", "", "", 1500, up=True)
+NIC1 = replace(NIC, index=4, name="nic1")
 DEVICE = replace(WEB, type="hostDevice", link="", parent="nic1", mac="", mtu=0, mark=f"{MARK}/nic1")
 
 
@@ -128,7 +129,8 @@ def test_nothing_is_taken_away_before_the_last_process_has_ended() -> None:
         (LAN, ON_LAN, None, "NoParent"),
         (replace(LAN, mtu=9000), ON_LAN, NIC, "MtuTooLarge"),
         (DEVICE, None, None, "NoDevice"),
-        (DEVICE, None, replace(NIC, alias="masu/other/container/x/y/nic1"), "DeviceTaken"),
+        (DEVICE, None, NIC, "NoDevice"),  # found by another name of its own
+        (DEVICE, None, replace(NIC1, alias="masu/other/container/x/y/nic1"), "DeviceTaken"),
     ],
 )
 def test_what_the_host_lacks_is_waited_for(
@@ -148,7 +150,9 @@ def test_a_macvlan_follows_its_parent() -> None:
 
 
 def test_a_device_moves_in_with_its_mark_and_is_given_back_under_its_old_name() -> None:
-    (step,) = diff(seen(outside=None, parent=NIC), DEVICE)
+    (step,) = diff(seen(outside=None, parent=NIC1), DEVICE)
+    (again,) = diff(seen(outside=None, parent=replace(NIC1, alias=DEVICE.mark)), DEVICE)
+    assert again.kind == step.kind, "the kernel gave it back with its mark when the namespace ended"
     where, move = step.requests[0]  # type: ignore[attr-defined]
     assert (where, move.where, move.name, move.alias) == ("", "web", "eth0", f"{MARK}/nic1")
     inside = replace(INSIDE, kind="", alias=f"{MARK}/nic1", peer=0)

@@ -76,6 +76,16 @@ def test_a_way_out_that_is_written_replaces_the_gateway_s() -> None:
     )
 
 
+def test_a_way_out_that_is_written_on_the_second_interface_replaces_that_of_the_first() -> None:
+    back = bridge("back", "10.89.0.0/24")
+    found = of(
+        BOTH, back, container("a", "front", on("back", routes=[{"to": "default", "via": "10.89.0.9"}]))
+    )
+    first, second = found.attachments["a"]
+    assert [each.via for each in first.routes] == ["fd88::1"]
+    assert [each.via for each in second.routes] == ["10.89.0.9"]
+
+
 def test_without_an_address_of_a_family_there_is_no_way_out_in_it() -> None:
     found = of(BOTH, container("a", on(addresses=["fd88::9"])))
     assert only(found).routes == (Route("default", "fd88::1"),)
