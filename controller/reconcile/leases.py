@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import count
+from typing import Any
 
 from controller.model.addresses import Address, Subnet, parse_address, parse_interface
 from controller.model.attachment import FIRST_SLOT, LAST_SLOT, Lease, Leases
@@ -41,7 +42,7 @@ def lease(
     """
     books = {name: _Book(each) for name, each in networks.items()}
     wanted = {
-        (entry["network"], name): tuple(entry["addresses"]) if "addresses" in entry else None
+        (entry["network"], name): _written(entry)
         for name, each in sorted(containers.items())
         for _, entry in interfaces_of(each)
         if entry["network"] in books
@@ -49,8 +50,9 @@ def lease(
     for book in books.values():
         book.addresses.update(each for each in book.network.gateways if each)
     _keep(books, wanted, before, leaving)
-    for (network, _), written in wanted.items():
-        books[network].addresses.update(parse_interface(each).ip for each in written or ())
+    for (network, name), written in wanted.items():
+        if written is not None:
+            _write_down(books[network], name, written)
     for (network, name), written in wanted.items():
         _give(books[network], name, automatic=written is None)
     return {name: dict(sorted(book.leases.items())) for name, book in books.items() if book.leases}
@@ -65,9 +67,14 @@ def without(leases: Leases, container: str) -> dict[str, dict[str, Lease]]:
     return {network: found for network, found in left.items() if found}
 
 
+def _written(entry: Mapping[str, Any]) -> tuple[Address, ...] | None:
+    """None where masu chooses."""
+    return tuple(parse_interface(each).ip for each in entry["addresses"]) if "addresses" in entry else None
+
+
 def _keep(
     books: Mapping[str, _Book],
-    wanted: Mapping[tuple[str, str], tuple[str, ...] | None],
+    wanted: Mapping[tuple[str, str], tuple[Address, ...] | None],
     before: Leases,
     leaving: Collection[str],
 ) -> None:
@@ -76,14 +83,20 @@ def _keep(
         for name, known in leases.items() if book else ():
             if book is None or ((network, name) not in wanted and name not in leaving):
                 continue
-            automatic = wanted.get((network, name)) is None
-            kept = [
-                each for each in map(parse_address, known.addresses) if automatic and _is_good(book, each)
-            ]
+            had, written = map(parse_address, known.addresses), wanted.get((network, name))
+            kept = [each for each in had if _is_good(book, each) and (written is None or each in written)]
             book.addresses.update(kept)
             slot = known.slot if known.slot not in book.slots else 0
             book.slots.add(slot)
             book.leases[name] = Lease(tuple(map(str, kept)), slot)
+
+
+def _write_down(book: _Book, name: str, written: Collection[Address]) -> None:
+    """What a spec says is its own, unless somebody else has it."""
+    known = book.leases.get(name, Lease())
+    have = [each for each in written if str(each) in known.addresses or _is_good(book, each)]
+    book.addresses.update(have)
+    book.leases[name] = Lease(tuple(map(str, have)), known.slot)
 
 
 def _is_good(book: _Book, address: Address) -> bool:

@@ -63,14 +63,27 @@ def _together(
         if entry["network"] == network.name
     }
     budget = network.budget.get(direction, 0)
+    sharers = [each for each, _, _ in members.values() if budget or _pool(each, direction, resources)]
+    for each in by_seniority(sharers, order)[MOST_SHARERS:]:
+        path = f"spec.networks[{members[each.name][1]}].{direction}"
+        why = f"is more than {MOST_SHARERS} containers whose {direction} on {written.title} is shared out"
+        yield Misfit(each, path, why)
     if budget:
         yield from _promises(written, budget, direction, members, order)
     for name in sorted({group_of(each, "network") for each, _, _ in members.values()} - {""}):
-        group = resources.get(key_of(GROUP, name))
-        limit = ((group.section("network") or {}).get(direction) or {}).get("max") if group else None
-        if group and limit:
-            own = {key: each for key, each in members.items() if group_of(each[0], "network") == name}
-            yield from _promises(group, parse_rate(limit), direction, own, order)
+        own = {key: each for key, each in members.items() if group_of(each[0], "network") == name}
+        pool = _pool(next(iter(own.values()))[0], direction, resources)
+        if pool:
+            yield from _promises(*pool, direction, own, order)
+
+
+def _pool(
+    container: Resource, direction: str, resources: Mapping[str, Resource]
+) -> tuple[Resource, int] | None:
+    """The group that it shares a budget in this direction with, and how much that is."""
+    group = resources.get(key_of(GROUP, group_of(container, "network")))
+    limit = ((group.section("network") or {}).get(direction) or {}).get("max") if group else None
+    return (group, parse_rate(limit)) if group and limit else None
 
 
 def _promises(
@@ -81,17 +94,15 @@ def _promises(
     order: Order,
 ) -> Iterator[Misfit]:
     """`pool`: the network or the group whose budget it is. `members`: by name, (container, which entry, share)."""
-    given, count = 0, 0
+    given = 0
     seniority = by_seniority([pool, *(each for each, _, _ in members.values())], order)
     for each in seniority:
         if each is pool:
             continue
         _, index, share = members[each.name]
         least = parse_rate(share["min"]) if "min" in share else 0
-        given, count = given + least, count + 1
+        given += least
         path = f"spec.networks[{index}].{direction}"
-        if count > MOST_SHARERS:
-            yield Misfit(each, path, f"is more than {MOST_SHARERS} containers that share {pool.title}")
         if least and given > budget:
             promised, all_of_it = format_rate(given), format_rate(budget)
             why = f"guarantees {promised} of {direction} in {pool.title}, which has {all_of_it}"
