@@ -16,6 +16,7 @@ from controller.host import service
 from controller.host.alone import InstanceLock
 from controller.host.cgroups.tree import CgroupTree
 from controller.host.clock import SystemClock
+from controller.host.devices import DeviceFiles
 from controller.host.inside import NamespaceInside
 from controller.host.journal import Journal
 from controller.host.keeping import KeeperClient
@@ -117,6 +118,7 @@ class App:
             namespaces=namespaces,
             links=Rtnetlink(namespaces),
             names=NameFiles(places.names),
+            devices=DeviceFiles(places.devices),
             queueing=TrafficControl(namespaces),
             firewall=firewall,
             listeners=Listeners(),

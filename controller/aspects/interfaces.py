@@ -8,14 +8,14 @@ the namespace. Sources: veth(4), ip-link(8), bridge(8).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from controller.aspects._base import Birth, Subject
 from controller.host.ports import Host
 from controller.model.attachment import Attachment
 from controller.model.facts import Facts
-from controller.model.links import DeleteLink, LinkSeen, NewLink, SetLink
+from controller.model.links import DeleteLink, Device, LinkSeen, NewLink, SetLink
 from controller.model.marks import MARK, device_of_mark
 from controller.steps._base import Effect, Step
 from controller.steps.network import (
@@ -36,11 +36,12 @@ PREFIX = f"{MARK}/"
 @dataclass(frozen=True, slots=True)
 class Seen:
     """`inside`: every link in the container's namespace; `outside`: attachment's network → its end on the host;
-    `parents`: name of a link of the host that something hangs on → that link."""
+    `parents`: name of a link of the host that something hangs on → that link; `lent`: marks of those it gave."""
 
     inside: tuple[LinkSeen, ...]
     outside: Mapping[str, LinkSeen | None]
     parents: Mapping[str, LinkSeen | None]
+    lent: Mapping[str, Device] = field(default_factory=dict)
 
 
 class Interfaces:
@@ -71,6 +72,9 @@ class Interfaces:
             inside=inside,
             outside={each.network: _outside(host, each) for each in wanted if each.link},
             parents={each.parent: host.links.link("", each.parent) for each in wanted},
+            lent=host.devices.lent(subject.name)
+            if any(device_of_mark(each.alias) for each in inside)
+            else {},
         )
 
     def diff(self, subject: Subject, desired: tuple[Attachment, ...], observed: Seen) -> list[Step]:
@@ -80,7 +84,7 @@ class Interfaces:
         inside = []
         for link in observed.inside:
             if link.alias not in wanted and _is_ours(subject, link):
-                steps.append(_remove(subject, link, "not wanted any more"))
+                steps.extend(_remove(subject, link, "not wanted any more", observed))
             elif wanted.get(link.alias, link.name) != link.name and link.name in wanted.values():
                 aside = f"aside{link.index}"
                 steps.append(_rename(subject, link, aside))
@@ -94,7 +98,8 @@ class Interfaces:
         """Pure. Not before the last process has ended: until then it may have something to say."""
         if subject.pid:
             return []
-        return [_remove(subject, link, "removed") for link in observed.inside if _is_ours(subject, link)]
+        ours = (each for each in observed.inside if _is_ours(subject, each))
+        return [step for each in ours for step in _remove(subject, each, "removed", observed)]
 
 
 def _outside(host: Host, wanted: Attachment) -> LinkSeen | None:
@@ -151,7 +156,8 @@ def _device(
         finish = SetLink(wanted.interface, up=True, **_given(wanted))
         requests = (("", move), (subject.name, finish))
         key = f"networks.{wanted.interface}"
-        yield MoveInterface(subject.name, key, f"host's {outside.name}", wanted.interface, requests)
+        before, live = Device(outside.mac, outside.mtu), f"host's {outside.name}"
+        yield MoveInterface(subject.name, key, live, wanted.interface, requests, wanted.mark, before)
 
 
 def _macvlan(
@@ -166,7 +172,7 @@ def _macvlan(
         )
         yield _wait(subject, wanted, "MtuTooLarge", message)
     elif inside and (inside.kind != MACVLAN or inside.peer != parent.index):
-        yield _remove(subject, inside, "hangs elsewhere")
+        yield _delete(subject, inside, "hangs elsewhere")
         yield _wait(subject, wanted, "Misplaced", f"{wanted.interface} is made anew", 0)
     elif inside:  # the kernel made it with its parent's, and keeps what somebody has set since
         yield from _set_inside(subject, replace(wanted, mtu=wanted.mtu or parent.mtu), inside)
@@ -205,7 +211,7 @@ def _veth(
         if outside and outside.alias in {"", wanted.mark}:
             yield _remove_outside(subject, wanted, outside)
         if inside:
-            yield _remove(subject, inside, "without its other end")
+            yield _delete(subject, inside, "without its other end")
         yield _wait(subject, wanted, "Unpaired", f"{wanted.interface} is made anew", 0)
     else:
         yield from _set_inside(subject, wanted, inside)
@@ -278,12 +284,21 @@ def _set_outside(subject: Subject, wanted: Attachment, live: LinkSeen, bridge: i
         )
 
 
-def _remove(subject: Subject, link: LinkSeen, why: str) -> Step:
-    device = device_of_mark(link.alias)
-    if device:
-        back = SetLink(link.index, name=device, alias="", where="")
+def _remove(subject: Subject, link: LinkSeen, why: str, observed: Seen) -> Iterator[Step]:
+    """Whoever is root inside may write any mark on a link of his own: the host takes back only what it gave."""
+    name, before = device_of_mark(link.alias), observed.lent.get(link.alias)
+    if not name:
+        yield _delete(subject, link, why)
+    elif before:
+        mac = before.mac if link.mac != before.mac else None
+        mtu = before.mtu if link.mtu != before.mtu else None
+        requests = [(subject.name, SetLink(link.index, mac=mac, mtu=mtu))] if mac or mtu else []
+        requests.append((subject.name, SetLink(link.index, name=name, alias="", where="")))
         key = f"networks.{link.name}"
-        return ReturnInterface(subject.name, key, link.name, f"host's {device}", ((subject.name, back),))
+        yield ReturnInterface(subject.name, key, link.name, f"host's {name}", tuple(requests), link.alias)
+
+
+def _delete(subject: Subject, link: LinkSeen, why: str) -> Step:
     requests = ((subject.name, DeleteLink(link.index)),)
     return RemoveInterface(subject.name, f"networks.{link.name}", "there", why, requests)
 

@@ -59,6 +59,10 @@ class Places:
         return f"{self.run}/names"
 
     @property
+    def devices(self) -> str:
+        return f"{self.run}/devices"
+
+    @property
     def ruleset(self) -> str:
         return f"{self.run}/ruleset.json"
 

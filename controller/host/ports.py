@@ -16,7 +16,7 @@ from controller.model.event import Event
 from controller.model.facts import Facts
 from controller.model.firewall import Firewall, Listener, Publication
 from controller.model.launch import ExitRecord, Init, LaunchRecipe
-from controller.model.links import AddressSeen, LinkChange, LinkSeen, RouteSeen
+from controller.model.links import AddressSeen, Device, LinkChange, LinkSeen, RouteSeen
 from controller.model.process import IdMap, IdRange, MountSeen, ProcessStat, RuntimeState
 from controller.model.queueing import Node, QueueingSeen
 from controller.model.record import Record
@@ -182,6 +182,18 @@ class Queueing(Protocol):
         ...
 
 
+class Devices(Protocol):
+    """Links that the host gave to containers, by their marks: nothing else of a container's is the host's."""
+
+    def lent(self, container: str) -> Mapping[str, Device]: ...
+
+    def lend(self, container: str, mark: str, device: Device) -> None: ...
+
+    def take_back(self, container: str, mark: str) -> None: ...
+
+    def forget(self, container: str) -> None: ...
+
+
 class PacketFilter(Protocol):
     """The instance's own table of nftables."""
 
@@ -334,6 +346,7 @@ class Host:
     namespaces: Namespaces
     links: Links
     names: NameFiles
+    devices: Devices
     queueing: Queueing
     firewall: PacketFilter
     listeners: Listeners

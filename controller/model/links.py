@@ -34,6 +34,14 @@ class LinkSeen:
 
 
 @dataclass(frozen=True, slots=True)
+class Device:
+    """What a link of the host was like before a container had it; `mtu` in bytes."""
+
+    mac: str
+    mtu: int
+
+
+@dataclass(frozen=True, slots=True)
 class AddressSeen:
     """`ours`: masu added it. Link-local addresses that the kernel makes are not reported."""
 

@@ -9,7 +9,7 @@ from typing import ClassVar
 from controller.errors import NotReadBack
 from controller.host.ports import Host
 from controller.model.launch import Init
-from controller.model.links import LinkChange, SetLink
+from controller.model.links import Device, LinkChange, SetLink
 from controller.steps._base import Effect, Stage, Step, Wait
 
 
@@ -68,6 +68,7 @@ class DropNamespace(Step):
 
     def apply(self, host: Host) -> Wait | None:
         host.namespaces.remove(self.container)
+        host.devices.forget(self.container)
         return None
 
 
@@ -149,16 +150,32 @@ class MakeInterface(LinkStep):
     verb: ClassVar[str] = "make interface"
 
 
+@dataclass(frozen=True, slots=True)
 class MoveInterface(LinkStep):
-    """Move a device of the host into a container."""
+    """Move a device of the host into a container. What it was like is written down before."""
 
     verb: ClassVar[str] = "move interface"
 
+    mark: str
+    device: Device
 
+    def apply(self, host: Host) -> Wait | None:
+        host.devices.lend(self.container, self.mark, self.device)
+        return LinkStep.apply(self, host)
+
+
+@dataclass(frozen=True, slots=True)
 class ReturnInterface(LinkStep):
-    """Give a device back to the host, under its old name."""
+    """Give a device back to the host, as it was."""
 
     verb: ClassVar[str] = "give back interface"
+
+    mark: str
+
+    def apply(self, host: Host) -> Wait | None:
+        LinkStep.apply(self, host)
+        host.devices.take_back(self.container, self.mark)
+        return None
 
 
 class SetInterface(LinkStep):

@@ -176,6 +176,7 @@ class Masu:
             (run, f"conditions/{name}.json"),
             (run, f"netns/{name}"),
             (run, f"names/{name}"),
+            (run, f"devices/{name}.json"),
             (run, f"keeper/exits/{name}.json"),
             (run, f"keeper/pipes/{name}.json"),
             (state, f"layers/{name}"),

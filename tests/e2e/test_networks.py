@@ -598,6 +598,31 @@ def test_a_device_of_the_host_moves_in_and_is_given_back(networked: NetworkedMas
     waits_for(networked, "NoDevice")
 
 
+def test_a_device_comes_back_as_it_was_and_nothing_else_comes_with_it(networked: NetworkedMasu) -> None:
+    """Whoever is root over the network inside may write masu's mark on a link of his own."""
+    plug(networked, "dev0")
+    was = networked.ip_json("", "link", "show", "dev0")[0]
+    direct = network("direct", type="hostDevice", device="dev0", mtu=1400)
+    networked.write(
+        direct, FRONT, on("front", {"network": "direct", "mac": "02:00:00:00:00:33"}), container("beside")
+    )
+    networked.start()
+    networked.running()
+    until(lambda: "dev0" not in _names(networked), networked.log)
+    forged = f"masu/{networked.instance}/container/web/front/uplink"
+    networked.inside(
+        "web", "ip", "link", "add", "mine", "alias", forged, "type", "veth", "peer", "name", "other"
+    )
+    networked.write(FRONT, on("front"), container("beside"))
+    until(lambda: "dev0" in _names(networked), networked.log)
+    back = networked.ip_json("", "link", "show", "dev0")[0]
+    assert (back["address"], back["mtu"]) == (was["address"], was["mtu"])
+    until(lambda: networked.status()["converged"], networked.log)
+    networked.write(container("beside"))
+    until(lambda: not networked.traces("web"), "web is gone")
+    assert "uplink" not in _names(networked)
+
+
 def plug(masu: NetworkedMasu, name: str, mtu: int = 1500) -> None:
     """A network card with a cable to nowhere."""
     end = ("link", "add", name, "mtu", str(mtu), "up", "type", "veth")

@@ -11,7 +11,7 @@ import pytest
 from controller.aspects import bandwidth, bridge, funnels, gateways, interfaces, routes
 from controller.aspects._base import Subject
 from controller.model.attachment import Attachment, Bridge, Funnel, Route
-from controller.model.links import AddressSeen, LinkSeen, NewRoute, RouteSeen
+from controller.model.links import AddressSeen, Device, LinkSeen, NewRoute, RouteSeen
 from controller.model.queueing import Foreign, QueueingSeen, Redirect, classes, classifier, shaper
 from controller.steps._base import Step
 
@@ -157,8 +157,12 @@ def test_a_device_moves_in_with_its_mark_and_is_given_back_under_its_old_name() 
     assert (where, move.where, move.name, move.alias) == ("", "web", "eth0", f"{MARK}/nic1")
     inside = replace(INSIDE, kind="", alias=f"{MARK}/nic1", peer=0)
     assert diff(seen(inside, outside=None, parent=None), DEVICE) == []
-    (back,) = interfaces.Interfaces().remove(ENDED, seen(inside))
-    where, change = back.requests[0]  # type: ignore[attr-defined]
+    assert interfaces.Interfaces().remove(ENDED, seen(inside)) == [], "the host never gave it"
+    lent = replace(seen(inside), lent={inside.alias: Device(inside.mac, 9000)})
+    (back,) = interfaces.Interfaces().remove(ENDED, lent)
+    _, restored = back.requests[0]  # type: ignore[attr-defined]
+    assert (restored.mac, restored.mtu) == (None, 9000)
+    where, change = back.requests[1]  # type: ignore[attr-defined]
     assert (back.kind, where) == ("ReturnInterface", "web")
     assert (change.where, change.name, change.alias) == ("", "nic1", "")
 
