@@ -12,6 +12,7 @@ from controller.aspects._base import Aspect
 from controller.aspects.addresses import Addresses
 from controller.aspects.bandwidth import Bandwidth
 from controller.aspects.bridge import Bridge
+from controller.aspects.bridge_settings import BridgeSettings
 from controller.aspects.cgroup import Cgroup
 from controller.aspects.cpu import Cpu
 from controller.aspects.forwarding import Forwarding
@@ -20,7 +21,6 @@ from controller.aspects.gateways import Gateways
 from controller.aspects.hostname import Hostname
 from controller.aspects.interfaces import Interfaces
 from controller.aspects.life import Life
-from controller.aspects.local_ports import LocalPorts
 from controller.aspects.memory import Memory
 from controller.aspects.mounts import Mounts
 from controller.aspects.names import Names
@@ -63,7 +63,7 @@ ASPECTS: tuple[Aspect[Any, Any], ...] = (
 NETWORK_ASPECTS: tuple[Aspect[Any, Any], ...] = (
     Bridge(),
     Gateways(),
-    LocalPorts(),
+    BridgeSettings(),
     Funnels(),
 )
 
