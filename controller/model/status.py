@@ -53,6 +53,8 @@ class ContainerStatus:
     conditions: tuple[Condition, ...]
     drift: tuple[Drift, ...]
     addresses: tuple[str, ...] = ()
+    ports: tuple[str, ...] = ()
+    """Those of the host that lead to it, as in "127.0.0.1:8080 → 80/tcp"; not those that are somebody else's."""
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -65,6 +67,7 @@ class ContainerStatus:
             "conditions": [each.to_json() for each in self.conditions],
             "drift": [each.to_json() for each in self.drift],
             "addresses": list(self.addresses),
+            "ports": list(self.ports),
             "checkpoint": {"last": None, "next": None, "verdict": None},
         }
 
@@ -72,7 +75,7 @@ class ContainerStatus:
 @dataclass(frozen=True, slots=True)
 class NetworkStatus:
     """`link`: its bridge on the host, if it has one. `containers`: name → addresses. `rules`: name →
-    (packets, bytes) that it let through."""
+    (packets, bytes) that it let through. `idle`: rules that are about nobody."""
 
     name: str
     type: str
@@ -82,12 +85,13 @@ class NetworkStatus:
     conditions: tuple[Condition, ...]
     drift: tuple[Drift, ...]
     rules: Mapping[str, tuple[int, int]]
+    idle: frozenset[str] = frozenset()
 
     def to_json(self) -> dict[str, Any]:
         return {
             "name": self.name,
             "rules": [
-                {"name": name, "packets": packets, "bytes": octets}
+                {"name": name, "packets": packets, "bytes": octets, "idle": name in self.idle}
                 for name, (packets, octets) in self.rules.items()
             ],
             "type": self.type,

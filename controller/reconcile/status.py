@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from controller.host.ports import Conditions, Host
 from controller.model.record import Record, exit_status
@@ -32,6 +32,7 @@ def status_of(
         conditions=said,
         drift=(*found.drift, *found.broken),
         addresses=tuple(_bare(one) for each in wish.section("networks") or () for one in each.addresses),
+        ports=tuple(_ports(name, host)) if wish.section("ports") else (),
     )
 
 
@@ -43,6 +44,7 @@ def network_status(
     wanted = desire(wish, host.facts) if wish else None
     found = plan(wanted, "", host) if wanted else None
     bridge = wish.section("bridge") if wish else None
+    rules, idle = _rules(name, wishes, host)
     members = {
         each.key: tuple(_bare(one) for one in attachment.addresses)
         for each in wishes.values()
@@ -65,7 +67,8 @@ def network_status(
             )
         ),
         drift=(*found.drift, *found.broken) if found else (),
-        rules=_rules(name, wishes, host),
+        rules=rules,
+        idle=idle,
     )
 
 
@@ -75,12 +78,30 @@ def firewall_conditions(wishes: Mapping[str, Wish], conditions: Conditions) -> t
     return tuple(one for key in keys for one in conditions.read(key))
 
 
-def _rules(network: str, wishes: Mapping[str, Wish], host: Host) -> dict[str, tuple[int, int]]:
-    """Asked of nftables only where there are any."""
+def _rules(
+    network: str, wishes: Mapping[str, Wish], host: Host
+) -> tuple[dict[str, tuple[int, int]], frozenset[str]]:
+    """(what each has let through, those that are about nobody). nftables is asked only where there are any."""
     filters = [each.section("firewall") for each in wishes.values() if each.kind == FIREWALL]
-    names = [each.name for one in filters for each in one.allowances if each.network == network]
-    counted = host.firewall.counters() if names else {}
-    return {name.removeprefix(f"{network}/"): counted.get(name, (0, 0)) for name in names}
+    found = {
+        each.name: each.name.removeprefix(f"{network}/")
+        for one in filters
+        for each in one.allowances
+        if each.network == network
+    }
+    idle = {each.name for one in filters for each in one.allowances if not (each.sources and each.targets)}
+    counted = host.firewall.counters() if found else {}
+    counts = {short: counted.get(name, (0, 0)) for name, short in found.items()}
+    return counts, frozenset(short for name, short in found.items() if name in idle)
+
+
+def _ports(name: str, host: Host) -> Iterator[str]:
+    """Without saying it once more for each family."""
+    ours = (each for each in host.firewall.published() if each.container == name)
+    published = {(each.host_address, each.host_port, each.port, each.protocol) for each in ours}
+    for address, host_port, port, protocol in sorted(published):
+        where = f"[{address}]:" if ":" in address else f"{address}:" if address else ""
+        yield f"{where}{host_port} → {port}/{protocol}"
 
 
 def _bare(address: str) -> str:

@@ -108,6 +108,7 @@ def status_text(found: Overview, *, wide: bool, colours: bool) -> str:
     lines = [] if alone else [line.rstrip() for line in _table(rows)]
     for each in found.containers if wide else ():
         lines += [f"  {each.name}: addresses: {', '.join(each.addresses)}"] if each.addresses else []
+        lines += [f"  {each.name}: ports: {', '.join(each.ports)}"] if each.ports else []
         lines += _details(each, colours=colours)
     networks = _network_lines(found.networks, wide=wide, colours=colours)
     lines += ["", *networks] if lines and networks else networks
@@ -130,6 +131,11 @@ def _network_lines(found: Sequence[NetworkStatus], *, wide: bool, colours: bool)
         lines += [f"  {each.name}: {name}: {', '.join(has)}" for name, has in each.containers.items()]
         lines += [
             f"  {each.name}: rule {name}: {packets} packets, {octets} bytes"
+            + (
+                "; it is about nobody: no container of that name or label is there"
+                if name in each.idle
+                else ""
+            )
             for name, (packets, octets) in each.rules.items()
         ]
         lines += _details(each, colours=colours)

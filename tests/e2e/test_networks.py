@@ -403,6 +403,8 @@ def test_a_port_of_another_instance_stays_its_own(networked: NetworkedMasu, tmp_
         assert f"instance {networked.instance} publishes it" in told["message"]
         assert "PortTaken" in second.run("plan", str(second.source)).stdout
         until(lambda: networked.fetch("", "127.0.0.1", 8080) == "200", "whoever had it has it")
+        assert networked.status()["ports"] == ["8080 → 80/tcp"]
+        assert second.status()["ports"] == ["8081 → 80/tcp"]
         assert networked.plan()["changes"] == []
         networked.write(FRONT, on("front", process=SITE))
         assert networked.apply().returncode == 0
@@ -463,7 +465,9 @@ def test_containers_reach_the_world_under_the_hosts_address(networked: Networked
 @pytest.mark.on_v2_long
 def test_networks_are_apart_unless_a_rule_says_otherwise(networked: NetworkedMasu) -> None:
     rule = {"name": "db", "from": {"labels": {"app": "shop"}}, "to": {"container": "db"}, "ports": ["80"]}
-    back = network("back", subnets=["10.89.0.0/24", "fd89::/64"], policy={"allow": [rule], "within": "deny"})
+    slip = {"name": "slip", "from": {"container": "shpo"}}
+    policy = {"allow": [rule, slip], "within": "deny"}
+    back = network("back", subnets=["10.89.0.0/24", "fd89::/64"], policy=policy)
     shop = on("front", name="shop")
     shop["metadata"]["labels"] = {"app": "shop"}
     two = {"args": ["/bin/sh", "-c", "httpd -p 81 -h /etc; exec httpd -f -p 80 -h /etc"]}
@@ -483,7 +487,8 @@ def test_networks_are_apart_unless_a_rule_says_otherwise(networked: NetworkedMas
         assert networked.fetch("shop", address, 81, 1) != "200", "that port and no other"
         assert networked.fetch("other", address, 80, 1) != "200", "whoever has no such label"
         assert networked.fetch("neighbour", address, 80, 1) != "200", "on the same network neither"
-    (counted,) = networked.networks()["back"]["rules"]
+    counted, idle = networked.networks()["back"]["rules"]
+    assert (counted["idle"], idle["idle"]) == (False, True)
     assert counted["name"] == "db"
     assert counted["packets"] >= 2
     pid = networked.pid("db")
