@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 State = Literal["running", "frozen", "stopped"]
@@ -40,7 +40,8 @@ def name_of(key: str) -> str:
 class Resource:
     """One document; `spec` is the validated JSON under that key.
 
-    `line` and `column` of its name count from 1.
+    `line` and `column` of its name count from 1. `marks`: path → those of what others may be at odds with, as far
+    as it is known.
     """
 
     name: str
@@ -50,6 +51,15 @@ class Resource:
     line: int = 1
     column: int = 1
     kind: str = CONTAINER
+    marks: Mapping[str, tuple[int, int]] = field(default_factory=dict, compare=False, repr=False)
+
+    def place(self, path: str) -> tuple[int, int]:
+        """Line and column of what stands at `path`, such as `spec.ports[0]`, or of what is nearest above it."""
+        while path:
+            if path in self.marks:
+                return self.marks[path]
+            path = path[: max(path.rfind("."), path.rfind("["), 0)]
+        return self.line, self.column
 
     @property
     def key(self) -> str:

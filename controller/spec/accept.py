@@ -118,7 +118,7 @@ def _misfit_problem(each: Misfit) -> Problem:
 
 
 def _problem(resource: Resource, path: str, message: str) -> Problem:
-    return Problem(resource.file, resource.line, resource.column, path, message)
+    return Problem(resource.file, *resource.place(path), path, message)
 
 
 def _owners(before: DesiredSet, found: Mapping[str, FileState]) -> dict[str, str]:

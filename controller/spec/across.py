@@ -13,7 +13,7 @@ from controller.model.network import Network, group_of, interfaces_of, networks_
 from controller.model.resource import CONTAINER, GROUP, NETWORK, Resource, key_of
 from controller.spec.across_interfaces import interfaces
 from controller.spec.across_shares import shares
-from controller.spec.misfit import Misfit, Order, at_fault
+from controller.spec.misfit import Misfit, Order, at_fault, whose
 
 PARTNER = "container:"
 
@@ -114,12 +114,12 @@ def _overlaps(written: list[Resource], networks: Mapping[str, Network], order: O
         first, second = networks[one.name], networks[other.name]
         if first.device and first.device == second.device:
             late, early = at_fault(one, other, order)
-            yield Misfit(late, "spec.device", f"takes link {first.device}, which {early.title} takes, too")
+            yield Misfit(
+                late, "spec.device", f"takes link {first.device}, which {whose(early, late)} takes, too"
+            )
         elif {first.device, second.device} & {first.parent, second.parent} - {""}:
             late, early = at_fault(one, other, order)
-            why = (
-                f"is at odds with {early.title}: one takes that link of the host away, the other builds on it"
-            )
+            why = f"is at odds with {whose(early, late)}: one takes that link away, the other builds on it"
             yield Misfit(late, "spec.device" if networks[late.name].device else "spec.parent", why)
         if "bridge" not in {first.type, second.type}:
             continue
@@ -128,7 +128,9 @@ def _overlaps(written: list[Resource], networks: Mapping[str, Network], order: O
                 if a.version == b.version and a.overlaps(b):
                     late, early = at_fault(one, other, order)
                     mine, theirs = (b, a) if late is other else (a, b)
-                    yield Misfit(late, "spec.subnets", f"overlaps with {early.title}: {mine} and {theirs}")
+                    yield Misfit(
+                        late, "spec.subnets", f"overlaps with {whose(early, late)}: {mine} and {theirs}"
+                    )
 
 
 def _twice(
@@ -142,7 +144,7 @@ def _twice(
             other = holders.setdefault(claim, wanted)
             if other is not wanted:
                 late, early = at_fault(wanted, other, order)
-                yield Misfit(late, path, f"has {claim[1]}, which is {early.title}'s")
+                yield Misfit(late, path, f"has {claim[1]}, which is {whose(early, late)}'s")
                 holders[claim] = early
         for text in wanted.section("ports") or ():
             port = parse_published(text)
@@ -150,7 +152,9 @@ def _twice(
             for taken, other in others:
                 if other is not wanted and port.clashes(taken):
                     late, early = at_fault(wanted, other, order)
-                    yield Misfit(late, "spec.ports", f"publishes {port.text}, which is {early.title}'s")
+                    yield Misfit(
+                        late, "spec.ports", f"publishes {port.text}, which is {whose(early, late)}'s"
+                    )
             others.append((port, wanted))
 
 

@@ -34,3 +34,8 @@ def at_fault(one: Resource, other: Resource, order: Order) -> tuple[Resource, Re
     """Pure. (who has to give way, the other one)."""
     first, second = by_seniority((one, other), order)
     return second, first
+
+
+def whose(early: Resource, late: Resource) -> str:
+    """Pure. As people say it, with its file where that is another one."""
+    return early.title if early.file == late.file else f"{early.title} ({early.file})"

@@ -6,6 +6,12 @@ from controller.errors import Problem, SpecInvalid
 from controller.model.resource import Resource
 from controller.spec import check, document, schema
 
+SHARED = frozenset(
+    {"networks", "ports", "group", "namespaces", "subnets", "gateways", "mtu", "policy", "device", "parent"}
+    | {"egress", "ingress"}
+)
+"""Sections that can be at odds with other documents."""
+
 
 def parse(text: bytes, file: str) -> tuple[Resource, ...]:
     """Pure. Every document of one file; raises SpecInvalid with every problem found."""
@@ -28,4 +34,11 @@ def parse(text: bytes, file: str) -> tuple[Resource, ...]:
 def _resource(each: document.Document) -> Resource:
     metadata, at = each.value["metadata"], each.problem(("metadata", "name"), "")
     name, labels = metadata["name"], metadata.get("labels", {})
-    return Resource(name, each.file, labels, each.value["spec"], at.line, at.column, each.value["kind"])
+    marks = {
+        document.path_text(path): place
+        for path, place in each.marks.items()
+        if len(path) > 1 and path[0] == "spec" and path[1] in SHARED
+    }
+    return Resource(
+        name, each.file, labels, each.value["spec"], at.line, at.column, each.value["kind"], marks
+    )

@@ -307,7 +307,8 @@ def test_a_partner_that_no_file_defines_stops_nobody(masu: Masu) -> None:
     masu.start()
     site, probe = masu.running("site"), masu.running("probe")
     masu.write(container("probe", namespaces={"net": "container:sit"}), file="probe.yaml")
-    until(lambda: "probe.yaml:4:" in masu.run("status").stdout, "rejected with its line")
+    line = (masu.source / "probe.yaml").read_text().splitlines().index("  namespaces:") + 1
+    until(lambda: f"probe.yaml:{line}:3: " in masu.run("status").stdout, "rejected with its line")
     assert (masu.pid("site"), masu.pid("probe")) == (site, probe)
     masu.write(container("probe", namespaces={"net": "container:site"}), file="probe.yaml")
     until(lambda: "rejected" not in masu.run("status").stdout, "mended")

@@ -9,6 +9,7 @@ from controller.model.desired import DesiredSet
 from controller.model.resource import Resource
 from controller.model.snapshot import Snapshot, SourceFile
 from controller.spec.accept import accept, across, freeze
+from controller.spec.parse import parse as real_parse
 
 
 def parse(text: bytes, file: str) -> tuple[Resource, ...]:
@@ -128,3 +129,12 @@ def test_a_renamed_file_defines_its_containers_under_the_new_name_at_once() -> N
     assert versions(take(both, two="a=2")) == {"a": "2"}
     back = take(both, one="a=1 b=1")
     assert versions(back) == {"a": "1", "b": "1"}
+
+
+def test_a_problem_between_files_stands_where_its_section_is_written() -> None:
+    head = "apiVersion: masu/v1\nkind: Container\nmetadata: {name: a}\nspec:\n"
+    body = "  rootfs: {path: /srv}\n  process: {args: [/a]}\n  networks:\n  - network: n\n"
+    (resource,) = real_parse((head + body).encode(), "a.yaml")
+    assert resource.place("spec.networks[0].network") == (8, 5)
+    assert resource.place("spec.networks[7].network") == (7, 3)
+    assert resource.place("spec.hostname") == (resource.line, resource.column) == (3, 12)
