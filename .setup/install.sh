@@ -68,6 +68,8 @@ install_packages() { # names …: installs those that are missing
 . .setup/environment.sh
 # shellcheck source=.setup/rootfs.sh
 . .setup/rootfs.sh
+# shellcheck source=.setup/programs.sh
+. .setup/programs.sh
 # shellcheck source=.setup/runtimes.sh
 . .setup/runtimes.sh
 
@@ -77,4 +79,7 @@ make_environment
 install_packages "${PACKAGES[@]}"
 make_rootfs
 make_runtimes
-[ "$purpose" = run ] || install_packages "${TEST_PACKAGES[@]}"
+if [ "$purpose" = test ]; then
+    install_packages "${TEST_PACKAGES[@]}"
+    make_programs
+fi

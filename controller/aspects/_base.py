@@ -47,7 +47,12 @@ class Birth:
 
 
 class Aspect(Protocol[D, S]):
-    """Pure `parse`, `birth`, `diff` and `remove`; read-only `observe`. Aspects never import aspects."""
+    """Pure `parse`, `birth`, `diff` and `remove`; read-only `observe`. Aspects never import aspects.
+
+    One may also have, pure: `verify(desired, observed)` → Drift that no step can mend, and
+    `remarks(desired, observed)` → Conditions: HOST_LACKS for what cannot be done here, as far as only a look tells;
+    LIMITED for what is done and means less here than elsewhere.
+    """
 
     @property
     def name(self) -> str: ...

@@ -19,7 +19,7 @@ from controller.model.attachment import Leases
 from controller.model.desired import DesiredSet
 from controller.model.event import Event
 from controller.model.resource import CONTAINER, FIREWALL, kind_of
-from controller.model.status import Condition
+from controller.model.status import HOST_LACKS, LIMITED, Condition
 from controller.reconcile import guard
 from controller.reconcile.desired import Desired, Named, Wish, desire, resolve
 from controller.reconcile.leases import without
@@ -32,7 +32,7 @@ from controller.steps.runtime import FOR_PEOPLE
 
 NEEDS_LOOK_MS = 1000
 BROKEN_LOOK_S = 2.0
-TOLD = frozenset({"Refused", "HostLacks", "NotAsDesired"})
+TOLD = frozenset({"Refused", HOST_LACKS, LIMITED, "NotAsDesired"})
 """Types of conditions that no step tells of: said once, when they come. So are those that a person has to end."""
 
 

@@ -17,7 +17,7 @@ def digest(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-CONTAINER, NETWORK, GROUP = "Container", "Network", "Group"
+CONTAINER, NETWORK, GROUP, VOLUME, NODE = "Container", "Network", "Group", "Volume", "Node"
 FIREWALL = "Firewall"
 """No document: what the others come to for the packet filter."""
 

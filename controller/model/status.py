@@ -6,6 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+HOST_LACKS = "HostLacks"
+"""Type of a condition: what is asked for cannot be done here, and so nothing has converged."""
+LIMITED = "Limited"
+"""Type of a condition: it is done, but means less here than elsewhere."""
+
 
 @dataclass(frozen=True, slots=True)
 class Condition:

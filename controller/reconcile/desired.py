@@ -14,7 +14,7 @@ from controller.model.facts import Facts
 from controller.model.frame import Frame
 from controller.model.names import plain_path
 from controller.model.resource import CONTAINER, FIREWALL, NETWORK, Resource, digest, key_of
-from controller.model.status import Condition
+from controller.model.status import HOST_LACKS, Condition
 from controller.model.sysctl import sysctl_path
 from controller.reconcile.leases import lease
 from controller.reconcile.topology import Topology, networks_in, topology
@@ -183,7 +183,7 @@ def desire(wish: Wish, facts: Facts) -> Desired:
         try:
             part = aspect.parse(wish.section(aspect.section), facts)
         except HostLacks as lack:
-            lacks.append(Condition("HostLacks", status=True, reason=_camel(aspect.name), message=str(lack)))
+            lacks.append(Condition(HOST_LACKS, status=True, reason=_camel(aspect.name), message=str(lack)))
             continue
         if part is None:
             continue

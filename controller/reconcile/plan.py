@@ -12,7 +12,7 @@ from controller.host.ports import Host
 from controller.model.marks import network_of_mark
 from controller.model.record import Record
 from controller.model.resource import CONTAINER, FIREWALL, NETWORK, key_of, kind_of
-from controller.model.status import Drift
+from controller.model.status import HOST_LACKS, Condition, Drift
 from controller.reconcile import look
 from controller.reconcile.desired import Desired
 from controller.steps._base import Effect, Step
@@ -24,7 +24,7 @@ class Plan:
     """What one look at one container, or at another key, came to: ordered steps; empty means converged.
 
     `drift`: differences in owned keys of a container that runs, for people to read. `broken`: what the
-    kernel shows differently although no step can mend it.
+    kernel shows differently although no step can mend it. `remarks`: what else is to be said of what was seen.
     """
 
     container: str
@@ -32,6 +32,12 @@ class Plan:
     steps: tuple[Step, ...]
     drift: tuple[Drift, ...] = ()
     broken: tuple[Drift, ...] = ()
+    remarks: tuple[Condition, ...] = ()
+
+    @property
+    def lacks(self) -> tuple[Condition, ...]:
+        """What the host turned out not to be able to do, when looked at."""
+        return tuple(each for each in self.remarks if each.type == HOST_LACKS)
 
     @property
     def effect(self) -> Effect:
@@ -52,6 +58,8 @@ class Plan:
                 yield f"{step.reason}: {step.message}"
         for each in self.broken:
             yield f"{each.reason}: {each.key}: {each.live}"
+        for said in self.remarks:
+            yield f"{said.reason}: {said.message}"
 
     @property
     def changes(self) -> bool:
@@ -81,6 +89,7 @@ def plan(desired: Desired, group: str, host: Host) -> Plan:
     steps: list[Step] = []
     drift: list[Drift] = []
     broken: list[Drift] = []
+    remarks: list[Condition] = []
     for aspect in ASPECTS_OF[desired.kind]:
         part = desired.parts.get(aspect.name)
         if part is None:
@@ -91,7 +100,8 @@ def plan(desired: Desired, group: str, host: Host) -> Plan:
         if subject.pid or desired.kind != CONTAINER:
             drift.extend(_drift(aspect.name, found))
         broken.extend(_verify(aspect, part, observed))
-    return Plan(desired.name, subject, order(steps), tuple(drift), tuple(broken))
+        remarks.extend(_remarks(aspect, part, observed))
+    return Plan(desired.name, subject, order(steps), tuple(drift), tuple(broken), tuple(remarks))
 
 
 def removal(name: str, group: str, host: Host) -> Plan:
@@ -116,6 +126,11 @@ def _drift(aspect: str, steps: Iterable[Step]) -> list[Drift]:
 def _verify(aspect: Any, part: Any, observed: Any) -> list[Drift]:
     verify = getattr(aspect, "verify", None)
     return list(verify(part, observed)) if verify else []
+
+
+def _remarks(aspect: Any, part: Any, observed: Any) -> list[Condition]:
+    remarks = getattr(aspect, "remarks", None)
+    return list(remarks(part, observed)) if remarks else []
 
 
 def existing(root: str, host: Host) -> frozenset[str]:

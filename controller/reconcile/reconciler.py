@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from controller.errors import GuardRefused, HostLacks, MasuError
 from controller.host.ports import Host
-from controller.model.status import Condition
+from controller.model.status import HOST_LACKS, Condition
 from controller.reconcile import guard
 from controller.reconcile.apply import Failpoint, Outcome, apply
 from controller.reconcile.desired import Desired
@@ -37,7 +37,7 @@ class Result:
             return 0
         if self.error:
             return self.error.exit_code
-        return HostLacks.exit_code if any(each.type == "HostLacks" for each in self.conditions) else 1
+        return HostLacks.exit_code if any(each.type == HOST_LACKS for each in self.conditions) else 1
 
     @property
     def gone(self) -> bool:
@@ -116,6 +116,7 @@ def _result(
 ) -> Result:
     conditions = (
         *lacks,
+        *found.remarks,
         *(Condition("Refused", status=True, reason=each.reason, message=str(each)) for each in refused),
         *_broken(found),
         *_waiting(waits),
@@ -124,7 +125,7 @@ def _result(
     return Result(
         container=found.container,
         outcomes=tuple(outcomes),
-        converged=not (found.steps or error or waits or found.broken or lacks),
+        converged=not (found.steps or error or waits or found.broken or lacks or found.lacks),
         again_at=min((each.until for each in waits), default=0),
         error=error or (refused[0] if refused else None),
         conditions=conditions,

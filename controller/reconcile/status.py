@@ -21,12 +21,12 @@ def status_of(
     wanted = desire(wish, host.facts)
     found = plan(wanted, group, host)
     record = found.subject.record
-    said = tuple(dict.fromkeys((*wanted.lacks, *conditions.read(name))))
+    said = tuple(dict.fromkeys((*wanted.lacks, *found.remarks, *conditions.read(name))))
     return ContainerStatus(
         name=name,
         state=_state(wish.section("state") or "running", found, record),
         pid=found.subject.pid,
-        converged=not (found.steps or found.broken or wanted.lacks),
+        converged=not (found.steps or found.broken or wanted.lacks or found.lacks),
         restarts=record.restarts if record else 0,
         exit_code=_exit_code(name, record, host),
         conditions=said,
@@ -55,12 +55,13 @@ def network_status(
         name=name,
         type=resource.spec.get("type", "bridge"),
         link=bridge.link if bridge else resource.spec.get("parent") or resource.spec.get("device", ""),
-        converged=not (found and wanted and (found.steps or found.broken or wanted.lacks)),
+        converged=not (found and wanted and (found.steps or found.broken or wanted.lacks or found.lacks)),
         containers=members,
         conditions=tuple(
             dict.fromkeys(
                 (
                     *(wanted.lacks if wanted else ()),
+                    *(found.remarks if found else ()),
                     *conditions.read(key),
                     *(firewall_conditions(wishes, conditions) if bridge else ()),
                 )

@@ -15,7 +15,11 @@ from tests.vm.project import CHECKOUT, UNPACK, make_disk
 
 INNER_TESTS = ("tests/vm/inner", "tests/contracts", "tests/e2e")
 LONG = bool(os.environ.get("MASU_VM_LONG"))
-INNER_SELECTION = f"-m '{'on_v2 or on_v2_long' if LONG else 'on_v2'}' -k 'not runc'"
+ONLY = os.environ.get("MASU_VM_ONLY", "")
+"""While a test is being written: part of its name, so that it runs in there alone."""
+INNER_SELECTION = (
+    f"-m '{'on_v2 or on_v2_long' if LONG else 'on_v2'}' -k 'not runc{f' and ({ONLY})' if ONLY else ''}'"
+)
 """What runs inside: the tests that say so, with the runtime that `auto` picks."""
 INNER_S = 1500 if LONG else 600
 INNER_WAIT_S = 60
