@@ -14,6 +14,7 @@ from controller.errors import GuardRefused, Problem, StepFailed
 from controller.host import facts as host_facts
 from controller.host import service
 from controller.host.alone import InstanceLock
+from controller.host.cgroups.homes import Homes
 from controller.host.cgroups.tree import CgroupTree
 from controller.host.clock import SystemClock
 from controller.host.devices import DeviceFiles
@@ -86,6 +87,7 @@ class App:
     settings: Settings
     places: Places
     host: Host
+    homes: Homes
     namespaces: KeptNamespaces
     firewall: NftablesFirewall
     journal: Journal
@@ -100,7 +102,8 @@ class App:
         places = Places(settings.instance, settings.run_root, settings.state_root)
         found = host_facts.look(host_facts.runtime(settings.runtime) if runtime else None)
         keeper = KeeperClient(places.keeper, places.logs, service.open_files())
-        processes = ProcDirectory(found)
+        homes = Homes(found)
+        processes = ProcDirectory(homes)
         visits = Visits()
         namespaces = KeptNamespaces(places.namespaces, visits)
         scope = Scope(marks.table_name(settings.instance), *marks.prefixes(settings.instance))
@@ -108,11 +111,11 @@ class App:
         host = Host(
             instance=settings.instance,
             facts=found,
-            cgroups=CgroupTree(found),
+            cgroups=CgroupTree(homes),
             processes=processes,
             inside=NamespaceInside(visits),
             records=RecordFiles(places.records),
-            runtime=OciRuntime(places, found, keeper, processes),
+            runtime=OciRuntime(places, homes, keeper, processes),
             layers=LayerDirectories(places),
             clock=SystemClock(),
             namespaces=namespaces,
@@ -126,7 +129,9 @@ class App:
         store, conditions = DesiredFile(places, VERSION), ConditionFiles(places.conditions)
         leases = LeaseFile(places.leases)
         journal = Journal(places.events)
-        return cls(settings, places, host, namespaces, firewall, journal, keeper, store, leases, conditions)
+        return cls(
+            settings, places, host, homes, namespaces, firewall, journal, keeper, store, leases, conditions
+        )
 
     def run(self, source: str) -> None:
         """The daemon: converge and keep converged until SIGTERM; containers go on running."""
@@ -171,7 +176,7 @@ class App:
         """Read-only. What `apply` would do."""
         before = self.store.load()
         found = self._source(source).snapshot()
-        after = accept(before, found, _parse)
+        after = accept(before, found, _parse, self.host.facts.layout)
         left = present(self.places.group, self.host)
         known = recorded(self.host) | set(before.containers)
         wishes = self._wishes(after, left)
@@ -241,7 +246,7 @@ class App:
             raise StepFailed(f"container {name} is not running" if known else f"there is no container {name}")
         if frozen_by(self.host, group):
             raise StepFailed(f"container {name} is frozen: a command in it would be, too")
-        return exec_inside(self.host.facts, self.places, name, group, subject.pid, command)
+        return exec_inside(self.homes, self.places, name, group, subject.pid, command)
 
     def _wishes(self, desired: DesiredSet, left: Collection[str]) -> Mapping[str, Wish]:
         """Read-only. With the addresses that were given, and those that would be."""
@@ -270,7 +275,7 @@ class App:
         told = self._teller()
         work_queue = WorkQueue()
         watch = KernelWatch(
-            self.host.facts,
+            self.homes,
             work_queue.add,
             lambda: controller.resync(),  # noqa: PLW0108  # it is made below
             lambda said: told.event(Event(self.host.clock.wall_ms(), "", "Blind", said, level="warning")),
@@ -345,7 +350,7 @@ def validate(paths: tuple[str, ...]) -> tuple[Problem, ...]:
     known = DesiredSet()
     for path in paths:
         found = DirectorySource(path).snapshot()
-        accepted = accept(DesiredSet(), found, _parse)
+        accepted = accept(DesiredSet(), found, _parse, "")
         problems.extend(accepted.rejected)
         known = replace(known, files={**known.files, **accepted.files})
     problems.extend(across(known))

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from controller.errors import KnobRefused, StepFailed
 from controller.model.facts import CORE, Facts, Hierarchy
@@ -58,8 +58,8 @@ class MemoryCgroups:
         paths = {path for groups in self._groups.values() for path in groups}
         return frozenset(path.removeprefix(prefix).split("/")[0] for path in paths if path.startswith(prefix))
 
-    def present(self, group: str) -> frozenset[str]:
-        return frozenset(mount for mount, groups in self._groups.items() if group in groups)
+    def homes(self, group: str) -> Mapping[str, str]:
+        return {mount: group for mount, groups in self._groups.items() if group in groups}
 
     def populated(self, group: str) -> bool:
         return any(
@@ -69,9 +69,11 @@ class MemoryCgroups:
             if path == group or path.startswith(group + "/")
         )
 
-    def create(self, group: str) -> None:
-        for each in self._facts.hierarchies:
-            groups = self._groups.setdefault(each.mount, {})
+    def place(self, group: str, budgets: Mapping[str, str], last: int) -> None:
+        """Without budgets: what moves is a matter of directories, and tested on the kernel."""
+        assert not any(budgets.values())
+        for mount in budgets:
+            groups = self._groups.setdefault(mount, {})
             groups.setdefault(group, {"cgroup.procs": ""})
 
     def remove(self, group: str, evict: Callable[[], None]) -> None:

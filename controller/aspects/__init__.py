@@ -35,7 +35,7 @@ from controller.aspects.routes import Routes
 from controller.aspects.ruleset import Ruleset
 from controller.aspects.state import State
 from controller.aspects.sysctls import Sysctls
-from controller.model.resource import CONTAINER, FIREWALL, NETWORK
+from controller.model.resource import CONTAINER, FIREWALL, GROUP, NETWORK
 
 ASPECTS: tuple[Aspect[Any, Any], ...] = (
     Cgroup(),
@@ -60,6 +60,13 @@ ASPECTS: tuple[Aspect[Any, Any], ...] = (
     State(),
 )
 
+GROUP_ASPECTS: tuple[Aspect[Any, Any], ...] = (
+    Cgroup(),
+    Cpu(),
+    Memory(),
+    Pids(),
+)
+
 NETWORK_ASPECTS: tuple[Aspect[Any, Any], ...] = (
     Bridge(),
     Gateways(),
@@ -74,6 +81,7 @@ FIREWALL_ASPECTS: tuple[Aspect[Any, Any], ...] = (
 
 ASPECTS_OF: Mapping[str, tuple[Aspect[Any, Any], ...]] = {
     CONTAINER: ASPECTS,
+    GROUP: GROUP_ASPECTS,
     NETWORK: NETWORK_ASPECTS,
     FIREWALL: FIREWALL_ASPECTS,
 }

@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from controller.errors import HostLacks, LaunchFailed
+from controller.host.cgroups.homes import Homes
 from controller.host.keeping import KeeperClient
 from controller.host.places import Places
 from controller.host.processes import ProcDirectory
 from controller.host.text import make_directories, read_text, remove_file, remove_tree, write_atomic
+from controller.model.cgroups import budget_of
 from controller.model.facts import CORE, Facts, Runtime
 from controller.model.frame import OWN_SYS
 from controller.model.launch import (
@@ -41,9 +43,13 @@ class OciRuntime:
     """Stateless apart from where things are; every method may be called from any thread."""
 
     places: Places
-    facts: Facts
+    homes: Homes
     keeper: KeeperClient
     processes: ProcDirectory
+
+    @property
+    def facts(self) -> Facts:
+        return self.homes.facts
 
     def write_bundle(self, name: str, config: Mapping[str, Any], root: Mapping[str, Any]) -> None:
         bundle = self._bundle(name)
@@ -64,14 +70,14 @@ class OciRuntime:
             argv=tuple(_argv(runtime, self.places, bundle, name)),
             env={"PATH": os.defpath},
             cwd=bundle,
-            join=() if runtime.joins_itself else self.facts.join_files(group),
+            join=() if runtime.joins_itself else self.homes.join_files(group),
             mounts=(
                 *self._root_mounts(name, root),
-                *self._cgroup_mounts(runtime),
+                *self._cgroup_mounts(runtime, group),
                 *self._sys_mounts(name, root),
             ),
             pid_file=f"{bundle}/pid",
-            members=self.facts.hierarchies[0].path(group) + "/cgroup.procs" if self.facts.hierarchies else "",
+            members=next(iter(self.homes.join_files(group)), ""),
             timeout_ms=LAUNCH_TIMEOUT_MS,
             offsets=root.get("offsets", {}),
         )
@@ -118,8 +124,8 @@ class OciRuntime:
         text = (read_text(f"{self._bundle(name)}/pid") or "").strip() if remembered else ""
         pid = int(text) if text.isdigit() else 0
         stat = self.processes.stat(pid) if pid else None
-        there = stat is not None and not stat.ended and group in self.processes.groups(pid).values()
-        ours = there and self.keeper.knows(name)
+        paths = self.processes.groups(pid).values() if stat and not stat.ended else ()
+        ours = any(budget_of(group, path) is not None for path in paths) and self.keeper.knows(name)
         logs, kept = f"{self.places.logs}/{name}", f"{self.places.keeper}/exits/{name}.json"
         traces = remembered or any(os.path.exists(path) for path in (self._bundle(name), logs, kept))
         return RuntimeState(remembered, traces, pid if ours else 0, self.keeper.launching(name))
@@ -150,7 +156,7 @@ class OciRuntime:
         linux = {**config["linux"], "rootfsPropagation": "private"}
         linux["namespaces"] = [self._kept(name, each) for each in linux["namespaces"]]
         if self._runtime().joins_itself:
-            linux["cgroupsPath"] = self.places.group_of(name)
+            linux["cgroupsPath"] = self._joined(self.places.group_of(name))
         sys = f"{self._bundle(name)}/sys"
         mounts = [
             {**each, "source": sys} if each["source"] == OWN_SYS else each
@@ -192,12 +198,31 @@ class OciRuntime:
     def _sys_mounts(self, name: str, root: Mapping[str, Any]) -> list[MountOp]:
         return [SysMount(self._namespace(name), f"{self._bundle(name)}/sys")] if root.get("sys") else []
 
-    def _cgroup_mounts(self, runtime: Runtime) -> list[MountOp]:
-        """crun refuses a hybrid layout: it is shown the cgroup2 mount alone, in the launch's own namespace."""
+    def _cgroup_mounts(self, runtime: Runtime, group: str) -> list[MountOp]:
+        """What a runtime has to be shown of cgroupfs, in the launch's own namespace.
+
+        crun refuses a hybrid layout: it sees the cgroup2 mount alone. runc joins one path in all hierarchies: where
+        the group is in a budget, the budget is shown in the place of the instance.
+        """
         core = self.facts.hierarchy(CORE)
         if runtime.name == "crun" and core and core.mount != UNIFIED_ROOT:
             return [BindMount(core.mount, UNIFIED_ROOT)]
+        if runtime.joins_itself and self._joined(group) == group:
+            places = ((each.path(group), self.homes.locate(each, group)) for each in self.facts.hierarchies)
+            return [
+                BindMount(os.path.dirname(found), os.path.dirname(plain))
+                for plain, found in places
+                if found != plain
+            ]
         return []
+
+    def _joined(self, group: str) -> str:
+        """What runc is told: the one path of pure cgroup v2, where nothing can be shown in another's place."""
+        if self.facts.layout != "v2":
+            return group
+        return self.homes.locate(self.facts.hierarchies[0], group).removeprefix(
+            self.facts.hierarchies[0].mount
+        )
 
 
 def _lower(source: str, target: str, ids: Mapping[str, Any] | None) -> MountOp:

@@ -12,22 +12,24 @@ import sys
 
 from controller.errors import HostLacks
 from controller.host import syscalls
+from controller.host.cgroups.homes import Homes
 from controller.host.oci import UNIFIED_ROOT
 from controller.host.places import Places
-from controller.model.facts import CORE, Facts
+from controller.model.facts import CORE
 
 
 def exec_inside(
-    facts: Facts, places: Places, name: str, group: str, pid: int, command: tuple[str, ...]
+    homes: Homes, places: Places, name: str, group: str, pid: int, command: tuple[str, ...]
 ) -> int:
     """Run it in the foreground with this process's own standard streams; returns its exit code."""
+    facts = homes.facts
     runtime = facts.runtime
     if runtime is None:
         raise HostLacks("no OCI runtime runs here: install crun or runc, or run `masu doctor`")
     own = ["--cgroup-manager=disabled"] if runtime.name == "crun" else []
     terminal = ["--tty"] if sys.stdin.isatty() and sys.stdout.isatty() else []
     argv = [runtime.path, "--root", places.runtime, *own, "exec", *terminal, name, *command]
-    _become_member(facts, group, joins_itself=runtime.joins_itself)
+    _become_member(homes, group)
     _enter_time(pid)
     core = facts.hierarchy(CORE)
     if runtime.name == "crun" and core and core.mount != UNIFIED_ROOT:
@@ -40,11 +42,12 @@ def exec_inside(
     return 128 - code if code < 0 else code
 
 
-def _become_member(facts: Facts, group: str, *, joins_itself: bool) -> None:
-    """This very process enters the container's cgroups: what it starts is limited and counted with the rest."""
-    if joins_itself:
-        return
-    for path in facts.join_files(group):
+def _become_member(homes: Homes, group: str) -> None:
+    """This very process enters the container's cgroups: what it starts is limited and counted with the rest.
+
+    runc remembers those of the launch, which need not be the ones of today.
+    """
+    for path in homes.join_files(group):
         with open(path, "w") as knob:
             knob.write("0")
 

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from controller.model.cgroups import cgroup_of
 from controller.model.marks import table_name
 
 
@@ -32,7 +33,7 @@ class Places:
         return f"/masu/{self.instance}"
 
     def group_of(self, name: str) -> str:
-        return f"/masu/{self.instance}/{name}"
+        return cgroup_of(self.group, name)
 
     @property
     def records(self) -> str:

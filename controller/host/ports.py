@@ -25,21 +25,26 @@ from controller.model.status import Condition
 
 
 class Cgroups(Protocol):
-    """cgroupfs. `group` is a path below every mount, such as /masu/default/web."""
+    """cgroupfs. `group` is a path below every mount, such as /masu/default/web, in whatever budget it really is."""
 
     def children(self, group: str) -> frozenset[str]:
         """Names of the groups directly below, in any hierarchy."""
         ...
 
-    def present(self, group: str) -> frozenset[str]:
-        """Mounts on which the group exists."""
+    def homes(self, group: str) -> Mapping[str, str]:
+        """Mount → where the group is on it, with all its files; without mounts on which it is not."""
         ...
 
     def populated(self, group: str) -> bool:
         """Whether a process is in the group or in one below it, in any hierarchy."""
         ...
 
-    def create(self, group: str) -> None: ...
+    def place(self, group: str, budgets: Mapping[str, str], last: int) -> None:
+        """`budgets`: mount → the budget to make it in, "" for none.
+
+        Whoever is in it elsewhere is brought over, the process `last` at the end.
+        """
+        ...
 
     def remove(self, group: str, evict: Callable[[], None]) -> None:
         """`evict` is called while something is still in the group."""

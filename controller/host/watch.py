@@ -16,8 +16,9 @@ import struct
 import threading
 from collections.abc import Callable, Collection
 
+from controller.host.cgroups.homes import Homes
 from controller.host.network_watch import NetworkWatch
-from controller.model.facts import Facts
+from controller.model.cgroups import key_of_directory
 
 IN_MODIFY = 0x002
 IN_DELETE = 0x200
@@ -39,13 +40,13 @@ class KernelWatch:
 
     def __init__(
         self,
-        facts: Facts,
+        homes: Homes,
         nudge: Nudge,
         overflow: Callable[[], None],
         complain: Callable[[str], None],
         network: NetworkWatch,
     ) -> None:
-        self._facts = facts
+        self._homes = homes
         libc = ctypes.CDLL(None, use_errno=True)
         self._add_watch, self._remove_watch = libc.inotify_add_watch, libc.inotify_rm_watch
         self._inotify = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -76,7 +77,7 @@ class KernelWatch:
         with self._lock:
             fresh = name not in self._watches
             if fresh:
-                self._watch_directories(name, tuple(each.path(group) for each in self._facts.hierarchies))
+                self._watch_directories(name, self._homes.directories(group))
             return fresh
 
     def watch_init(self, name: str, pid: int) -> None:
@@ -221,9 +222,9 @@ class KernelWatch:
         """cgroupfs does not tell of a directory's own end, only its parent's watch does."""
         if mask & IN_IGNORED:
             self._parents.pop(watch, None)
-        elif child in self._watches:
-            names.add(child)
-            self._forget_watches(child)
+        elif (name := key_of_directory(child)) in self._watches:
+            names.add(name)
+            self._forget_watches(name)
 
     def _forget_watches(self, name: str) -> None:
         """A directory vanished: all are watched anew the next time the container is tracked."""

@@ -18,7 +18,7 @@ from controller.loop.queue import WorkQueue
 from controller.model.attachment import Leases
 from controller.model.desired import DesiredSet
 from controller.model.event import Event
-from controller.model.resource import CONTAINER, FIREWALL, kind_of
+from controller.model.resource import CONTAINER, FIREWALL, GROUP, kind_of
 from controller.model.status import HOST_LACKS, LIMITED, Condition
 from controller.reconcile import guard
 from controller.reconcile.desired import Desired, Named, Wish, desire, resolve
@@ -182,7 +182,7 @@ class Controller:
             found = self._source.snapshot()
         except SourceUnreadable as error:
             return freeze(before, str(error))
-        after = accept(before, found, self._parse)
+        after = accept(before, found, self._parse, self._host.facts.layout)
         return self._guarded(before, after)
 
     def _guarded(self, before: DesiredSet, after: DesiredSet) -> DesiredSet:
@@ -238,17 +238,18 @@ class Controller:
         return self._reconciler.converge(desired, self._watch, leave, self._held(desired))
 
     def _watch(self, name: str, group: str) -> None:
-        if kind_of(name) == CONTAINER:
+        if kind_of(name) in {CONTAINER, GROUP}:
             self._tracker.watch_group(name, group)
 
     def _held(self, desired: Desired) -> Wait | None:
-        """Nobody is born before its networks and their rules are in place."""
+        """Nobody is born before its groups, its networks and their rules are in place."""
         with self._lock:
             unmet = [key for key in sorted(desired.needs) if not self._memory.get(key, Memory()).done]
         if not unmet:
             return None
         until = self._host.clock.now_ms() + NEEDS_LOOK_MS
-        return Wait("WaitsForNetwork", f"waits for {', '.join(unmet)}", until)
+        reason = "WaitsForGroup" if kind_of(unmet[0]) == GROUP else "WaitsForNetwork"
+        return Wait(reason, f"waits for {', '.join(unmet)}", until)
 
     def _after(
         self, name: str, desired: Desired | None, result: Result, memory: Memory, *, edited: bool
@@ -282,6 +283,8 @@ class Controller:
         links = desired.links if desired else ()
         if kind_of(name) == FIREWALL:
             return self._tracker.watch_firewall(name)
+        if kind_of(name) == GROUP:
+            return self._tracker.watch_group(name, result.last.subject.group)
         if kind_of(name) != CONTAINER:
             return self._tracker.watch_network(name, None, links)
         fresh = self._tracker.watch_group(name, result.last.subject.group)

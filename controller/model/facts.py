@@ -33,6 +33,7 @@ class Hierarchy:
     subsystems: tuple[str, ...]
 
     def path(self, group: str) -> str:
+        """Of a group that is in no budget."""
         return self.mount + group
 
 
@@ -82,7 +83,3 @@ class Facts:
         if versions == {1, 2}:
             return "hybrid"
         return "v1" if versions == {1} else "v2" if versions == {2} else "none"
-
-    def join_files(self, group: str) -> tuple[str, ...]:
-        """The `cgroup.procs` files through which a process enters `group` everywhere."""
-        return tuple(each.path(group) + "/cgroup.procs" for each in self.hierarchies)

@@ -10,10 +10,12 @@ from controller.aspects import ASPECTS_OF
 from controller.aspects._bundle import compose
 from controller.errors import HostLacks
 from controller.model.attachment import NAME_FILES, Attachment, Leases
+from controller.model.cgroups import SUBSYSTEMS
 from controller.model.facts import Facts
 from controller.model.frame import Frame
 from controller.model.names import plain_path
-from controller.model.resource import CONTAINER, FIREWALL, NETWORK, Resource, digest, key_of
+from controller.model.network import group_of
+from controller.model.resource import CONTAINER, FIREWALL, GROUP, NETWORK, Resource, digest, key_of
 from controller.model.status import HOST_LACKS, Condition
 from controller.model.sysctl import sysctl_path
 from controller.reconcile.leases import lease
@@ -105,7 +107,9 @@ def resolve(
 def wishes(named: Named, resources: Mapping[str, Resource], found: Topology) -> dict[str, Wish]:
     """Pure. By key: every container, and every network that has something on the host."""
     wanted = {
-        key: _container_wish(named, each, found) for key, each in resources.items() if each.kind == CONTAINER
+        key: _container_wish(named, each, found, _budgets(each, resources))
+        for key, each in resources.items()
+        if each.kind == CONTAINER
     }
     for name, bridge in found.bridges.items():
         key = key_of(NETWORK, name)
@@ -113,10 +117,25 @@ def wishes(named: Named, resources: Mapping[str, Resource], found: Topology) -> 
     if not found.firewall.empty:
         key = key_of(FIREWALL, named.instance)
         wanted[key] = Wish(key, FIREWALL, {"firewall": found.firewall, "forwarding": found.forwarding})
+    wanted.update({each.key: each for each in map(_group_wish, resources.values()) if each})
     return wanted
 
 
-def _container_wish(named: Named, container: Resource, found: Topology) -> Wish:
+def _group_wish(group: Resource) -> Wish | None:
+    """Of a group that has more than bandwidth to share: that is the networks'."""
+    sorts = [each for each in SUBSYSTEMS if group.kind == GROUP and group.section(each) is not None]
+    limits = {f"limits.{each}": group.section(each) for each in sorts}
+    return Wish(group.key, GROUP, {"cgroup": {"counts": sorts}, **limits}) if sorts else None
+
+
+def _budgets(container: Resource, resources: Mapping[str, Resource]) -> dict[str, str]:
+    """Sort of budget → the group whose cgroup the container is in for it."""
+    found = {each: group_of(container, each) for each in SUBSYSTEMS}
+    written = {sort: resources.get(key_of(GROUP, name)) for sort, name in found.items() if name}
+    return {sort: each.name for sort, each in written.items() if each and each.section(sort) is not None}
+
+
+def _container_wish(named: Named, container: Resource, found: Topology, budgets: Mapping[str, str]) -> Wish:
     attachments = found.attachments.get(container.name, ())
     sections = {
         path: value
@@ -124,6 +143,7 @@ def _container_wish(named: Named, container: Resource, found: Topology) -> Wish:
         for path in ((*LIFE_SECTIONS, "") if aspect.name == LIFE else (aspect.section,))
         if path and (value := container.section(path)) is not None
     }
+    sections["cgroup"] = {"budgets": budgets}
     sections["networks"] = attachments or None
     sections.update(_settings(container, attachments))
     sections["ports"] = tuple(
@@ -135,6 +155,7 @@ def _container_wish(named: Named, container: Resource, found: Topology) -> Wish:
         sections["mounts"] = [*(container.section("mounts") or ()), *_generated(named, container)]
     needs = {key_of(NETWORK, each.network) for each in attachments if each.type == "bridge"}
     needs |= {key_of(FIREWALL, named.instance)} if needs else set()
+    needs |= {key_of(GROUP, name) for name in budgets.values()}
     return Wish(container.key, CONTAINER, sections, frozenset(needs))
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from controller.errors import GuardRefused, HostLacks, MasuError
 from controller.host.ports import Host
+from controller.model.cgroups import cgroup_of
 from controller.model.status import HOST_LACKS, Condition
 from controller.reconcile import guard
 from controller.reconcile.apply import Failpoint, Outcome, apply
@@ -75,7 +76,7 @@ class Reconciler:
         return self._settle(lambda: removal(name, self._group(name), self.host), (), lambda: None)
 
     def _group(self, name: str) -> str:
-        return f"{self.root}/{name}"
+        return cgroup_of(self.root, name)
 
     def _settle(
         self,

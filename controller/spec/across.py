@@ -9,8 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import combinations
 
 from controller.model.addresses import Published, parse_interface, parse_mac, parse_published
-from controller.model.network import Network, group_of, interfaces_of, networks_of
-from controller.model.resource import CONTAINER, GROUP, NETWORK, Resource, key_of
+from controller.model.network import Network, interfaces_of, networks_of
+from controller.model.resource import CONTAINER, GROUP, NETWORK, Resource
+from controller.spec.across_groups import groups, groups_of
 from controller.spec.across_interfaces import interfaces
 from controller.spec.across_shares import shares
 from controller.spec.misfit import Misfit, Order, at_fault, whose
@@ -23,14 +24,17 @@ def users(resource: Resource, others: Iterable[Resource]) -> tuple[Resource, ...
     if resource.kind == NETWORK:
         found = [each for each in others if each.kind == CONTAINER and resource.name in networks_of(each)]
     elif resource.kind == GROUP:
-        found = [each for each in others if each.kind == CONTAINER and resource.name in _groups_of(each)]
+        found = [each for each in others if each.kind == CONTAINER and resource.name in groups_of(each)]
     else:
         found = []
     return tuple(sorted(found, key=lambda each: each.name))
 
 
-def misfits(resources: Mapping[str, Resource], earlier: Mapping[str, Resource]) -> list[Misfit]:
-    """Pure. `earlier`: what was accepted before, by key; who is as it was is not at fault."""
+def misfits(resources: Mapping[str, Resource], earlier: Mapping[str, Resource], layout: str) -> list[Misfit]:
+    """Pure. `earlier`: what was accepted before, by key; who is as it was is not at fault.
+
+    `layout`: how the host mounts cgroups, on which some rules depend; empty where no host is meant.
+    """
     containers = {each.name: each for each in resources.values() if each.kind == CONTAINER}
     written = [each for each in resources.values() if each.kind == NETWORK]
     networks = {each.name: Network.of(each) for each in written}
@@ -40,7 +44,8 @@ def misfits(resources: Mapping[str, Resource], earlier: Mapping[str, Resource]) 
     }
     return [
         *_partners(containers),
-        *_references(containers, networks, resources),
+        *_references(containers, networks),
+        *groups(containers, networks, resources, order, layout),
         *shares(containers, networks, resources, order),
         *_policies(written, networks),
         *_overlaps(written, networks, order),
@@ -77,24 +82,12 @@ def _partner_names(wanted: Resource) -> set[str]:
     return {value.removeprefix(PARTNER) for value in values if value.startswith(PARTNER)}
 
 
-def _groups_of(container: Resource) -> set[str]:
-    return {group_of(container, "network")} - {""}
-
-
-def _references(
-    containers: Mapping[str, Resource], networks: Mapping[str, Network], resources: Mapping[str, Resource]
-) -> Iterator[Misfit]:
+def _references(containers: Mapping[str, Resource], networks: Mapping[str, Network]) -> Iterator[Misfit]:
     for wanted in containers.values():
         on = [networks[each] for each in networks_of(wanted) if each in networks]
         for name in networks_of(wanted):
             if name not in networks:
                 yield Misfit(wanted, "spec.networks", f'is on network "{name}", which no valid file defines')
-        for name in _groups_of(wanted):
-            group = resources.get(key_of(GROUP, name))
-            if group is None:
-                yield Misfit(wanted, "spec.group", f'is in group "{name}", which no valid file defines')
-            elif group.section("network") and not any(each.type == "bridge" for each in on):
-                yield Misfit(wanted, "spec.group", f'shares bandwidth in group "{name}", but is on no bridge')
         known = len(on) == len(networks_of(wanted))
         if wanted.section("ports") and known and not any(each.type == "bridge" for each in on):
             yield Misfit(wanted, "spec.ports", "publishes ports, but is on no bridge")

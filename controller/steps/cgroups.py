@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 from controller.errors import NotReadBack
 from controller.host.ports import Host
+from controller.model.cgroups import in_budget
 from controller.steps._base import Effect, Stage, Step, Wait
 from controller.steps.freezer import end
+
+IN_USE_LOOK_MS = 100
 
 DIRECTION_STAGE = {"down": Stage.DECREASE, "same": Stage.CHANGE, "up": Stage.INCREASE}
 
@@ -21,19 +25,56 @@ class CreateCgroup(Step):
     effect: ClassVar[Effect] = Effect.LIVE
 
     group: str
-    missing: tuple[str, ...]
+    missing: Mapping[str, str]
+    """Mount → the budget that it is in there."""
 
     @property
     def text(self) -> str:
-        return f"create cgroup {self.group} in {len(self.missing)} hierarchies"
+        return f"create cgroup {self.group}{_named(self.missing)} in {_count(self.missing)}"
 
     @property
     def change(self) -> tuple[str, str, str] | None:
         return ("cgroup", "incomplete", self.group)
 
     def apply(self, host: Host) -> Wait | None:
-        host.cgroups.create(self.group)
+        host.cgroups.place(self.group, self.missing, 0)
         return None
+
+
+@dataclass(frozen=True, slots=True)
+class MoveCgroup(Step):
+    """Bring the container into other budgets, or out of them, with all its processes; init comes last."""
+
+    stage: ClassVar[Stage] = Stage.PLACE
+    effect: ClassVar[Effect] = Effect.LIVE
+
+    group: str
+    budgets: Mapping[str, str]
+    homes: tuple[str, ...]
+    init: int
+
+    @property
+    def text(self) -> str:
+        return f"move the cgroup{_named(self.budgets) or ' out of its groups'} ({_count(self.budgets)})"
+
+    @property
+    def change(self) -> tuple[str, str, str] | None:
+        wanted = sorted({in_budget(self.group, each) for each in self.budgets.values()})
+        return ("group", ", ".join(self.homes), ", ".join(wanted))
+
+    def apply(self, host: Host) -> Wait | None:
+        host.cgroups.place(self.group, self.budgets, self.init)
+        return None
+
+
+def _named(budgets: Mapping[str, str]) -> str:
+    """Whose budgets those are, in words."""
+    names = sorted(set(budgets.values()) - {""})
+    return f" into group {', '.join(names)}" if names else ""
+
+
+def _count(mounts: Collection[str]) -> str:
+    return f"{len(mounts)} hierarch{'y' if len(mounts) == 1 else 'ies'}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,4 +164,25 @@ class RemoveCgroup(Step):
 
     def apply(self, host: Host) -> Wait | None:
         host.cgroups.remove(self.group, lambda: end(host, self.group, None))
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveBudget(Step):
+    """Remove the group of a budget that nobody shares any more; whoever still runs in it is not harmed."""
+
+    stage: ClassVar[Stage] = Stage.UNPLACE
+    effect: ClassVar[Effect] = Effect.DELETE
+
+    group: str
+
+    @property
+    def text(self) -> str:
+        return f"remove cgroup {self.group}"
+
+    def apply(self, host: Host) -> Wait | None:
+        if host.cgroups.populated(self.group):
+            message = "a container that is still in it has to leave first"
+            return Wait("GroupInUse", message, host.clock.now_ms() + IN_USE_LOOK_MS)
+        host.cgroups.remove(self.group, lambda: None)
         return None

@@ -11,6 +11,7 @@ import pytest
 
 from controller.errors import KnobRefused
 from controller.host import facts as host_facts
+from controller.host.cgroups.homes import Homes
 from controller.host.cgroups.tree import CgroupTree
 from controller.model.facts import CORE, Facts
 from tests.worlds import MemoryCgroups, facts
@@ -23,7 +24,7 @@ def world(request: pytest.FixtureRequest) -> Iterator[tuple[Any, Facts, str]]:
     """(driver, facts, the name of a group that is nobody else's)."""
     kind, _, layout = request.param.partition("-")
     known = facts(layout) if kind == "memory" else host_facts.look(None)
-    driver = MemoryCgroups(known) if kind == "memory" else CgroupTree(known)
+    driver = MemoryCgroups(known) if kind == "memory" else CgroupTree(Homes(known))
     group = f"/masu/t-{secrets.token_hex(4)}/web"
     try:
         yield driver, known, group
@@ -31,47 +32,51 @@ def world(request: pytest.FixtureRequest) -> Iterator[tuple[Any, Facts, str]]:
         driver.remove(group, lambda: None)
 
 
+def make(driver: Any, known: Facts, group: str) -> None:
+    driver.place(group, {each.mount: "" for each in known.hierarchies}, 0)
+
+
 def test_created_everywhere_and_removed_everywhere(world: tuple[Any, Facts, str]) -> None:
     driver, known, group = world
     parent = group.rpartition("/")[0]
-    assert driver.present(group) == frozenset()
-    driver.create(group)
-    driver.create(group)
-    assert driver.present(group) == {each.mount for each in known.hierarchies}
+    assert driver.homes(group) == {}
+    make(driver, known, group)
+    make(driver, known, group)
+    assert driver.homes(group) == {each.mount: group for each in known.hierarchies}
     assert driver.children(parent) == {"web"}
     driver.remove(group, lambda: None)
     driver.remove(group, lambda: None)
-    assert driver.present(group) == frozenset()
+    assert driver.homes(group) == {}
     assert driver.children(parent) == frozenset()
 
 
 def test_removal_evicts_whoever_is_inside_and_below() -> None:
-    driver = CgroupTree(host_facts.look(None))
+    driver = CgroupTree(Homes(host_facts.look(None)))
     parent = f"/masu/t-{secrets.token_hex(4)}"
     group, below = f"{parent}/web", f"{parent}/web/below"
     with subprocess.Popen(["sleep", "60"]) as process:
         try:
-            driver.create(below)
+            make(driver, host_facts.look(None), below)
             driver.enter(below, process.pid)
             evicted = []
             driver.remove(group, lambda: (evicted.append(process.kill()), process.wait()))  # type: ignore[func-returns-value]
             assert evicted
-            assert driver.present(group) == frozenset()
+            assert driver.homes(group) == {}
         finally:
             process.kill()
             driver.remove(group, lambda: None)
 
 
 def test_what_is_written_is_read(world: tuple[Any, Facts, str]) -> None:
-    driver, _, group = world
-    driver.create(group)
+    driver, known, group = world
+    make(driver, known, group)
     driver.write(group, "pids", "pids.max", "17")
     assert driver.read(group, "pids", "pids.max") == "17"
 
 
 def test_memory_without_a_limit_reads_as_the_aspect_expects(world: tuple[Any, Facts, str]) -> None:
     driver, known, group = world
-    driver.create(group)
+    make(driver, known, group)
     file = "memory.max" if known.version("memory") == 2 else "memory.limit_in_bytes"
     driver.write(group, "memory", file, "67108864")
     driver.write(group, "memory", file, "max" if known.version("memory") == 2 else "-1")
@@ -90,7 +95,7 @@ def test_absent_reads_as_none_and_writing_it_is_refused_with_everything(
 
 def test_a_process_enters_everywhere(world: tuple[Any, Facts, str]) -> None:
     driver, known, group = world
-    driver.create(group)
+    make(driver, known, group)
     process = subprocess.Popen(["sleep", "60"])
     try:
         driver.enter(group, process.pid)

@@ -14,10 +14,11 @@ FRONT = bridge()
 BACK = bridge("back", "10.89.0.0/24", line=50)
 
 
-def found(*resources: Resource, earlier: tuple[Resource, ...] = ()) -> list[tuple[str, str, str]]:
-    return [
-        (each.resource.key, each.path, each.why) for each in misfits(by_key(*resources), by_key(*earlier))
-    ]
+def found(
+    *resources: Resource, earlier: tuple[Resource, ...] = (), layout: str = ""
+) -> list[tuple[str, str, str]]:
+    misfitting = misfits(by_key(*resources), by_key(*earlier), layout)
+    return [(each.resource.key, each.path, each.why) for each in misfitting]
 
 
 def on(name: str = "front", **entry: Any) -> dict[str, Any]:
