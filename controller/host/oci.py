@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from controller.errors import HostLacks, LaunchFailed
+from controller.host import oci_cgroups
 from controller.host.cgroups.homes import Homes
 from controller.host.keeping import KeeperClient
 from controller.host.places import Places
 from controller.host.processes import ProcDirectory
 from controller.host.text import make_directories, read_text, remove_file, remove_tree, write_atomic
 from controller.model.cgroups import budget_of
-from controller.model.facts import CORE, Facts, Runtime
+from controller.model.facts import Facts, Runtime
 from controller.model.frame import OWN_SYS
 from controller.model.launch import (
     BindMount,
@@ -35,7 +36,6 @@ from controller.model.launch import (
 from controller.model.process import RuntimeState
 
 LAUNCH_TIMEOUT_MS = 30_000
-UNIFIED_ROOT = "/sys/fs/cgroup"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class OciRuntime:
             join=() if runtime.joins_itself else self.homes.join_files(group),
             mounts=(
                 *self._root_mounts(name, root),
-                *self._cgroup_mounts(runtime, group),
+                *oci_cgroups.shown(self.homes, runtime, group),
                 *self._sys_mounts(name, root),
             ),
             pid_file=f"{bundle}/pid",
@@ -156,7 +156,7 @@ class OciRuntime:
         linux = {**config["linux"], "rootfsPropagation": "private"}
         linux["namespaces"] = [self._kept(name, each) for each in linux["namespaces"]]
         if self._runtime().joins_itself:
-            linux["cgroupsPath"] = self._joined(self.places.group_of(name))
+            linux["cgroupsPath"] = oci_cgroups.joined(self.homes, self.places.group_of(name))
         sys = f"{self._bundle(name)}/sys"
         mounts = [
             {**each, "source": sys} if each["source"] == OWN_SYS else each
@@ -197,32 +197,6 @@ class OciRuntime:
 
     def _sys_mounts(self, name: str, root: Mapping[str, Any]) -> list[MountOp]:
         return [SysMount(self._namespace(name), f"{self._bundle(name)}/sys")] if root.get("sys") else []
-
-    def _cgroup_mounts(self, runtime: Runtime, group: str) -> list[MountOp]:
-        """What a runtime has to be shown of cgroupfs, in the launch's own namespace.
-
-        crun refuses a hybrid layout: it sees the cgroup2 mount alone. runc joins one path in all hierarchies: where
-        the group is in a budget, the budget is shown in the place of the instance.
-        """
-        core = self.facts.hierarchy(CORE)
-        if runtime.name == "crun" and core and core.mount != UNIFIED_ROOT:
-            return [BindMount(core.mount, UNIFIED_ROOT)]
-        if runtime.joins_itself and self._joined(group) == group:
-            places = ((each.path(group), self.homes.locate(each, group)) for each in self.facts.hierarchies)
-            return [
-                BindMount(os.path.dirname(found), os.path.dirname(plain))
-                for plain, found in places
-                if found != plain
-            ]
-        return []
-
-    def _joined(self, group: str) -> str:
-        """What runc is told: the one path of pure cgroup v2, where nothing can be shown in another's place."""
-        if self.facts.layout != "v2":
-            return group
-        return self.homes.locate(self.facts.hierarchies[0], group).removeprefix(
-            self.facts.hierarchies[0].mount
-        )
 
 
 def _lower(source: str, target: str, ids: Mapping[str, Any] | None) -> MountOp:

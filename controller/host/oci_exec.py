@@ -1,6 +1,6 @@
 """`masu exec`: the runtime's own exec, so that the command has the container's namespaces, rights and filters.
 
-crun is shown the cgroup2 mount alone on hybrid layouts, as at launch; the cgroup is joined first.
+The runtime is shown of cgroupfs what it was shown at launch; the cgroup is joined first.
 """
 
 from __future__ import annotations
@@ -11,31 +11,30 @@ import subprocess
 import sys
 
 from controller.errors import HostLacks
-from controller.host import syscalls
+from controller.host import oci_cgroups, syscalls
 from controller.host.cgroups.homes import Homes
-from controller.host.oci import UNIFIED_ROOT
 from controller.host.places import Places
-from controller.model.facts import CORE
 
 
 def exec_inside(
     homes: Homes, places: Places, name: str, group: str, pid: int, command: tuple[str, ...]
 ) -> int:
     """Run it in the foreground with this process's own standard streams; returns its exit code."""
-    facts = homes.facts
-    runtime = facts.runtime
+    runtime = homes.facts.runtime
     if runtime is None:
         raise HostLacks("no OCI runtime runs here: install crun or runc, or run `masu doctor`")
     own = ["--cgroup-manager=disabled"] if runtime.name == "crun" else []
     terminal = ["--tty"] if sys.stdin.isatty() and sys.stdout.isatty() else []
     argv = [runtime.path, "--root", places.runtime, *own, "exec", *terminal, name, *command]
-    _become_member(homes, group)
+    if not runtime.joins_itself:
+        _become_member(homes, group)
     _enter_time(pid)
-    core = facts.hierarchy(CORE)
-    if runtime.name == "crun" and core and core.mount != UNIFIED_ROOT:
+    shown = oci_cgroups.shown(homes, runtime, group)
+    if shown:
         syscalls.unshare(syscalls.CLONE_NEWNS)
         syscalls.mount("none", "/", syscalls.MS_REC | syscalls.MS_SLAVE)
-        syscalls.mount(core.mount, UNIFIED_ROOT, syscalls.MS_BIND)
+    for each in shown:
+        syscalls.mount(each.source, each.target, syscalls.MS_BIND)
     for number in (signal.SIGINT, signal.SIGQUIT):
         signal.signal(number, signal.SIG_IGN)
     code = subprocess.run(argv, check=False, preexec_fn=_default_signals).returncode
@@ -45,7 +44,7 @@ def exec_inside(
 def _become_member(homes: Homes, group: str) -> None:
     """This very process enters the container's cgroups: what it starts is limited and counted with the rest.
 
-    runc remembers those of the launch, which need not be the ones of today.
+    Not for runc, whose many threads would count as processes of the container.
     """
     for path in homes.join_files(group):
         with open(path, "w") as knob:

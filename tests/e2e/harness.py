@@ -185,7 +185,12 @@ class Masu:
         ]
         found = [str(path) for base, pattern in patterns for path in base.glob(pattern)]
         for mount in cgroup_mounts():
-            found += [str(path) for path in Path(mount).glob(f"masu/{self.instance}/{name}") if path.is_dir()]
+            found += [
+                str(path)
+                for pattern in (name, f"@*/{name}")
+                for path in Path(mount).glob(f"masu/{self.instance}/{pattern}")
+                if path.is_dir()
+            ]
         mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
         return found + [each for each in mounts if self.instance in each and fnmatch(Path(each).name, name)]
 

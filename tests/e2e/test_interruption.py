@@ -53,7 +53,10 @@ KEPT = container("kept")
 FRONT = network("front", subnets=["10.88.0.0/24", "fd88::/64"])
 FRONT_SMALL = network("front", subnets=["10.88.0.0/24", "fd88::/64"], mtu=1400)
 BACK = network("back", subnets=["10.89.0.0/24"])
-WEB_ON_FRONT = container(networks=[{"network": "front"}])
+ON_FRONT = {"network": "front", "addresses": ["10.88.0.2", "fd88::2"]}
+"""Written, because what masu gives depends on what it gave before; see "network create" for that."""
+WEB_ON_FRONT = container(networks=[ON_FRONT])
+WEB_ANYWHERE = container(networks=[{"network": "front"}])
 WEB_ON_BOTH = container(
     networks=[
         {"network": "front", "interface": "lan0", "addresses": ["10.88.0.9"], "mac": "02:00:00:00:00:09"},
@@ -64,7 +67,7 @@ WEB_ON_BOTH = container(
 BUDGET = {"max": "100Mbit"}
 SHARED = network("front", subnets=["10.88.0.0/24", "fd88::/64"], egress=BUDGET, policy={"within": "deny"})
 WEB_LIMITED = container(
-    networks=[{"network": "front", "egress": {"min": "10Mbit"}}, {"network": "back", "ingress": BUDGET}],
+    networks=[{**ON_FRONT, "egress": {"min": "10Mbit"}}, {"network": "back", "ingress": BUDGET}],
     ports=["127.0.0.1:8080:80"],
 )
 WEB_WITH_DEVICE = container(
@@ -73,13 +76,24 @@ WEB_WITH_DEVICE = container(
 LAN = network("lan", type="macvlan", parent="nic0", subnets=["10.90.0.0/24"])
 DIRECT = network("direct", type="hostDevice", device="nic1")
 
+BATCH = {
+    "apiVersion": "masu/v1",
+    "kind": "Group",
+    "metadata": {"name": "batch"},
+    "spec": {"cpu": {"max": "0.5"}, "pids": {"max": 50}},
+}
+ALONE = container(limits={"pids": {"max": 20}})
+MEMBER = container(limits={"pids": {"max": 20}}, group="batch")
+
 SITUATIONS: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]]]] = {
     "create": ([KEPT], [KEPT, FIRST]),
     "update": ([KEPT, FIRST], [KEPT, UPDATED]),
     "recreate": ([KEPT, FIRST], [KEPT, RECREATED]),
     "delete": ([KEPT, FIRST], [KEPT]),
     "stubborn": ([KEPT, DEAF], [KEPT]),
-    "network create": ([KEPT], [KEPT, FRONT, WEB_ON_FRONT]),
+    "join": ([KEPT, ALONE], [KEPT, BATCH, MEMBER]),
+    "leave": ([KEPT, BATCH, MEMBER], [KEPT, ALONE]),
+    "network create": ([KEPT], [KEPT, FRONT, WEB_ANYWHERE]),
     "network update": ([KEPT, FRONT, BACK, WEB_ON_FRONT], [KEPT, FRONT_SMALL, BACK, WEB_ON_BOTH]),
     "network shrink": ([KEPT, FRONT, BACK, WEB_ON_BOTH], [KEPT, FRONT, WEB_ON_FRONT]),
     "network delete": ([KEPT, FRONT, WEB_ON_FRONT], [KEPT]),
@@ -104,6 +118,8 @@ EXPECTED_STEPS = {
     },
     "delete": {"StopContainer", "RemoveLayer", "ForgetContainer", "RemoveCgroup", "RemoveRecord"},
     "stubborn": {"StopContainer", "KillContainer", "RemoveCgroup", "RemoveRecord"},
+    "join": {"CreateCgroup", "MoveCgroup", "SetKnob"},
+    "leave": {"MoveCgroup", "SetKnob", "RemoveBudget"},
     "network create": {
         "MakeBridge",
         "MakeNamespace",
