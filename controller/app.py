@@ -47,15 +47,15 @@ from controller.loop.take_down import deny_grace, take_down
 from controller.model import marks
 from controller.model.desired import DesiredSet
 from controller.model.event import Event
-from controller.model.resource import NETWORK
-from controller.model.status import Condition, ContainerStatus
+from controller.model.resource import GROUP, NETWORK
+from controller.model.status import LIMITED, Condition, ContainerStatus
 from controller.reconcile import guard
 from controller.reconcile.apply import Failpoint
 from controller.reconcile.desired import Named, Wish, desire, resolve
 from controller.reconcile.leases import without
 from controller.reconcile.plan import existing, plan, present, recorded, removal, subject_of
 from controller.reconcile.reconciler import Reconciler
-from controller.reconcile.status import network_status, status_of
+from controller.reconcile.status import group_status, network_status, status_of
 from controller.report.preview import Overview, Preview
 from controller.settings import Settings
 from controller.spec.accept import accept, across
@@ -190,14 +190,21 @@ class App:
             rejected=after.rejected,
             frozen=after.frozen,
             refused=_refusal(known, removed & known, allowed=self.settings.allow_removals),
-            lacks=tuple((each.name, lack) for each in wanted for lack in each.lacks),
+            lacks=tuple(
+                (each.container, lack)
+                for one, each in zip(wanted, plans, strict=True)
+                for lack in (*one.lacks, *each.lacks)
+            ),
+            limited=tuple(
+                (each.container, said) for each in plans for said in each.remarks if said.type == LIMITED
+            ),
             waits=tuple((each.container, why) for each in plans for why in each.hindrances),
         )
 
     def status(self, name: str = "") -> Overview:
         """Read-only. What is desired, and what is observed now, with or without a daemon.
 
-        `name`: only the container and the network of that name.
+        `name`: only the container, the network and the group of that name.
         """
         desired = self.store.load()
         left = existing(self.places.group, self.host)
@@ -209,6 +216,11 @@ class App:
             desired,
             tuple(self._status_of(each, wishes.get(each)) for each in chosen),
             tuple(network_status(each, wishes, self.host, self.conditions) for each in networks),
+            tuple(
+                group_status(each, wishes, desired.resources, self.places.group, self.host, self.conditions)
+                for each in desired.of_kind(GROUP).values()
+                if name in {"", each.name}
+            ),
         )
 
     def down(self, names: tuple[str, ...], wait_s: float, *, now: bool) -> tuple[set[str], Left]:

@@ -263,7 +263,7 @@ def _status(arguments: argparse.Namespace) -> int:
 
     gc.disable()  # it ends soon: what is garbage may stay
     found = _app(arguments, runtime=False).status(arguments.name and _name(arguments.name))
-    if arguments.name and not (found.containers or found.networks):
+    if arguments.name and not (found.containers or found.networks or found.groups):
         why = f"no container or network {arguments.name} in instance {arguments.instance}"
         print(f"masu: there is {why}", file=sys.stderr)
         return FAILED

@@ -106,3 +106,25 @@ class NetworkStatus:
             "conditions": [each.to_json() for each in self.conditions],
             "drift": [each.to_json() for each in self.drift],
         }
+
+
+@dataclass(frozen=True, slots=True)
+class GroupStatus:
+    """`shares`: sorts of its budgets. `members`: container → the sorts that it shares with the others."""
+
+    name: str
+    shares: tuple[str, ...]
+    converged: bool
+    members: Mapping[str, tuple[str, ...]]
+    conditions: tuple[Condition, ...]
+    drift: tuple[Drift, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "shares": list(self.shares),
+            "converged": self.converged,
+            "members": {name: list(sorts) for name, sorts in self.members.items()},
+            "conditions": [each.to_json() for each in self.conditions],
+            "drift": [each.to_json() for each in self.drift],
+        }

@@ -59,8 +59,6 @@ class Plan:
                 yield f"{step.reason}: {step.message}"
         for each in self.broken:
             yield f"{each.reason}: {each.key}: {each.live}"
-        for said in self.remarks:
-            yield f"{said.reason}: {said.message}"
 
     @property
     def changes(self) -> bool:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from controller.host.ports import Conditions, Host
+from controller.model.cgroups import SUBSYSTEMS, cgroup_of
+from controller.model.network import group_of
 from controller.model.record import Record, exit_status
-from controller.model.resource import FIREWALL, Resource
-from controller.model.status import Condition, ContainerStatus, NetworkStatus
+from controller.model.resource import CONTAINER, FIREWALL, Resource
+from controller.model.status import Condition, ContainerStatus, GroupStatus, NetworkStatus
 from controller.reconcile.desired import Wish, desire
 from controller.reconcile.plan import Plan, plan, subject_of
 
@@ -70,6 +72,35 @@ def network_status(
         drift=(*found.drift, *found.broken) if found else (),
         rules=rules,
         idle=idle,
+    )
+
+
+def group_status(
+    resource: Resource,
+    wishes: Mapping[str, Wish],
+    resources: Mapping[str, Resource],
+    root: str,
+    host: Host,
+    conditions: Conditions,
+) -> GroupStatus:
+    """Read-only. What a group shares of a network is in the status of that network."""
+    wish = wishes.get(resource.key)
+    wanted = desire(wish, host.facts) if wish else None
+    found = plan(wanted, cgroup_of(root, resource.key), host) if wanted else None
+    lacks = (*(wanted.lacks if wanted else ()), *(found.remarks if found else ()))
+    shares = tuple(each for each in ("network", *SUBSYSTEMS) if resource.section(each) is not None)
+    sharing = {
+        each.name: tuple(sort for sort in shares if group_of(each, sort) == resource.name)
+        for each in resources.values()
+        if each.kind == CONTAINER
+    }
+    return GroupStatus(
+        name=resource.name,
+        shares=shares,
+        converged=not (found and wanted and (found.steps or found.broken or wanted.lacks or found.lacks)),
+        members={name: sorts for name, sorts in sorted(sharing.items()) if sorts},
+        conditions=tuple(dict.fromkeys((*lacks, *conditions.read(resource.key)))),
+        drift=(*found.drift, *found.broken) if found else (),
     )
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from controller.errors import GuardRefused, Problem
 from controller.model.desired import DesiredSet
-from controller.model.status import Condition, ContainerStatus, NetworkStatus
+from controller.model.status import Condition, ContainerStatus, GroupStatus, NetworkStatus
 from controller.reconcile.plan import Plan
 
 
@@ -22,6 +22,8 @@ class Preview:
     lacks: tuple[tuple[str, Condition], ...]
     waits: tuple[tuple[str, str], ...] = ()
     """(key, why it cannot be as desired until somebody does something about it)."""
+    limited: tuple[tuple[str, Condition], ...] = ()
+    """(key, what is done but means less here than elsewhere)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,3 +33,4 @@ class Overview:
     desired: DesiredSet
     containers: tuple[ContainerStatus, ...]
     networks: tuple[NetworkStatus, ...] = ()
+    groups: tuple[GroupStatus, ...] = ()

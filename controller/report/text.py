@@ -8,7 +8,7 @@ from typing import Any
 
 from controller.model.event import Event
 from controller.model.finding import Finding
-from controller.model.status import ContainerStatus, NetworkStatus
+from controller.model.status import ContainerStatus, GroupStatus, NetworkStatus
 from controller.reconcile.plan import Plan
 from controller.report.preview import Overview, Preview
 from controller.steps._base import Effect
@@ -52,6 +52,7 @@ def plan_json(found: Preview) -> dict[str, Any]:
         "refused": _refusals(found),
         "lacks": [{"container": name, "message": lack.message} for name, lack in found.lacks],
         "waits": [{"container": name, "message": why} for name, why in found.waits],
+        "limited": [{"container": name, "message": said.message} for name, said in found.limited],
         "frozen": found.frozen,
     }
 
@@ -67,6 +68,7 @@ def plan_text(found: Preview, *, colours: bool) -> str:
     lines += [f"refused: {each}" for each in _refusals(found)]
     lines += [f"host lacks: {name}: {lack.message}" for name, lack in found.lacks]
     lines += [f"waits: {name}: {why}" for name, why in found.waits]
+    lines += [f"limited: {name}: {said.message}" for name, said in found.limited]
     lines += [f"source frozen: {found.frozen}"] if found.frozen else []
     lines.append(_plan_summary(found))
     return "\n".join(lines) + "\n"
@@ -92,6 +94,7 @@ def status_json(instance: str, found: Overview) -> dict[str, Any]:
         "revision": found.desired.revision,
         "containers": [each.to_json() for each in found.containers],
         "networks": [each.to_json() for each in found.networks],
+        "groups": [each.to_json() for each in found.groups],
         "rejected": [_problem_json(each) for each in found.desired.rejected],
         "frozen": found.desired.frozen,
     }
@@ -104,14 +107,17 @@ def _problem_json(problem: Any) -> dict[str, Any]:
 def status_text(found: Overview, *, wide: bool, colours: bool) -> str:
     rows: list[tuple[str, ...]] = [("NAME", "STATE", "PID", "CONVERGED", "RESTARTS", "EXIT", "REASON")]
     rows += [_status_row(each) for each in found.containers]
-    alone = found.networks and not found.containers
+    alone = (found.networks or found.groups) and not found.containers
     lines = [] if alone else [line.rstrip() for line in _table(rows)]
     for each in found.containers if wide else ():
         lines += [f"  {each.name}: addresses: {', '.join(each.addresses)}"] if each.addresses else []
         lines += [f"  {each.name}: ports: {', '.join(each.ports)}"] if each.ports else []
         lines += _details(each, colours=colours)
-    networks = _network_lines(found.networks, wide=wide, colours=colours)
-    lines += ["", *networks] if lines and networks else networks
+    for table in (
+        _network_lines(found.networks, wide=wide, colours=colours),
+        _group_lines(found.groups, wide=wide, colours=colours),
+    ):
+        lines += ["", *table] if lines and table else table
     lines += [_paint(f"rejected: {each}", "red", colours=colours) for each in found.desired.rejected]
     if found.desired.frozen:
         lines.append(_paint(f"source frozen: {found.desired.frozen}", "yellow", colours=colours))
@@ -142,6 +148,21 @@ def _network_lines(found: Sequence[NetworkStatus], *, wide: bool, colours: bool)
     return lines
 
 
+def _group_lines(found: Sequence[GroupStatus], *, wide: bool, colours: bool) -> list[str]:
+    if not found:
+        return []
+    rows: list[tuple[str, ...]] = [("GROUP", "SHARES", "CONVERGED", "MEMBERS", "REASON")]
+    for each in found:
+        reason = each.conditions[-1].reason if each.conditions else ("Drift" if each.drift else "")
+        converged, shares = "yes" if each.converged else "no", ",".join(each.shares)
+        rows.append((each.name, shares, converged, str(len(each.members)), reason))
+    lines = [line.rstrip() for line in _table(rows)]
+    for each in found if wide else ():
+        lines += [f"  {each.name}: {name}: {', '.join(sorts)}" for name, sorts in each.members.items()]
+        lines += _details(each, colours=colours)
+    return lines
+
+
 def _status_row(each: ContainerStatus) -> tuple[str, ...]:
     reason = each.conditions[-1].reason if each.conditions else ("Drift" if each.drift else "")
     code = "-" if each.exit_code is None else str(each.exit_code)
@@ -149,7 +170,7 @@ def _status_row(each: ContainerStatus) -> tuple[str, ...]:
     return (each.name, each.state, str(each.pid or "-"), converged, str(each.restarts), code, reason)
 
 
-def _details(each: ContainerStatus | NetworkStatus, *, colours: bool) -> list[str]:
+def _details(each: ContainerStatus | NetworkStatus | GroupStatus, *, colours: bool) -> list[str]:
     lines = [
         f"  {each.name}: {drift.key}: desired {drift.desired}, live {drift.live}" for drift in each.drift
     ]
