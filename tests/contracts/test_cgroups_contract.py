@@ -105,3 +105,46 @@ def test_a_process_enters_everywhere(world: tuple[Any, Facts, str]) -> None:
     finally:
         process.kill()
         process.wait()
+
+
+def test_moves_between_budgets_with_everybody_and_is_found_there() -> None:
+    """Half a move, as somebody who was killed leaves it, is ended by the next."""
+    known = host_facts.look(None)
+    group = f"/masu/t-{secrets.token_hex(4)}/web"
+    root = group.rpartition("/")[0]
+    mounts = [each.mount for each in known.hierarchies]
+    driver = CgroupTree(Homes(known))
+    processes = [subprocess.Popen(["sleep", "60"]) for _ in range(3)]
+    pids = {each.pid for each in processes}
+    try:
+        make(driver, known, group)
+        for pid in pids:
+            driver.enter(group, pid)
+        driver.write(group, "pids", "pids.max", "17")
+        driver.place(group, dict.fromkeys(mounts, "b"), processes[0].pid)
+        assert set(driver.homes(group).values()) == {f"{root}/@b/web"}
+        assert CgroupTree(Homes(known)).homes(group) == driver.homes(group), "whoever looks for it finds it"
+        assert _members(driver, group, known) == pids
+        assert driver.read(group, "pids", "pids.max") != "17", "limits are the aspects'"
+        half = CgroupTree(Homes(known))
+        half.place(f"{root}/@c/web", dict.fromkeys(mounts, ""), 0)
+        half.enter(f"{root}/@c/web", processes[1].pid)
+        driver.place(group, dict.fromkeys(mounts, "c"), processes[0].pid)
+        assert set(driver.homes(group).values()) == {f"{root}/@c/web"}
+        assert _members(driver, group, known) == pids
+        driver.place(group, dict.fromkeys(mounts, ""), processes[0].pid)
+        assert set(driver.homes(group).values()) == {group}
+    finally:
+        for each in processes:
+            each.kill()
+            each.wait()
+        for each in (group, f"{root}/@b", f"{root}/@c"):
+            driver.remove(each, lambda: None)
+    assert driver.children(root) == frozenset()
+
+
+def _members(driver: Any, group: str, known: Facts) -> set[int]:
+    subsystems = [CORE if not each.subsystems else each.subsystems[0] for each in known.hierarchies]
+    found = {driver.read(group, each, "cgroup.procs") or "" for each in subsystems}
+    assert len({frozenset(each.split()) for each in found}) == 1, "the same in every hierarchy"
+    return set(map(int, found.pop().split()))

@@ -19,6 +19,11 @@ def group(name: str, line: int = 1, **network: Any) -> Resource:
     return Resource(name, "a.yaml", {}, {"network": network}, line, kind=GROUP)
 
 
+def budgets(name: str, line: int = 1, **sorts: Any) -> Resource:
+    """A group that shares more than bandwidth."""
+    return Resource(name, "a.yaml", {}, sorts, line, kind=GROUP)
+
+
 def container(name: str, *networks: str | dict[str, Any], line: int = 2, **spec: Any) -> Resource:
     """A word stands for a network and nothing more."""
     written = [{"network": each} if isinstance(each, str) else each for each in networks]
