@@ -118,7 +118,7 @@ EXPECTED_STEPS = {
     },
     "delete": {"StopContainer", "RemoveLayer", "ForgetContainer", "RemoveCgroup", "RemoveRecord"},
     "stubborn": {"StopContainer", "KillContainer", "RemoveCgroup", "RemoveRecord"},
-    "join": {"CreateCgroup", "MoveCgroup", "SetKnob"},
+    "join": {"MoveCgroup", "SetKnob"},
     "leave": {"MoveCgroup", "SetKnob", "RemoveBudget"},
     "network create": {
         "MakeBridge",
@@ -157,6 +157,7 @@ EXPECTED_STEPS = {
 ONLY_ON_DRIFT = {"SetFunnel", "KeepNamespace", "RaiseLoopback"}
 """Steps of the network that no edit asks for: they put right what somebody else has changed."""
 
+UNCERTAIN = {"Await", "KillContainer", "SetNetworkSetting", "CreateCgroup"}
 CHANCY = {"RecordExit", "KillContainer"}
 AT_ONCE = 2
 
@@ -177,9 +178,10 @@ def _points(steps: list[str], wanted: set[str]) -> list[tuple[str, int, str]]:
     """(kind, n, before or after) of every step.
 
     How often one waits or looks for an exit depends on the moment, and whether somebody is left to be killed.
-    What was set up on the host for the first network is there for the next.
+    What was set up on the host for the first network is there for the next. Either a group or its first member
+    makes the directory of a budget.
     """
-    certain = set(steps) - ({"Await", "KillContainer", "SetNetworkSetting"} - wanted)
+    certain = set(steps) - (UNCERTAIN - wanted)
     counts = {kind: 1 if kind in CHANCY else steps.count(kind) for kind in certain}
     return sorted(
         (kind, number + 1, when)
