@@ -220,7 +220,7 @@ class _Teller:
         return {name: "; ".join(self._sum(name, key) for key in each) for name, each in keys.items()}
 
     def _sum(self, name: str, key: str) -> str:
-        """As in: memory.max of 3 containers: 9.5Gi of 7.2Gi (this one 4Gi, db 4Gi, web 1.5Gi)."""
+        """As in: memory.max of 3 containers: 9.5Gi of 7.2Gi: this one 4Gi, db 4Gi, web 1.5Gi."""
         room, ledger = self._rooms[key], self._ledgers[key]
         show, mine = room.dimension.show, self._asked[name].amounts.get(key)
         largest, count, whole = self._holders(key)
@@ -236,7 +236,7 @@ class _Teller:
             *([f"{others} other{'s' * (others != 1)} {show(rest, True)}"] if others else []),
         ]
         head = f"{room.dimension.label} of {count} container{'s' * (count != 1)}"
-        return f"{head}: {total} of {room.shown} ({', '.join(shares)})"
+        return f"{head}: {total} of {room.shown}" + (f": {', '.join(shares)}" if shares[1:] else "")
 
     def _holders(self, key: str) -> tuple[list[str], int, int]:
         """The largest, one more than are named; how many there are, and what they hold, each for itself."""

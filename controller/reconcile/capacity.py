@@ -80,4 +80,4 @@ def _promise(room: Room, ledger: Ledger) -> Promise:
 
 
 def _amounts(room: Room, ledger: Ledger) -> tuple[tuple[int, bool], ...]:
-    return (room.total, False), (room.reserved, True), (ledger.total, True)
+    return (room.total, False), (room.reserved, False), (ledger.total, True)

@@ -60,7 +60,7 @@ class Room:
     def shown(self) -> str:
         """As in: 7.2Gi (8Gi less 800Mi reserved)."""
         show = self.dimension.show
-        less = f" ({show(self.total, False)} less {show(self.reserved, True)} reserved)"
+        less = f" ({show(self.total, False)} less {show(self.reserved, False)} reserved)"
         return show(self.capacity, False) + (less if self.reserved else "")
 
 
