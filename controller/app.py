@@ -49,17 +49,16 @@ from controller.loop.take_down import deny_grace, take_down
 from controller.model import marks
 from controller.model.desired import DesiredSet
 from controller.model.event import Event
+from controller.model.grant import Grants
 from controller.model.node import NodeStatus, node_in
 from controller.model.resource import GROUP, NETWORK
 from controller.model.status import LIMITED, Condition, ContainerStatus
 from controller.reconcile import guard
 from controller.reconcile.admission import House
 from controller.reconcile.apply import Failpoint
-from controller.reconcile.capacity import foresee, in_force, node_status, promised
+from controller.reconcile.capacity import foresee, in_force, node_status
 from controller.reconcile.desired import Desired, Named, Wish, desire, resolve
-from controller.reconcile.dimensions import rooms
 from controller.reconcile.leases import without
-from controller.reconcile.ledger import Ledger
 from controller.reconcile.plan import Plan, existing, plan, present, recorded, removal, subject_of
 from controller.reconcile.reconciler import Reconciler
 from controller.reconcile.status import group_status, network_status, status_of
@@ -217,17 +216,15 @@ class App:
                 *((name, f"{DOES_NOT_FIT}: {why}") for name, why in let_in.unfit.items()),
             ),
             unfit=tuple(let_in.unfit),
-            node=self._node(after, let_in.ledgers, let_in.unfit),
+            node=self._node(after, let_in.grants, let_in.unfit),
         )
 
     def _planned(self, desired: Desired) -> Plan:
         return plan(desired, self.places.group_of(desired.name), self.host)
 
-    def _node(
-        self, desired: DesiredSet, ledgers: Mapping[str, Ledger], waiting: Collection[str]
-    ) -> NodeStatus:
-        node = node_in(desired.resources)
-        return node_status(node, rooms(node, self.host.facts), ledgers, waiting)
+    def _node(self, desired: DesiredSet, grants: Grants, waiting: Collection[str]) -> NodeStatus:
+        house = House.of(desired.resources, self.host.facts)
+        return node_status(node_in(desired.resources), house, grants, waiting)
 
     def status(self, name: str = "") -> Overview:
         """Read-only. What is desired, and what is observed now, with or without a daemon.
@@ -258,7 +255,7 @@ class App:
         names = {each.name for each in containers}
         given = {name: each for name, each in self.grants.load().items() if name in names}
         waiting = [each.name for each in containers for one in each.conditions if one.reason == DOES_NOT_FIT]
-        return self._node(desired, promised(House.of(desired.resources, self.host.facts), given), waiting)
+        return self._node(desired, given, waiting)
 
     def down(self, names: tuple[str, ...], wait_s: float, *, now: bool) -> tuple[set[str], Left]:
         """Remove containers of this instance, or all of them. → what was removed, and what could not be.

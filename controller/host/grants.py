@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 from controller.errors import StepFailed
@@ -31,7 +30,8 @@ class GrantFile:
 
     def save(self, grants: Grants) -> None:
         """What cannot be written must not stop anybody: it is written again with the next change."""
-        value = {"boot": self._boot_id, "grants": {name: asdict(each) for name, each in grants.items()}}
+        found = {name: {"sections": each.sections, "amounts": each.amounts} for name, each in grants.items()}
+        value = {"boot": self._boot_id, "grants": found}
         with contextlib.suppress(StepFailed):
             if grants:
                 write_atomic(self._path, json.dumps(value), durable=False)

@@ -42,7 +42,7 @@ class Door:
         before = {
             name: each for name, each in self._verdict.grants.items() if name in resources or name in left
         }
-        asked = asked_by(resources, self._rest(resources, wanted), self._host.facts)
+        asked = asked_by(resources, self._rest(resources, wanted), self._verdict.asked, self._host.facts)
         running = {name for name in asked if name not in before and name in left and self._runs(name)}
         verdict = admit(asked, before, running, House.of(resources, self._host.facts))
         stirred = {name for name in asked if _differs(name, verdict, self._verdict)}

@@ -71,6 +71,7 @@ class Verdict:
 
     By container, with the words for people: `waiting`: not born until there is room; `kept`: an edit of limits is
     not applied; `over`: runs, and is more than there is room for. `ledgers`: the sums, by dimension.
+    `asked`: what all of this answers.
     """
 
     grants: Grants = field(default_factory=dict)
@@ -79,6 +80,7 @@ class Verdict:
     kept: Mapping[str, str] = field(default_factory=dict)
     over: Mapping[str, str] = field(default_factory=dict)
     ledgers: Mapping[str, Ledger] = field(default_factory=dict)
+    asked: Mapping[str, Asked] = field(default_factory=dict)
 
     @property
     def contended(self) -> bool:
@@ -102,13 +104,16 @@ class Verdict:
         return self.waiting.get(name, ""), self.kept.get(name, ""), self.over.get(name, "")
 
 
-def asked_by(resources: Mapping[str, Resource], resting: Collection[str], facts: Facts) -> dict[str, Asked]:
-    """By file and line; those who want nothing to run ask for nothing."""
+def asked_by(
+    resources: Mapping[str, Resource], resting: Collection[str], known: Mapping[str, Asked], facts: Facts
+) -> dict[str, Asked]:
+    """By file and line; those who want nothing to run ask for nothing. `known`: what was asked the last time."""
     containers = [each for each in resources.values() if each.kind == CONTAINER and each.name not in resting]
     found = {}
     for each in sorted(containers, key=lambda each: (each.file, each.line)):
-        limits = limits_of(each)
-        found[each.name] = Asked(limits, amounts(limits, facts))
+        limits, before = limits_of(each), known.get(each.name)
+        same = before is not None and before.sections == limits
+        found[each.name] = before if before and same else Asked(limits, amounts(limits, facts))
     return found
 
 
@@ -151,6 +156,7 @@ class _Admission:
             kept=tell.all_of(self._kept),
             over=tell.all_of(self._over()),
             ledgers=self._ledgers,
+            asked=self._asked,
         )
 
     def _enter(self, name: str, asked: Asked) -> None:
@@ -163,6 +169,9 @@ class _Admission:
 
     def _edit(self, name: str, asked: Asked, grant: Grant) -> None:
         """Section by section: each is as it is asked for, or as it was."""
+        if (asked.sections, asked.amounts) == (grant.sections, grant.amounts):
+            self._due[name] = grant.amounts
+            return
         sections: dict[str, Any] = {}
         held, due = dict(grant.amounts), dict[str, int]()
         for section, keys in KEYS_OF.items():

@@ -32,7 +32,7 @@ def foresee(
         for each in resources.values()
         if each.kind == CONTAINER and (each.state == "stopped" or _rests(plans[each.name]))
     }
-    asked = asked_by(resources, resting, facts)
+    asked = asked_by(resources, resting, {}, facts)
     before = {name: _given_back(each, asked[name]) for name, each in grants.items() if name in asked}
     running = {name for name in asked if plans[name].subject.pid}
     return admit(asked, before, running, House.of(resources, facts))
@@ -49,7 +49,14 @@ def _given_back(grant: Grant, asked: Asked) -> Grant:
     return replace(grant, amounts=least)
 
 
-def promised(house: House, grants: Grants) -> dict[str, Ledger]:
+def node_status(node: Node, house: House, grants: Grants, waiting: Iterable[str]) -> NodeStatus:
+    """`grants`: of those who are there. `waiting`: for whom there is no room."""
+    ledgers = _promised(house, grants)
+    promises = tuple(_promise(each, ledgers[key], len(grants)) for key, each in house.rooms.items())
+    return NodeStatus(node.name, {**node.overcommit}, promises, tuple(sorted(waiting)))
+
+
+def _promised(house: House, grants: Grants) -> dict[str, Ledger]:
     """The sums of what was given."""
     ledgers = house.ledgers()
     for key, ledger in ledgers.items():
@@ -58,22 +65,14 @@ def promised(house: House, grants: Grants) -> dict[str, Ledger]:
     return ledgers
 
 
-def node_status(
-    node: Node, rooms: Mapping[str, Room], ledgers: Mapping[str, Ledger], waiting: Iterable[str]
-) -> NodeStatus:
-    """`ledgers`: by dimension, as `promised` or a verdict has them. `waiting`: for whom there is no room."""
-    promises = tuple(_promise(each, ledgers[key]) for key, each in rooms.items() if key in ledgers)
-    return NodeStatus(node.name, {**node.overcommit}, promises, tuple(sorted(waiting)))
-
-
-def _promise(room: Room, ledger: Ledger) -> Promise:
+def _promise(room: Room, ledger: Ledger, among: int) -> Promise:
     return Promise(
         key=room.dimension.key,
         total=room.total,
         reserved=room.reserved,
         promised=ledger.total,
         containers=ledger.holders,
-        unlimited=ledger.unlimited if room.dimension.rule == "limits" else 0,
+        unlimited=among - len(ledger.amounts) if room.dimension.rule == "limits" else 0,
         policy=room.policy,
         shown=tuple(room.dimension.show(*each) for each in _amounts(room, ledger)),
     )

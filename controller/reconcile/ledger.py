@@ -36,8 +36,9 @@ class Ledger:
     def put(self, name: str, amount: int | None) -> None:
         """In place of what it had before."""
         self.drop(name)
-        self.amounts[name] = amount
-        self._count(name, amount, 1)
+        if amount is not None or self._pool(name):
+            self.amounts[name] = amount
+            self._count(name, amount, 1)
 
     def drop(self, name: str) -> None:
         if name in self.amounts:
@@ -59,11 +60,6 @@ class Ledger:
         """How many containers have an amount in it."""
         return sum(1 for each in self.amounts.values() if each)
 
-    @property
-    def unlimited(self) -> int:
-        """How many have no limit, of their own or as members of a group."""
-        return sum(1 for name, each in self.amounts.items() if each is None and self._pool(name) is None)
-
     def _count(self, name: str, amount: int | None, sign: int) -> None:
         pool = self._pool(name)
         if pool is None:
@@ -75,7 +71,7 @@ class Ledger:
         self.total += pool.counted
 
     def _pool(self, name: str) -> _Pool | None:
-        group = self.groups.get(name, "")
+        group = self.groups.get(name, "") if self.budgets else ""
         if group not in self.budgets:
             return None
         return self._pools.setdefault(group, _Pool(self.budgets[group]))

@@ -106,8 +106,14 @@ def test_what_has_ended_or_is_stopped_gives_its_room_to_the_next(masu: Masu) -> 
 
 def test_a_warning_lets_everybody_run_and_a_refusal_comes_too_late_for_those_who_do(masu: Masu) -> None:
     masu.write(node(limits="warn"), sized("one", "700Mi"), sized("two", "700Mi"))
-    (wait,) = masu.plan()["waits"]
-    assert (wait["container"], wait["message"][:15]) == ("two", "Overcommitted: ")
+    (limited,) = masu.plan()["limited"]
+    assert (
+        limited["container"],
+        limited["message"].startswith("memory.max of 2 containers: 1.4Gi of 1Gi"),
+    ) == (
+        "two",
+        True,
+    )
     assert masu.apply().returncode == 0
     pids = masu.running("one"), masu.running("two")
     status = masu.status("two")

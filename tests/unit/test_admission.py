@@ -147,7 +147,7 @@ def test_what_is_asked_for(situation: str) -> None:
 
 def test_those_who_rest_ask_for_nothing_and_files_come_in_order() -> None:
     resources = by_key(container("b", line=9), container("a", line=20), container("c", line=3), node())
-    assert list(asked_by(resources, {"c"}, HOST)) == ["b", "a"]
+    assert list(asked_by(resources, {"c"}, {}, HOST)) == ["b", "a"]
 
 
 def test_without_a_node_guarantees_are_warned_about_and_limits_allowed() -> None:
