@@ -63,7 +63,8 @@ class Door:
             return None
         if name in verdict.waiting:
             return Wait(DOES_NOT_FIT, verdict.waiting[name], 0)
-        return Wait(DOES_NOT_FIT, "it is to be let in anew", self._host.clock.now_ms() + ANEW_MS)
+        until = self._host.clock.now_ms() + ANEW_MS
+        return Wait("WaitsForRoom", "what it needs was given back, and is asked for again", until)
 
     def judge(self, result: Result) -> Result:
         """Pure. With what is to be said of its limits."""
