@@ -18,6 +18,7 @@ from controller.host.cgroups.homes import Homes
 from controller.host.cgroups.tree import CgroupTree
 from controller.host.clock import SystemClock
 from controller.host.devices import DeviceFiles
+from controller.host.grants import GrantFile
 from controller.host.inside import NamespaceInside
 from controller.host.journal import Journal
 from controller.host.keeping import KeeperClient
@@ -42,24 +43,30 @@ from controller.host.visits import Visits
 from controller.host.watch import KernelWatch
 from controller.loop.controller import Controller, work
 from controller.loop.daemon import Daemon
+from controller.loop.door import Door
 from controller.loop.queue import WorkQueue
 from controller.loop.take_down import deny_grace, take_down
 from controller.model import marks
 from controller.model.desired import DesiredSet
 from controller.model.event import Event
+from controller.model.grant import Grants
+from controller.model.node import NodeStatus, node_in
 from controller.model.resource import GROUP, NETWORK
 from controller.model.status import LIMITED, Condition, ContainerStatus
 from controller.reconcile import guard
+from controller.reconcile.admission import House
 from controller.reconcile.apply import Failpoint
-from controller.reconcile.desired import Named, Wish, desire, resolve
+from controller.reconcile.capacity import foresee, in_force, node_status
+from controller.reconcile.desired import Desired, Named, Wish, desire, resolve
 from controller.reconcile.leases import without
-from controller.reconcile.plan import existing, plan, present, recorded, removal, subject_of
+from controller.reconcile.plan import Plan, existing, plan, present, recorded, removal, subject_of
 from controller.reconcile.reconciler import Reconciler
 from controller.reconcile.status import group_status, network_status, status_of
 from controller.report.preview import Overview, Preview
 from controller.settings import Settings
 from controller.spec.accept import accept, across
 from controller.steps.freezer import frozen_by
+from controller.steps.runtime import DOES_NOT_FIT
 from controller.version import VERSION
 
 POLL_S = 0.005
@@ -94,6 +101,7 @@ class App:
     keeper: KeeperClient
     store: DesiredFile
     leases: LeaseFile
+    grants: GrantFile
     conditions: ConditionFiles
 
     @classmethod
@@ -127,11 +135,10 @@ class App:
             listeners=Listeners(),
         )
         store, conditions = DesiredFile(places, VERSION), ConditionFiles(places.conditions)
-        leases = LeaseFile(places.leases)
+        leases, grants = LeaseFile(places.leases), GrantFile(places.grants, found.boot_id)
         journal = Journal(places.events)
-        return cls(
-            settings, places, host, homes, namespaces, firewall, journal, keeper, store, leases, conditions
-        )
+        files = (journal, keeper, store, leases, grants, conditions)
+        return cls(settings, places, host, homes, namespaces, firewall, *files)
 
     def run(self, source: str) -> None:
         """The daemon: converge and keep converged until SIGTERM; containers go on running."""
@@ -182,24 +189,42 @@ class App:
         wishes = self._wishes(after, left)
         removed = frozenset[str]() if after.frozen else left - set(wishes)
         wanted = [desire(each, self.host.facts) for _, each in sorted(wishes.items())]
-        plans = [plan(each, self.places.group_of(each.name), self.host) for each in wanted]
+        plans = {each.name: self._planned(each) for each in wanted}
+        let_in = foresee(after.resources, plans, self.grants.load(), self.host.facts)
+        for name in let_in.kept:
+            granted = in_force(wishes[name], let_in.grants[name])
+            plans[name] = self._planned(desire(granted, self.host.facts))
+        born = [each for name, each in plans.items() if name not in let_in.waiting]
         removals = [removal(name, self.places.group_of(name), self.host) for name in sorted(removed)]
         return Preview(
-            plans=tuple(each for each in (*plans, *removals) if each.changes),
+            plans=tuple(each for each in (*born, *removals) if each.changes),
             removed=tuple(sorted(removed)),
             rejected=after.rejected,
             frozen=after.frozen,
             refused=_refusal(known, removed & known, allowed=self.settings.allow_removals),
             lacks=tuple(
-                (each.container, lack)
-                for one, each in zip(wanted, plans, strict=True)
-                for lack in (*one.lacks, *each.lacks)
+                (each.name, lack) for each in wanted for lack in (*each.lacks, *plans[each.name].lacks)
             ),
             limited=tuple(
-                (each.container, said) for each in plans for said in each.remarks if said.type == LIMITED
+                (name, said)
+                for name, each in plans.items()
+                for said in (*each.remarks, *let_in.remarks(name))
+                if said.type == LIMITED
             ),
-            waits=tuple((each.container, why) for each in plans for why in each.hindrances),
+            waits=(
+                *((name, why) for name, each in plans.items() for why in each.hindrances),
+                *((name, f"{DOES_NOT_FIT}: {why}") for name, why in let_in.unfit.items()),
+            ),
+            unfit=tuple(let_in.unfit),
+            node=self._node(after, let_in.grants, let_in.unfit),
         )
+
+    def _planned(self, desired: Desired) -> Plan:
+        return plan(desired, self.places.group_of(desired.name), self.host)
+
+    def _node(self, desired: DesiredSet, grants: Grants, waiting: Collection[str]) -> NodeStatus:
+        house = House.of(desired.resources, self.host.facts)
+        return node_status(node_in(desired.resources), house, grants, waiting)
 
     def status(self, name: str = "") -> Overview:
         """Read-only. What is desired, and what is observed now, with or without a daemon.
@@ -212,16 +237,25 @@ class App:
         names = {*desired.containers, *left}
         chosen = sorted(names if not name else names & {name})
         networks = [each for each in desired.of_kind(NETWORK).values() if name in {"", each.name}]
+        containers = tuple(self._status_of(each, wishes.get(each)) for each in chosen)
         return Overview(
             desired,
-            tuple(self._status_of(each, wishes.get(each)) for each in chosen),
+            containers,
             tuple(network_status(each, wishes, self.host, self.conditions) for each in networks),
             tuple(
                 group_status(each, wishes, desired.resources, self.places.group, self.host, self.conditions)
                 for each in desired.of_kind(GROUP).values()
                 if name in {"", each.name}
             ),
+            None if name else self._promised(desired, containers),
         )
+
+    def _promised(self, desired: DesiredSet, containers: Collection[ContainerStatus]) -> NodeStatus:
+        """Read-only. What those who are there were given."""
+        names = {each.name for each in containers}
+        given = {name: each for name, each in self.grants.load().items() if name in names}
+        waiting = [each.name for each in containers for one in each.conditions if one.reason == DOES_NOT_FIT]
+        return self._node(desired, given, waiting)
 
     def down(self, names: tuple[str, ...], wait_s: float, *, now: bool) -> tuple[set[str], Left]:
         """Remove containers of this instance, or all of them. → what was removed, and what could not be.
@@ -236,7 +270,9 @@ class App:
             if now:
                 deny_grace(chosen, self.host)
             left = take_down(chosen, reconciler, self.host, told, deadline_ms=int(wait_s * 1000))
-            for each in chosen - set(left):
+            gone = chosen - set(left)
+            self.grants.save({name: each for name, each in self.grants.load().items() if name not in gone})
+            for each in gone:
                 self.conditions.remove(each)
                 if names or left:
                     self.leases.save(without(self.leases.load(), each))
@@ -300,6 +336,7 @@ class App:
             self._source(source),
             self.store,
             self.leases,
+            Door(self.host, self.grants),
             self.conditions,
             told,
             watch,

@@ -215,7 +215,7 @@ def _plan(arguments: argparse.Namespace) -> int:
 def _plan_code(found: Preview) -> int:
     if found.rejected:
         return INVALID
-    if found.refused or any(step.risk for each in found.plans for step in each.steps):
+    if found.refused or found.unfit or any(step.risk for each in found.plans for step in each.steps):
         return REFUSED
     return CHANGES if found.plans else DONE
 

@@ -24,7 +24,7 @@ LAYOUTS = {"v1": V1_MOUNTS, "v2": (V2_MOUNT,), "hybrid": (*V1_MOUNTS, UNIFIED), 
 
 
 def facts(layout: str, *, without: tuple[str, ...] = (), swap_limits: bool = True) -> Facts:
-    """A host of four cpus and one memory node."""
+    """A host of four cpus, one memory node, 8Gi of memory and 2Gi of swap."""
     hierarchies = tuple(
         Hierarchy(each.mount, each.version, tuple(name for name in each.subsystems if name not in without))
         for each in LAYOUTS[layout]
@@ -38,6 +38,9 @@ def facts(layout: str, *, without: tuple[str, ...] = (), swap_limits: bool = Tru
         machine="x86_64",
         boot_id="boot",
         swap_limits=swap_limits,
+        memory_total=8 << 30,
+        swap_total=2 << 30,
+        tasks_total=32768,
     )
 
 

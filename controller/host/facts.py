@@ -18,7 +18,7 @@ VERSION_TIMEOUT_S = 5
 
 def look(runtime: Runtime | None) -> Facts:
     """Every fact but the runtime, which costs a process to ask and is passed in."""
-    found = detect.hierarchies()
+    found, memory = detect.hierarchies(), _meminfo()
     return Facts(
         hierarchies=found,
         page_size=os.sysconf("SC_PAGE_SIZE"),
@@ -28,6 +28,9 @@ def look(runtime: Runtime | None) -> Facts:
         machine=os.uname().machine,
         boot_id=(read_text("/proc/sys/kernel/random/boot_id") or "").strip(),
         swap_limits=detect.swap_limits(found),
+        memory_total=memory.get("MemTotal", 0),
+        swap_total=memory.get("SwapTotal", 0),
+        tasks_total=_tasks_total(),
         named=detect.named(),
         runtime=runtime,
     )
@@ -36,6 +39,18 @@ def look(runtime: Runtime | None) -> Facts:
 def _listed(path: str) -> frozenset[int]:
     text = (read_text(path) or "0").strip()
     return frozenset(parse_cpu_list(text))
+
+
+def _meminfo() -> dict[str, int]:
+    """Name → bytes (proc_meminfo(5)); lines without a unit are left out."""
+    fields = (line.split() for line in (read_text("/proc/meminfo") or "").splitlines())
+    return {each[0].rstrip(":"): int(each[1]) * 1024 for each in fields if each[2:] == ["kB"]}
+
+
+def _tasks_total() -> int:
+    """The kernel stops at the lesser of the two (kernel/fork.c; Documentation/admin-guide/sysctl/kernel.rst)."""
+    found = (read_text(f"/proc/sys/kernel/{each}") for each in ("pid_max", "threads-max"))
+    return min((int(each) for each in found if each), default=0)
 
 
 def search_path() -> str:

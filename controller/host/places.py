@@ -78,6 +78,10 @@ class Places:
         return f"{self.state}/leases.json"
 
     @property
+    def grants(self) -> str:
+        return f"{self.run}/grants.json"
+
+    @property
     def layers(self) -> str:
         return f"{self.state}/layers"
 

@@ -15,6 +15,7 @@ from controller.model.desired import DesiredSet
 from controller.model.event import Event
 from controller.model.facts import Facts
 from controller.model.firewall import Firewall, Listener, Publication
+from controller.model.grant import Grants
 from controller.model.launch import ExitRecord, Init, LaunchRecipe
 from controller.model.links import AddressSeen, Device, LinkChange, LinkSeen, RouteSeen
 from controller.model.process import IdMap, IdRange, MountSeen, ProcessStat, RuntimeState
@@ -377,6 +378,14 @@ class LeaseStore(Protocol):
     def load(self) -> Leases: ...
 
     def save(self, leases: Leases) -> None: ...
+
+
+class GrantStore(Protocol):
+    """What containers were admitted with, kept until the next boot."""
+
+    def load(self) -> Grants: ...
+
+    def save(self, grants: Grants) -> None: ...
 
 
 class Conditions(Protocol):

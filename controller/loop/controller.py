@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from controller.errors import GuardRefused, MasuError, Problem, SourceUnreadable
 from controller.host.ports import Conditions, EventLog, Host, LeaseStore, SourcePort, Store, Tracker
 from controller.loop.backoff import FIGHT_LOOK_S, Fight, after_repairs, retry_delay
+from controller.loop.door import Door
 from controller.loop.queue import WorkQueue
 from controller.model.attachment import Leases
 from controller.model.desired import DesiredSet
@@ -66,6 +67,7 @@ class Controller:
         source: SourcePort,
         store: Store,
         leases: LeaseStore,
+        door: Door,
         conditions: Conditions,
         log: EventLog,
         tracker: Tracker,
@@ -83,6 +85,7 @@ class Controller:
         self._set = store.load()
         self._lease_store = leases
         self._leases = leases.load()
+        self._door = door
         self._saved = True
         self._desired: dict[str, Desired] = {}
         self._digests: dict[str, str] = {}
@@ -132,10 +135,11 @@ class Controller:
         if not edited and now < held_until:
             self.queue.add_at(name, held_until)
             return None
-        result = self._reconcile(name, desired, contested)
+        result = self._door.judge(self._reconcile(name, desired, contested))
         memory.looked_at = now
         self._after(name, desired, result, memory, edited=edited)
         memory.digest = digest
+        self._settle(name, digest, result)
         return result
 
     def settled(self) -> bool:
@@ -202,6 +206,7 @@ class Controller:
         leaving = left - set(after.resources)
         wanted, leases = resolve(self._named, after.resources, self._leases, leaving)
         gone = set[str]() if after.frozen else set(left) - set(wanted)
+        wanted, stirred = self._door.decide(after.resources, wanted, left)
         digests = {key: each.digest for key, each in wanted.items()}
         changed = {key for key in wanted if self._digests.get(key) != digests[key]}
         desired = {key: each for key in changed if (each := self._wish(wanted[key]))}
@@ -216,8 +221,9 @@ class Controller:
             self._digests.update({key: digests[key] for key in desired})
             self._doomed = gone
         self._conditions.keep({*wanted, *gone})  # whoever buried the last one may have been killed at it
-        for key in (*sorted(gone), *_in_order(changed, self._desired)):
+        for key in (*sorted(gone), *_in_order(changed | stirred, self._desired)):
             self.queue.add(key)
+        self._door.save()  # while the workers are at it already: who runs without it is known by that
 
     def _wish(self, wish: Wish) -> Desired | None:
         """None, and told, when masu itself is at fault: the others go on, and this one as it was."""
@@ -242,7 +248,9 @@ class Controller:
             self._tracker.watch_group(name, group)
 
     def _held(self, desired: Desired) -> Wait | None:
-        """Nobody is born before its groups, its networks and their rules are in place."""
+        """Nobody is born without room, nor before its groups, its networks and their rules are in place."""
+        if desired.kind == CONTAINER and (wait := self._door.held(desired.name)):
+            return wait
         with self._lock:
             unmet = [key for key in sorted(desired.needs) if not self._memory.get(key, Memory()).done]
         if not unmet:
@@ -296,6 +304,16 @@ class Controller:
             fresh |= self._tracker.watch_mounts(name, pid)
         self._tracker.watch_init(name, pid)
         return fresh
+
+    def _settle(self, name: str, digest: str, result: Result) -> None:
+        """Whoever waits for room may have what this one does not need any more."""
+        if kind_of(name) != CONTAINER or not self._door.differs(name, digest, result):
+            return
+        with self._taking:
+            if self._digests.get(name) == digest and self._door.differs(name, digest, result):
+                if self._door.settle(name, digest, result):
+                    self._take(self._set)
+                self._door.save()
 
     def _nudge_dependents(self, name: str, result: Result) -> None:
         """Whoever waits for a network, or hangs on a link of it that has just been made anew."""
@@ -372,8 +390,9 @@ class Controller:
             self._tracker.untrack(name)
             self._conditions.remove(name)
             self._give(without(self._leases, name))
-            if starved:
+            if self._door.forget(name) or starved:
                 self._take(self._set)
+            self._door.save()
 
     def _tell_source(self, before: DesiredSet, after: DesiredSet) -> None:
         at = self._host.clock.wall_ms()

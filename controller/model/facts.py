@@ -51,6 +51,7 @@ class Runtime:
 class Facts:
     """One look at the host. `swap_limits`: the memory subsystem can limit swap.
 
+    `memory_total`, `swap_total` in bytes; `tasks_total`: so many processes and threads; 0 where that is not known.
     `named`: mounts of v1 hierarchies without a subsystem (name=systemd): masu puts nothing there, but runc does.
     """
 
@@ -62,6 +63,9 @@ class Facts:
     machine: str
     boot_id: str
     swap_limits: bool
+    memory_total: int
+    swap_total: int
+    tasks_total: int
     named: tuple[str, ...] = ()
     runtime: Runtime | None = None
     missing: Mapping[str, str] = field(default_factory=dict)

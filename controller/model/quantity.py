@@ -29,6 +29,7 @@ BYTES = {
     "k": 1000,
 }
 """Suffix → bytes, largest first."""
+BINARY = {suffix: size for suffix, size in BYTES.items() if suffix.endswith("i")}
 MILLISECONDS = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1000, "ms": 1}
 """Unit → milliseconds, largest first."""
 
@@ -77,6 +78,19 @@ def format_bytes(amount: int) -> str:
     """The shortest exact form without a fraction: 268435456 → "256Mi", 256000000 → "256M", 1001 → "1001"."""
     forms = [f"{amount // size}{suffix}" for suffix, size in BYTES.items() if amount and amount % size == 0]
     return min([*forms, str(amount)], key=len)
+
+
+def about_bytes(amount: int, *, up: bool) -> str:
+    """With one decimal at most, rounded up or down, for people: 7700000000 → "7.2Gi" rounded up, "7.1Gi" down."""
+    unit, size = next((each for each in BINARY.items() if amount >= each[1]), ("", 1))
+    tenths = -(-amount * 10 // size) if up else amount * 10 // size
+    whole, tenth = divmod(tenths, 10)
+    return f"{whole}.{tenth}{unit}" if tenth else f"{whole}{unit}"
+
+
+def format_cpu(thousandths: int) -> str:
+    """1500 → "1.5", 2000 → "2"."""
+    return f"{thousandths / 1000:g}"
 
 
 def parse_rate(text: str) -> int:

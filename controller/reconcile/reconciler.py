@@ -14,6 +14,7 @@ from controller.reconcile.apply import Failpoint, Outcome, apply
 from controller.reconcile.desired import Desired
 from controller.reconcile.plan import Plan, plan, removal
 from controller.steps._base import Stage, Wait
+from controller.steps.runtime import DOES_NOT_FIT
 
 MAX_PASSES = 12
 """One change needs a few looks (stop, exit, start, verify); more than this is a circle."""
@@ -33,12 +34,19 @@ class Result:
 
     @property
     def exit_code(self) -> int:
-        """0 converged, 5 the host lacks something, else what the error says."""
+        """0 converged, 4 there is no room for it, 5 the host lacks something, else what the error says."""
         if self.converged:
             return 0
+        if any(each.reason == DOES_NOT_FIT for each in self.conditions):
+            return GuardRefused.exit_code
         if self.error:
             return self.error.exit_code
         return HostLacks.exit_code if any(each.type == HOST_LACKS for each in self.conditions) else 1
+
+    @property
+    def rests(self) -> bool:
+        """Nothing of it runs, and nothing is to be done about that."""
+        return not (self.last.lives or self.last.steps or self.error)
 
     @property
     def gone(self) -> bool:

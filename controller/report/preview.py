@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from controller.errors import GuardRefused, Problem
 from controller.model.desired import DesiredSet
+from controller.model.node import NodeStatus
 from controller.model.status import Condition, ContainerStatus, GroupStatus, NetworkStatus
 from controller.reconcile.plan import Plan
 
@@ -24,6 +25,9 @@ class Preview:
     """(key, why it cannot be as desired until somebody does something about it)."""
     limited: tuple[tuple[str, Condition], ...] = ()
     """(key, what is done but means less here than elsewhere)."""
+    unfit: tuple[str, ...] = ()
+    """Containers for which, or for whose edit, there is no room."""
+    node: NodeStatus | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,3 +38,4 @@ class Overview:
     containers: tuple[ContainerStatus, ...]
     networks: tuple[NetworkStatus, ...] = ()
     groups: tuple[GroupStatus, ...] = ()
+    node: NodeStatus | None = None

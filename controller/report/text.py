@@ -8,6 +8,7 @@ from typing import Any
 
 from controller.model.event import Event
 from controller.model.finding import Finding
+from controller.model.node import NodeStatus
 from controller.model.status import ContainerStatus, GroupStatus, NetworkStatus
 from controller.reconcile.plan import Plan
 from controller.report.preview import Overview, Preview
@@ -53,6 +54,7 @@ def plan_json(found: Preview) -> dict[str, Any]:
         "lacks": [{"container": name, "message": lack.message} for name, lack in found.lacks],
         "waits": [{"container": name, "message": why} for name, why in found.waits],
         "limited": [{"container": name, "message": said.message} for name, said in found.limited],
+        "node": found.node.to_json() if found.node else None,
         "frozen": found.frozen,
     }
 
@@ -95,6 +97,7 @@ def status_json(instance: str, found: Overview) -> dict[str, Any]:
         "containers": [each.to_json() for each in found.containers],
         "networks": [each.to_json() for each in found.networks],
         "groups": [each.to_json() for each in found.groups],
+        "node": found.node.to_json() if found.node else None,
         "rejected": [_problem_json(each) for each in found.desired.rejected],
         "frozen": found.desired.frozen,
     }
@@ -116,6 +119,7 @@ def status_text(found: Overview, *, wide: bool, colours: bool) -> str:
     for table in (
         _network_lines(found.networks, wide=wide, colours=colours),
         _group_lines(found.groups, wide=wide, colours=colours),
+        _node_lines(found.node, wide=wide, colours=colours),
     ):
         lines += ["", *table] if lines and table else table
     lines += [_paint(f"rejected: {each}", "red", colours=colours) for each in found.desired.rejected]
@@ -161,6 +165,23 @@ def _group_lines(found: Sequence[GroupStatus], *, wide: bool, colours: bool) -> 
         lines += [f"  {each.name}: {name}: {', '.join(sorts)}" for name, sorts in each.members.items()]
         lines += _details(each, colours=colours)
     return lines
+
+
+def _node_lines(node: NodeStatus | None, *, wide: bool, colours: bool) -> list[str]:
+    """What is promised of the host: when it is asked for, or when a file describes the host."""
+    if node is None or not (wide or node.name):
+        return []
+    rows: list[tuple[str, ...]] = [
+        ("NODE", "TOTAL", "RESERVED", "PROMISED", "CONTAINERS", "UNLIMITED", "OVERCOMMIT")
+    ]
+    for each in node.promises:
+        total, reserved, promised = each.shown
+        amount = f"{promised} (over)" if each.is_over else promised
+        counts = (str(each.containers), str(each.unlimited or "-"))
+        rows.append((each.key, total, reserved, amount, *counts, each.policy))
+    lines = [line.rstrip() for line in _table(rows)]
+    waits = f"no room for: {', '.join(node.waiting)}"
+    return [*lines, *([_paint(waits, "yellow", colours=colours)] if node.waiting else [])]
 
 
 def _status_row(each: ContainerStatus) -> tuple[str, ...]:

@@ -10,11 +10,11 @@ from itertools import combinations
 
 from controller.model.addresses import Published, parse_interface, parse_mac, parse_published
 from controller.model.network import Network, interfaces_of, networks_of
-from controller.model.resource import CONTAINER, GROUP, NETWORK, Resource
+from controller.model.resource import CONTAINER, GROUP, NETWORK, NODE, Resource
 from controller.spec.across_groups import groups, groups_of
 from controller.spec.across_interfaces import interfaces
 from controller.spec.across_shares import shares
-from controller.spec.misfit import Misfit, Order, at_fault, whose
+from controller.spec.misfit import Misfit, Order, at_fault, by_seniority, whose
 
 PARTNER = "container:"
 
@@ -51,7 +51,15 @@ def misfits(resources: Mapping[str, Resource], earlier: Mapping[str, Resource], 
         *_overlaps(written, networks, order),
         *interfaces(containers, networks, resources, order),
         *_twice(containers, networks, order),
+        *_hosts(resources, order),
     ]
+
+
+def _hosts(resources: Mapping[str, Resource], order: Order) -> Iterator[Misfit]:
+    nodes = by_seniority((each for each in resources.values() if each.kind == NODE), order)
+    for each in nodes[1:]:
+        why = f"is a second Node: this host is already described by {whose(nodes[0], each)}"
+        yield Misfit(each, "metadata.name", why)
 
 
 def _partners(containers: Mapping[str, Resource]) -> Iterator[Misfit]:

@@ -102,6 +102,7 @@ FORMATS: Mapping[str, Callable[[Any], bool]] = {
     "masu-path": _text_only(check_host_path),
     "masu-bytes": _scalar(quantity.parse_bytes),
     "masu-bytes-or-max": _scalar(_or_max(quantity.parse_bytes)),
+    "masu-cpu": _scalar(quantity.parse_cpu),
     "masu-cpu-or-max": _scalar(_or_max(_cpu)),
     "masu-cpu-list": _scalar(quantity.parse_cpu_list),
     "masu-duration": _scalar(quantity.parse_duration),

@@ -17,9 +17,10 @@ from controller.steps.freezer import end, thaw
 LAUNCH_LOOK_MS = 100
 
 
+DOES_NOT_FIT = "DoesNotFit"
 FOR_PEOPLE = frozenset(
     {"AddressTaken", "SubnetTaken", "NameTaken", "DeviceTaken", "NoParent", "NoDevice"}
-    | {"NoAddressLeft", "MtuTooLarge", "NoPacketFilter"}
+    | {"NoAddressLeft", "MtuTooLarge", "NoPacketFilter", DOES_NOT_FIT}
 )
 """Reasons for waiting that last until somebody does something about them."""
 

@@ -184,6 +184,7 @@ class Masu:
             (state, f"logs/{name}"),
         ]
         found = [str(path) for base, pattern in patterns for path in base.glob(pattern)]
+        found += [f"{run}/grants.json: {each}" for each in self.grants() if fnmatch(each, name)]
         for mount in cgroup_mounts():
             found += [
                 str(path)
@@ -193,6 +194,13 @@ class Masu:
             ]
         mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
         return found + [each for each in mounts if self.instance in each and fnmatch(Path(each).name, name)]
+
+    def grants(self) -> list[str]:
+        """Who was let in, whoever was first comes first."""
+        try:
+            return list(json.loads(Path(f"/run/masu/{self.instance}/grants.json").read_text())["grants"])
+        except FileNotFoundError:
+            return []
 
     def processes(self) -> list[int]:
         """Every process in the instance's cgroups, in any hierarchy."""

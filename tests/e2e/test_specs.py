@@ -55,6 +55,13 @@ def test_the_media_server_has_its_share_as_its_example_says(networked: Networked
     assert networked.fetch("", "127.0.0.1", 8096) in {"200", "404"}
 
 
+def test_a_careful_host_says_what_it_has_promised_as_its_example_says(masu: Masu) -> None:
+    _converges_and_goes(masu, ON_NETWORKS / "node.yaml", down=False)
+    told = masu.run("status").stdout
+    assert re.search(r"memory\.max +\S+ +128Mi +96Mi +2 +- +refuse", told), told
+    assert re.search(r"cpu\.max .* 0\.7 cpus +2 +- +refuse", told), told
+
+
 def _converges_and_goes(masu: Masu, path: Path, *, down: bool = True) -> None:
     shutil.copy(path, masu.source)
     documents = list(yaml.safe_load_all(path.read_text()))
