@@ -17,6 +17,7 @@ from controller.host.alone import InstanceLock
 from controller.host.cgroups.tree import CgroupTree
 from controller.host.clock import SystemClock
 from controller.host.devices import DeviceFiles
+from controller.host.disks import HostDisks
 from controller.host.inside import NamespaceInside
 from controller.host.journal import Journal
 from controller.host.keeping import KeeperClient
@@ -119,6 +120,7 @@ class App:
             links=Rtnetlink(namespaces),
             names=NameFiles(places.names),
             devices=DeviceFiles(places.devices),
+            disks=HostDisks("/sys"),
             queueing=TrafficControl(namespaces),
             firewall=firewall,
             listeners=Listeners(),
