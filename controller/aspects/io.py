@@ -155,16 +155,19 @@ def _where(desired: Wanted) -> str:
 
 
 def _not_weighed(desired: Wanted, seen: Seen) -> Iterator[Condition]:
-    """Of the disks at the bottom: what lies above them does not queue."""
+    """Of the disks at the bottom: what lies above them does not queue. One remark for each scheduler."""
     disks = [disk for disk, amounts in merged(desired, seen).items() if "weight" in amounts]
+    idle: dict[str, list[str]] = {}
     for disk in dict.fromkeys((*disks, *seen.hardware)):
         if disk.bottom and not any(weigh(disk, desired.version, seen)):
-            iocost = "" if desired.version == 1 else ", or turn iocost on for it (io.cost.qos)"
-            yield _limited(
-                "NoWeightScheduler",
-                f"limits.io: weight does nothing on {disk.name}, whose scheduler is {disk.scheduler or 'none'}:"
-                f" echo bfq >/sys/block/{disk.name.replace('/', '!')}/queue/scheduler{iocost}",
-            )
+            idle.setdefault(disk.scheduler or "none", []).append(disk.name)
+    iocost = "" if desired.version == 1 else ", or turn iocost on (io.cost.qos)"
+    for scheduler, names in idle.items():
+        yield _limited(
+            "NoWeightScheduler",
+            f"limits.io: weight does nothing on {', '.join(names)} with the scheduler {scheduler}:"
+            f" write bfq into /sys/block/{names[0].replace('/', '!')}/queue/scheduler{iocost}",
+        )
 
 
 def _others(desired: Wanted, seen: Seen) -> Iterator[Condition]:

@@ -42,13 +42,17 @@ class HostDisks:
 
     def behind(self, path: str) -> Backing:
         start = self._start(path, 0)
-        disks = tuple(dict.fromkeys(self._down(start.numbers, 0)))
+        disks = self.below(start.numbers)
         if start.numbers and not disks:
             return Backing(lacks=f"{self._sys} does not show the device {start.numbers[0]}")
         return Backing(disks, start.lacks, start.writeback)
 
     def hardware(self) -> tuple[Disk, ...]:
         return tuple(self._devices.disk(number, bottom=True) for number in self._devices.hardware())
+
+    def below(self, numbers: Iterable[str]) -> tuple[Disk, ...]:
+        """Every whole device that these, which may be partitions, are or are made of; each once."""
+        return tuple(dict.fromkeys(self._down(numbers, 0)))
 
     def _down(self, numbers: Iterable[str], depth: int) -> Iterator[Disk]:
         """Each whole device, then those below it."""

@@ -151,7 +151,7 @@ def test_what_the_kernel_can_hold_back_is_held_and_the_rest_is_said(directory: P
     assert 4 / direct == pytest.approx(2, rel=0.1), "MiB/s, direct"
     buffered = _seconds(masu, f"{dd} count=96 conv=fsync") if on_v2 else 3.0
     assert 6 / buffered == pytest.approx(2, rel=0.1), "MiB/s, buffered"
-    reasons = sorted((each["type"], each["reason"]) for each in masu.status()["conditions"])
+    reasons = sorted({(each["type"], each["reason"]) for each in masu.status()["conditions"]})
     said = [("HostLacks", "NoDisk"), ("Limited", "DirectIoOnly"), ("Limited", "NoWeightScheduler")]
     assert reasons == [each for each in said if not (on_v2 and each[1] == "DirectIoOnly")]
     weight = knob(masu, "web", "blkio/blkio.bfq.weight", "io.weight")
@@ -172,3 +172,22 @@ def test_only_the_written_part_of_a_line_is_repaired(directory: Path, masu: Masu
     set_knob(limit, f"{number} {wrong}")
     until(lambda: limit.read_text() == f"{number} {right}\n", lambda: f"repaired: {limit.read_text()}")
     assert masu.status()["drift"] == []
+
+
+def test_a_disk_that_is_mounted_later_is_found(tmp_path: Path, masu: Masu) -> None:
+    """Until then nothing else waits for it."""
+    target = tmp_path / "disk"
+    entries = [{"path": str(target), "read": "2Mi/s"}, {"path": "/var/tmp", "read": "3Mi/s"}]
+    masu.write(container(limits={"io": entries, "pids": {"max": 20}}))
+    done = masu.apply()
+    assert done.returncode == 5
+    assert f"limits.io {target}: it is not there" in done.stderr
+    limit = knob(masu, "web", "blkio/blkio.throttle.read_bps_device", "io.max")
+    assert limit.read_text().split()[1::2] == [str(3 * MI)]
+    pid = masu.pid()
+    with ext4_disk(tmp_path):
+        assert masu.apply().returncode == 0
+        assert masu.pid() == pid
+        assert sorted(limit.read_text().split()[1::2]) == [str(2 * MI)] * 2, (
+            "the smallest counts where both are"
+        )
