@@ -56,13 +56,15 @@ class Wanted:
 @dataclass(frozen=True, slots=True)
 class Seen:
     """`weighers`: files of weights that this kernel has. `costed`: numbers of the disks where iocost is on.
-    `hardware`: all disks, where a weight is for all. `placed`: the group is there, with all its files.
+    `hardware`: all disks, where a weight is for all. `knobs`: every cell that is owned, with these disks. `placed`:
+    the group is there, with all its files.
     """
 
     backings: Mapping[str, Backing] = field(default_factory=dict)
     weighers: frozenset[str] = frozenset()
     costed: frozenset[str] = frozenset()
     hardware: tuple[Disk, ...] = ()
+    knobs: tuple[Knob, ...] = ()
     live: Live = field(default_factory=dict)
     placed: bool = False
 
@@ -167,9 +169,9 @@ def absent(knob: Knob, seen: Seen) -> bool:
     return seen.placed and seen.live.get((knob.subsystem, knob.file)) is None
 
 
-def others(desired: Wanted, seen: Seen) -> Iterator[tuple[str, str]]:
+def others(seen: Seen) -> Iterator[tuple[str, str]]:
     """Pure. (file, line) of every limit of the files that are read anyway, which is nobody's wish."""
-    owned = {(each.file, each.cell.entry, each.cell.field) for each in table(desired, seen) if each.cell}
+    owned = {(each.file, each.cell.entry, each.cell.field) for each in seen.knobs if each.cell}
     for (_, file), text in seen.live.items():
         for line in (text or "").splitlines() if file in THROTTLES else ():
             number, *words = line.split()

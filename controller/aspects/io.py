@@ -69,13 +69,14 @@ class Io:
         hardware = host.disks.hardware() if desired.weighs(paths=False) else ()
         weighers, costed = _weighers(desired, backings, hardware, host)
         seen = Seen(backings, weighers, costed, hardware)
-        live = _knobs.observe(subject, host, table(desired, seen))
+        knobs = tuple(table(desired, seen))
+        live = _knobs.observe(subject, host, knobs)
         placed = None not in live.values() or _placed(subject, host, desired.version)
-        return replace(seen, live=live, placed=placed)
+        return replace(seen, knobs=knobs, live=live, placed=placed)
 
     def diff(self, subject: Subject, desired: Wanted, observed: Seen) -> list[Step]:
         """Pure. What the kernel has no file for is a remark."""
-        knobs = [each for each in table(desired, observed) if not absent(each, observed)]
+        knobs = [each for each in observed.knobs if not absent(each, observed)]
         return _knobs.diff(subject, knobs, observed.live)
 
     def remove(self, subject: Subject, observed: Seen) -> list[Step]:
@@ -90,7 +91,7 @@ class Io:
             *_without_file(desired, observed),
             *_direct_only(desired, observed),
             *_not_weighed(desired, observed),
-            *_others(desired, observed),
+            *_others(observed),
         ]
 
 
@@ -132,7 +133,7 @@ def _without_file(desired: Wanted, seen: Seen) -> Iterator[Condition]:
         for entry in desired.entries:
             if "latency" in entry.amounts:
                 yield _lacks("NoIoLatency", f"limits.io {entry.path}: latency needs cgroup v2")
-    files = {each.file: each.key for each in table(desired, seen) if absent(each, seen)}
+    files = {each.file: each.key for each in seen.knobs if absent(each, seen)}
     for file, key in files.items():
         yield _lacks("NoIoFile", f"limits.io: {key}: this kernel has no {file}")
     if desired.weighs(paths=False) and not seen.weighers:
@@ -170,8 +171,8 @@ def _not_weighed(desired: Wanted, seen: Seen) -> Iterator[Condition]:
         )
 
 
-def _others(desired: Wanted, seen: Seen) -> Iterator[Condition]:
-    for file, line in others(desired, seen):
+def _others(seen: Seen) -> Iterator[Condition]:
+    for file, line in others(seen):
         held = f"limits.io: {file} also says {line}, which no entry of the list does"
         yield _limited(
             "OtherLimits", f"{held}; it holds until an entry says max, or the container is removed"
