@@ -124,6 +124,8 @@ def _of_disk(disk: Disk, key: str, amount: float, version: int, seen: Seen) -> I
     if key == "weight":
         yield from (_weight_of(file, disk, int(amount), version) for file in weigh(disk, version, seen))
         return
+    if key == "latency" and not disk.bottom:
+        return  # it is counted where requests queue
     name = f"io.{disk.name}.{key}"
     text = "max" if amount == UNLIMITED else str(int(amount))
     if version == 2:

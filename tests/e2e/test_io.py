@@ -148,9 +148,9 @@ def test_what_the_kernel_can_hold_back_is_held_and_the_rest_is_said(directory: P
     masu.running()
     dd = "dd if=/dev/zero of=/mnt/file bs=64k"
     direct = _seconds(masu, f"{dd} count=64 oflag=direct")
-    assert 4 / direct == pytest.approx(2, rel=0.1), "MiB/s, direct"
-    buffered = _seconds(masu, f"{dd} count=96 conv=fsync") if on_v2 else 3.0
-    assert 6 / buffered == pytest.approx(2, rel=0.1), "MiB/s, buffered"
+    buffered = _seconds(masu, f"{dd} count=160 conv=fsync") if on_v2 else 5.0
+    for kind, rate in (("direct", 4 / direct), ("buffered", 10 / buffered)):
+        assert 1.5 <= rate <= 2.2, f"{kind}: {rate} MiB/s; a slow machine may be late, and nobody early"
     reasons = sorted({(each["type"], each["reason"]) for each in masu.status()["conditions"]})
     said = [("HostLacks", "NoDisk"), ("Limited", "DirectIoOnly"), ("Limited", "NoWeightScheduler")]
     assert reasons == [each for each in said if not (on_v2 and each[1] == "DirectIoOnly")]
