@@ -18,6 +18,7 @@ from controller.host.cgroups.homes import Homes
 from controller.host.cgroups.tree import CgroupTree
 from controller.host.clock import SystemClock
 from controller.host.devices import DeviceFiles
+from controller.host.disks import HostDisks
 from controller.host.grants import GrantFile
 from controller.host.inside import NamespaceInside
 from controller.host.journal import Journal
@@ -130,6 +131,7 @@ class App:
             links=Rtnetlink(namespaces),
             names=NameFiles(places.names),
             devices=DeviceFiles(places.devices),
+            disks=HostDisks("/sys"),
             queueing=TrafficControl(namespaces),
             firewall=firewall,
             listeners=Listeners(),

@@ -9,16 +9,18 @@ import errno
 from collections.abc import Callable, Mapping
 
 from controller.errors import KnobRefused, StepFailed
+from controller.model.disks import Backing, Disk
 from controller.model.facts import CORE, Facts, Hierarchy
 
 V1_MOUNTS = (
+    Hierarchy("/sys/fs/cgroup/blkio", 1, ("blkio",)),
     Hierarchy("/sys/fs/cgroup/cpu", 1, ("cpu",)),
     Hierarchy("/sys/fs/cgroup/cpuset", 1, ("cpuset",)),
     Hierarchy("/sys/fs/cgroup/freezer", 1, ("freezer",)),
     Hierarchy("/sys/fs/cgroup/memory", 1, ("memory",)),
     Hierarchy("/sys/fs/cgroup/pids", 1, ("pids",)),
 )
-V2_MOUNT = Hierarchy("/sys/fs/cgroup", 2, ("cpu", "cpuset", "memory", "pids"))
+V2_MOUNT = Hierarchy("/sys/fs/cgroup", 2, ("cpu", "cpuset", "memory", "pids", "io"))
 UNIFIED = Hierarchy("/sys/fs/cgroup/unified", 2, ())
 LAYOUTS = {"v1": V1_MOUNTS, "v2": (V2_MOUNT,), "hybrid": (*V1_MOUNTS, UNIFIED), "none": ()}
 
@@ -44,8 +46,23 @@ def facts(layout: str, *, without: tuple[str, ...] = (), swap_limits: bool = Tru
     )
 
 
+class MemoryDisks:
+    """The Disks port without a kernel. `paths`: path → what is behind it; nothing else is there."""
+
+    def __init__(self, paths: Mapping[str, Backing], hardware: tuple[Disk, ...]) -> None:
+        self._paths, self._hardware = paths, hardware
+
+    def behind(self, path: str) -> Backing:
+        return self._paths.get(path, Backing(lacks="it is not there"))
+
+    def hardware(self) -> tuple[Disk, ...]:
+        return self._hardware
+
+
 class MemoryCgroups:
-    """The Cgroups port without a kernel: groups are dictionaries, written text is read back as written."""
+    """The Cgroups port without a kernel: groups are dictionaries, written text is read back as written, or
+    becomes part of a keyed file.
+    """
 
     def __init__(self, known: Facts) -> None:
         self._facts = known
@@ -101,7 +118,7 @@ class MemoryCgroups:
         value = UNLIMITED_V1.get((file, value), value)
         if not _ordered({**files, file: value}):
             raise KnobRefused(f"{hierarchy.path(group)}/{file}", value, errno.EINVAL)
-        files[file] = value
+        files[file] = keyed(file, files.get(file, ""), value) if file in KEYED else value
         if file == "cgroup.freeze" and subsystem == CORE:
             files["cgroup.events"] = f"populated 1\nfrozen {value}"
 
@@ -110,6 +127,40 @@ class MemoryCgroups:
             for path, files in self._groups.get(each.mount, {}).items():
                 members = [member for member in files.get("cgroup.procs", "").split() if member != str(pid)]
                 files["cgroup.procs"] = "\n".join([*members, str(pid)] if path == group else members)
+
+
+KEYED = {
+    "io.max": {"rbps": "max", "wbps": "max", "riops": "max", "wiops": "max"},
+    "io.latency": {"target": "0"},
+    "io.weight": {},
+    "io.bfq.weight": {},
+    "blkio.bfq.weight_device": {},
+    **{
+        f"blkio.throttle.{way}_{what}_device": {"": "0"}
+        for way in ("read", "write")
+        for what in ("bps", "iops")
+    },
+}
+"""Keyed files: the values of a line that is not shown."""
+
+
+def keyed(file: str, text: str, value: str) -> str:
+    """The text of a keyed file after a write, as the kernel shows it (block/blk-throttle.c, tg_set_limit)."""
+    lines = dict(line.split(" ", 1) for line in text.splitlines())
+    entry, written = value.split(" ", 1)
+    unset = KEYED[file]
+    if not unset or "" in unset:
+        lines[entry] = written
+    else:
+        before = dict(word.split("=") for word in lines.get(entry, "").split())
+        after = {
+            **unset,
+            **before,
+            **dict(word.replace("target=max", "target=0").split("=") for word in written.split()),
+        }
+        lines[entry] = " ".join(f"{name}={each}" for name, each in after.items())
+    bare = " ".join(f"{name}={each}" if name else each for name, each in unset.items())
+    return "\n".join(f"{each} {values}" for each, values in lines.items() if values != bare)
 
 
 def _ordered(files: dict[str, str]) -> bool:

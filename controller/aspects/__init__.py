@@ -20,6 +20,7 @@ from controller.aspects.funnels import Funnels
 from controller.aspects.gateways import Gateways
 from controller.aspects.hostname import Hostname
 from controller.aspects.interfaces import Interfaces
+from controller.aspects.io import Io
 from controller.aspects.life import Life
 from controller.aspects.memory import Memory
 from controller.aspects.mounts import Mounts
@@ -42,6 +43,7 @@ ASPECTS: tuple[Aspect[Any, Any], ...] = (
     Cpu(),
     Memory(),
     Pids(),
+    Io(),
     Rootfs(),
     Namespaces(),
     Process(),
@@ -65,6 +67,7 @@ GROUP_ASPECTS: tuple[Aspect[Any, Any], ...] = (
     Cpu(),
     Memory(),
     Pids(),
+    Io(),
 )
 
 NETWORK_ASPECTS: tuple[Aspect[Any, Any], ...] = (

@@ -1,6 +1,7 @@
 """Limits that are cgroup files: one table per aspect, one way to observe and diff all of them.
 
 A knob is written as text and compared as text, word by word, in the form in which the kernel reads it back.
+Of a file that holds many values, such as one for each disk, a knob is one: its `cell`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Any
 
 from controller.aspects._base import Birth, Subject
 from controller.host.ports import Host
+from controller.model.keyed import Cell
 from controller.steps._base import Effect, Step
 from controller.steps.cgroups import SetKnob
 
@@ -19,7 +21,7 @@ UNLIMITED = float("inf")
 
 @dataclass(frozen=True, slots=True)
 class Knob:
-    """One desired cgroup file: `value` is written, `accepted` is read back.
+    """One desired cgroup file, or one cell of it: `value` is written, `accepted` is read back.
 
     `in_use` names a file in the same directory that says how much is used now: a knob that goes below it
     is refused by the guard unless `forced`. Of two that are tied, the kernel keeps the one with the greater
@@ -34,17 +36,25 @@ class Knob:
     in_use: str = ""
     forced: bool = False
     order: int = 0
+    cell: Cell | None = None
+
+    def read(self, live: Live) -> str | None:
+        """Pure. Its own part of what was observed; None: the file is not there."""
+        text = live.get((self.subsystem, self.file))
+        return self.cell.find(text) if self.cell and text is not None else text
 
 
 Live = Mapping[tuple[str, str], str | None]
 
 
 def observe(subject: Subject, host: Host, knobs: Iterable[Knob]) -> Live:
-    """Read-only. The live text of every owned knob, and of the usage files where a guard needs them."""
+    """Read-only. The live text of every file of owned knobs, and of the usage files where a guard needs them."""
     live: dict[tuple[str, str], str | None] = {}
     for knob in knobs:
-        read = host.cgroups.read(subject.group, knob.subsystem, knob.file)
-        live[knob.subsystem, knob.file] = read
+        if (knob.subsystem, knob.file) not in live:
+            text = host.cgroups.read(subject.group, knob.subsystem, knob.file)
+            live[knob.subsystem, knob.file] = text
+        read = knob.read(live)
         if knob.in_use and read is not None and not _same(read, knob.accepted):
             used = host.cgroups.read(subject.group, knob.subsystem, knob.in_use)
             live[knob.subsystem, knob.in_use] = used
@@ -56,18 +66,14 @@ def diff(subject: Subject, knobs: Iterable[Knob], live: Live) -> list[Step]:
 
     Where there is no group yet all are unlimited, so they shrink.
     """
-    steps = [
-        _set(subject, knob, live)
-        for knob in knobs
-        if not _same(live.get((knob.subsystem, knob.file)), knob.accepted)
-    ]
+    steps = [_set(subject, knob, live) for knob in knobs if not _same(knob.read(live), knob.accepted)]
     order = {knob.key: knob.order for knob in knobs}
     steps.sort(key=lambda step: -order[step.key] if step.direction == "up" else order[step.key])
     return list(steps)
 
 
 def _set(subject: Subject, knob: Knob, live: Live) -> SetKnob:
-    now = live.get((knob.subsystem, knob.file))
+    now = knob.read(live)
     return SetKnob(
         container=subject.name,
         group=subject.group,
@@ -79,6 +85,7 @@ def _set(subject: Subject, knob: Knob, live: Live) -> SetKnob:
         live=now,
         direction=_direction(now, knob.accepted),
         danger=_danger(knob, live),
+        cell=knob.cell,
     )
 
 

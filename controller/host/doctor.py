@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 
 from controller.errors import MasuError
+from controller.host import doctor_disks
 from controller.host import facts as host_facts
 from controller.host.command import output
 from controller.host.text import read_text
@@ -32,6 +33,7 @@ def examine(wanted_runtime: str) -> list[Finding]:
     return [
         *_basics(facts),
         *_cgroups(facts),
+        *doctor_disks.findings(facts),
         *_namespaces(),
         *_runtimes(facts),
         _criu(),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from controller.errors import StepFailed
@@ -39,6 +40,28 @@ def look(pid: int, wanted: Mapping[str, str]) -> Mapping[str, MountSeen] | None:
     finally:
         os.close(root)
     return {target: each for target, each in seen.items() if each}
+
+
+@dataclass(frozen=True, slots=True)
+class Mounted:
+    """What a path is on: kind of file system, where it comes from, and the options of the file system itself."""
+
+    kind: str
+    source: str
+    options: tuple[str, ...]
+
+
+def mounted(path: str) -> Mounted | None:
+    """The mount that a path of the host is on; None: it has just gone. Raises OSError; proc_pid_mountinfo(5)."""
+    descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        line = _Table(os.getpid()).line(descriptor, fresh=True)
+    finally:
+        os.close(descriptor)
+    if line is None:
+        return None
+    kind, *source, options = line[line.index("-") + 1 :]  # a mount may come from nowhere
+    return Mounted(kind, _unescaped("".join(source)), tuple(map(_unescaped, options.split(","))))
 
 
 def path_inside(descriptor: int) -> str:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from controller.model.attachment import Leases
 from controller.model.desired import DesiredSet
+from controller.model.disks import Backing, Disk
 from controller.model.event import Event
 from controller.model.facts import Facts
 from controller.model.firewall import Firewall, Listener, Publication
@@ -200,6 +201,18 @@ class Devices(Protocol):
     def forget(self, container: str) -> None: ...
 
 
+class Disks(Protocol):
+    """Block devices. Looks only."""
+
+    def behind(self, path: str) -> Backing:
+        """Every whole device that what is under `path` is stored on; never raises for one that is not there."""
+        ...
+
+    def hardware(self) -> tuple[Disk, ...]:
+        """The host's disks, without those that are made of others."""
+        ...
+
+
 class PacketFilter(Protocol):
     """The instance's own table of nftables."""
 
@@ -353,6 +366,7 @@ class Host:
     links: Links
     names: NameFiles
     devices: Devices
+    disks: Disks
     queueing: Queueing
     firewall: PacketFilter
     listeners: Listeners

@@ -186,6 +186,13 @@ def fsmount(context: int, attributes: MountAttr) -> int:
     return _call(_FSMOUNT, context, _FSMOUNT_CLOEXEC, int(attributes))
 
 
+def file_system(path: str) -> int:
+    """The magic number of the file system that a path is on; man 2 statfs, f_type, which comes first."""
+    buffer = (ctypes.c_long * 32)()
+    _checked(_LIBC.statfs(os.fsencode(path), buffer))
+    return int(buffer[0])
+
+
 def open_below(root: int, path: str) -> int:
     """An O_PATH descriptor of what `path` means to a process whose root is `root`; man 2 openat2.
 

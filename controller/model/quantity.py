@@ -41,6 +41,8 @@ MOST_BYTES = (1 << 63) - 1
 MOST_CPUS = 100_000
 LEAST_BITS, MOST_BITS = 8_000, 10**12
 """The traffic shapers of the kernel count in bytes; less than a packet a second is no rate."""
+LEAST_BYTES_PER_S = 512
+"""Less than a sector a second is no rate."""
 MOST_MS = 36_500 * MILLISECONDS["d"]
 MOST_CPU_NUMBER = 8191
 """CONFIG_NR_CPUS is at most 8192."""
@@ -49,6 +51,7 @@ LONGEST_LIST = 4096
 _NUMBER = r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)"
 _BYTES = re.compile(rf"({_NUMBER})(?:({'|'.join(BYTES)})|[eE]([-+]?[0-9]{{1,2}}))?")
 _BYTES_MEANT = re.compile(rf"({_NUMBER}) *(k|m|g|t|p|e)(i?)(?:b|bytes?)?", re.IGNORECASE)
+_BYTE_RATE = re.compile(rf"({_NUMBER})({'|'.join(BYTES)})?/s")
 _RATE = re.compile(rf"({_NUMBER})(?:({'|'.join(BITS)})|({'|'.join(BYTES)})?/s)")
 _RATE_MEANT = re.compile(rf"({_NUMBER}) *([kmgt])(?:b|bit|bits|ib)?(?:ps|/s)?", re.IGNORECASE)
 _CPU = re.compile(rf"({_NUMBER})(m?)")
@@ -115,6 +118,19 @@ def format_rate(bits: int) -> str:
     units = (each for each in BITS.items() if bits % each[1] == 0 and bits >= each[1])
     unit, size = next(units, ("bit", 1))
     return f"{bits // size}{unit}"
+
+
+def parse_byte_rate(text: str) -> int:
+    """Bytes per second of "50Mi/s", rounded up. Raises ValueError."""
+    found = _fits(_BYTE_RATE, text)
+    if not found:
+        raise ValueError(f"{quote(text)} is not a rate of bytes: {_byte_rate_meant(text)}")
+    amount = ceil(Fraction(found[1]) * BYTES.get(found[2], 1))
+    if amount < LEAST_BYTES_PER_S:
+        raise ValueError(f"{quote(text)} is too little: at least {LEAST_BYTES_PER_S}/s")
+    if amount > MOST_BYTES:
+        raise ValueError(f"{quote(text)} is too much: write max for no limit")
+    return amount
 
 
 def parse_cpu(value: str | float) -> int:
@@ -211,6 +227,16 @@ def _rate_meant(text: str) -> str:
         return "use for example 100Mbit (bits) or 20Mi/s (bytes)"
     number, letter = found.groups()
     return f"use {number}{'k' if letter in 'kK' else letter.upper()}bit, or {number}{letter.upper()}i/s for bytes"
+
+
+def _byte_rate_meant(text: str) -> str:
+    found = _fits(_BYTES_MEANT, text.strip().removesuffix("ps").removesuffix("/s"))
+    if not found:
+        return "use for example 50Mi/s (1024) or 50M/s (1000)"
+    number, letter, binary = found.groups()
+    two = f"{number}{letter.upper()}i/s"
+    one = f"{number}{'k' if letter in 'kK' else letter.upper()}/s"
+    return f"use {two}" if binary else f"use {one} or {two}"
 
 
 def _duration_meant(text: str) -> str:

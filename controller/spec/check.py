@@ -46,6 +46,7 @@ def _container(document: Document, wanted: Resource) -> tuple[Problem, ...]:
         *_hostname(document, wanted, spaces),
         *_restart(document, wanted.section("restart") or {}),
         *_memory(document, wanted.section("limits.memory") or {}),
+        *_io(document, wanted.section("limits.io") or ()),
         *_partners(document, wanted.name, spaces),
         *_targets(document, wanted.section("mounts") or ()),
         *check_network.interfaces(document, wanted, spaces),
@@ -99,6 +100,18 @@ def _memory(document: Document, memory: Mapping[str, Any]) -> Iterator[Problem]:
         if lower in amounts and upper in amounts and amounts[lower] > amounts[upper]:
             path = ("spec", "limits", "memory", lower)
             yield document.problem(path, f"{lower} is above {upper}: {memory[lower]} > {memory[upper]}")
+
+
+def _io(document: Document, entries: Iterable[Mapping[str, Any]]) -> Iterator[Problem]:
+    for index, entry in enumerate(entries):
+        path = ("spec", "limits", "io", index)
+        if entry.keys() == {"path"}:
+            yield document.problem(
+                path, "limits nothing: add read, write, readIops, writeIops, weight or latency"
+            )
+        for key in entry if "path" not in entry else ():
+            if key != "weight":
+                yield document.problem((*path, key), f"{key} is that of a disk: write the path, too")
 
 
 def _restart(document: Document, restart: Mapping[str, Any]) -> Iterator[Problem]:

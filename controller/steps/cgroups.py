@@ -9,6 +9,7 @@ from typing import ClassVar
 from controller.errors import NotReadBack
 from controller.host.ports import Host
 from controller.model.cgroups import in_budget
+from controller.model.keyed import Cell
 from controller.steps._base import Effect, Stage, Step, Wait
 from controller.steps.freezer import end
 
@@ -104,7 +105,7 @@ class MoveProcesses(Step):
 
 @dataclass(frozen=True, slots=True)
 class SetKnob(Step):
-    """Write one cgroup file and read it back; `live` is None where the file was not there when looked at.
+    """Write one cgroup file, or one cell of it, and read it back; `live` is None where the file was not there.
 
     `accepted` is the text that the kernel is expected to read back, rounding included.
     """
@@ -120,6 +121,7 @@ class SetKnob(Step):
     live: str | None
     direction: str = "same"
     danger: str = ""
+    cell: Cell | None = None
 
     @property
     def stage(self) -> Stage:
@@ -127,7 +129,7 @@ class SetKnob(Step):
 
     @property
     def text(self) -> str:
-        return f"set {self.key} ({self.file}): {self.live or 'absent'} → {self.accepted}"
+        return f"set {self.key} ({self._place}): {self.live or 'absent'} → {self.accepted}"
 
     @property
     def scope(self) -> str:
@@ -142,11 +144,17 @@ class SetKnob(Step):
         return (self.key, self.live or "absent", self.accepted)
 
     def apply(self, host: Host) -> Wait | None:
-        host.cgroups.write(self.group, self.subsystem, self.file, self.value)
-        live = host.cgroups.read(self.group, self.subsystem, self.file)
+        text = self.cell.line(self.value) if self.cell else self.value
+        host.cgroups.write(self.group, self.subsystem, self.file, text)
+        read = host.cgroups.read(self.group, self.subsystem, self.file)
+        live = self.cell.find(read) if self.cell and read is not None else read
         if live is None or live.split() != self.accepted.split():
-            raise NotReadBack(f"{self.group} {self.file}: wrote {self.value!r}, reads back {live!r}")
+            raise NotReadBack(f"{self.group} {self.file}: wrote {text!r}, reads back {read!r}")
         return None
+
+    @property
+    def _place(self) -> str:
+        return f"{self.file} {self.cell.entry}" if self.cell else self.file
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
 """Runs every tests/cases/<aspect>/*.yaml of the aspects that are made of knobs, and replays every interruption.
 
 A case: `layout` of the host, `section` of the spec, `live` files (absent: the group is not there yet), and
-either the texts of the expected `steps` in order, or what the host `lacks`.
+either the texts of the expected `steps` in order, or what the host `lacks`. For disks also `paths` → disks behind
+each, `hardware`, files of the `root` group, and the `remarks`.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ import yaml
 from controller.aspects import ASPECTS
 from controller.aspects._base import Subject
 from controller.errors import HostLacks
+from controller.model.disks import Backing, Disk
 from controller.reconcile.plan import order
-from tests.worlds import MemoryCgroups, facts
+from tests.worlds import MemoryCgroups, MemoryDisks, facts
 
 HERE = Path(__file__).parent
-KNOB_ASPECTS = {each.name: each for each in ASPECTS if each.name in {"cpu", "memory", "pids"}}
+KNOB_ASPECTS = {each.name: each for each in ASPECTS if each.name in {"cpu", "memory", "pids", "io"}}
 CASES = sorted(path for name in KNOB_ASPECTS for path in (HERE / name).glob("*.yaml"))
 GROUP = "/masu/test/web"
 SUBJECT = Subject("web", GROUP, pid=1, record=None, now_ms=0)
@@ -39,6 +41,7 @@ ALL = [_load(path) for path in CASES]
 LACKING = [each for each in ALL if "lacks" in each]
 PLANNED = [each for each in ALL if "steps" in each]
 APPLIED = [each for each in PLANNED if "live" in each]
+REMARKED = [each for each in ALL if "remarks" in each]
 MEMSW = [each for each in APPLIED if "memory.memsw.limit_in_bytes" in each["live"]]
 
 
@@ -54,7 +57,14 @@ def _world(case: dict[str, Any]) -> Any:
     cgroups = MemoryCgroups(known)
     if "live" in case:
         cgroups.fill(GROUP, {file: str(text) for file, text in case["live"].items()})
-    return SimpleNamespace(facts=known, cgroups=cgroups)
+    cgroups.fill("", {file: str(text) for file, text in case.get("root", {}).items()})
+    paths = {path: _backing(each) for path, each in case.get("paths", {}).items()}
+    disks = MemoryDisks(paths, tuple(Disk(**each) for each in case.get("hardware", ())))
+    return SimpleNamespace(facts=known, cgroups=cgroups, disks=disks)
+
+
+def _backing(written: dict[str, Any]) -> Backing:
+    return Backing(**{**written, "disks": tuple(Disk(**each) for each in written.get("disks", ()))})
 
 
 def _plan(case: dict[str, Any], world: Any) -> list[Any]:
@@ -76,6 +86,17 @@ def test_case_yields_exactly_the_expected_steps(case: dict[str, Any]) -> None:
     steps = _plan(case, _world(case))
     assert [step.text for step in steps] == case["steps"]
     assert [step.risk for step in steps if step.risk] == case.get("risks", [])
+
+
+@cases(REMARKED)
+def test_case_yields_exactly_the_expected_remarks(case: dict[str, Any]) -> None:
+    world = _world(case)
+    desired = case["aspect"].parse(case["section"], world.facts)
+    observed = case["aspect"].observe(SUBJECT, world, desired)
+    said = [
+        f"{each.type} {each.reason}: {each.message}" for each in case["aspect"].remarks(desired, observed)
+    ]
+    assert said == case["remarks"]
 
 
 @cases(APPLIED)

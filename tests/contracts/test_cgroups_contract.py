@@ -13,7 +13,9 @@ from controller.errors import KnobRefused
 from controller.host import facts as host_facts
 from controller.host.cgroups.homes import Homes
 from controller.host.cgroups.tree import CgroupTree
+from controller.host.disks import HostDisks
 from controller.model.facts import CORE, Facts
+from controller.model.keyed import Cell
 from tests.worlds import MemoryCgroups, facts
 
 pytestmark = pytest.mark.on_v2
@@ -91,6 +93,27 @@ def test_absent_reads_as_none_and_writing_it_is_refused_with_everything(
     assert driver.read(group, "no such subsystem", "x") is None
     with pytest.raises(KnobRefused, match=r"'17' to .*/web/pids.max: ENOENT"):
         driver.write(group, "pids", "pids.max", "17")
+
+
+def test_a_cell_is_written_without_its_neighbours_and_unset_cells_are_not_shown(
+    world: tuple[Any, Facts, str],
+) -> None:
+    driver, known, group = world
+    driver.create(group)
+    number = HostDisks("/sys").hardware()[0].number
+    on_v2 = known.version("io") == 2
+    subsystem, none = ("io", "max") if on_v2 else ("blkio", "0")
+    files = ("blkio.throttle.read_bps_device", "blkio.throttle.write_iops_device")
+    pairs = [(Cell(number), file) for file in files]
+    if on_v2:
+        pairs = [(Cell(number, field), "io.max") for field in ("rbps", "wiops")]
+    for cell, file in pairs:
+        driver.write(group, subsystem, file, cell.line("4096"))
+    for cell, file in pairs:
+        assert cell.find(driver.read(group, subsystem, file)) == "4096"
+        driver.write(group, subsystem, file, cell.line(none))
+        assert cell.find(driver.read(group, subsystem, file)) == "max"
+    assert {driver.read(group, subsystem, file) for _, file in pairs} == {""}
 
 
 def test_a_process_enters_everywhere(world: tuple[Any, Facts, str]) -> None:

@@ -14,7 +14,7 @@ KINDS = ("Container", "Network", "Group", "Node")
 
 
 def test_the_reference_is_current() -> None:
-    """If not: for kind in KINDS do masu schema $kind -o markdown, and all of that is docs/reference.md."""
+    """If not: make reference."""
     assert set(KINDS) == set(kinds())
     assert REFERENCE.read_text() == "".join(markdown(kind, schema(kind)) for kind in KINDS)
 

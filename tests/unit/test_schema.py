@@ -52,6 +52,7 @@ spec:
     cpu: {max: 1.5, weight: 200, cpus: 0-1, mems: 0}
     memory: {max: 256Mi, high: 200M, low: 0.5Gi, min: 1e3, swap: 0, force: false}
     pids: {max: 128}
+    io: [{path: /srv, read: 50Mi/s, write: max, readIops: 500, writeIops: max, weight: 200, latency: 10ms}]
 """
 LEAST = """
 apiVersion: masu/v1
@@ -106,6 +107,10 @@ def test_good_sections_have_no_problems(sections):
 @pytest.mark.parametrize(
     ("sections", "problem"),
     [
+        (
+            {"limits": {"io": [{"path": "/srv", "latency": "0s"}]}},
+            'spec.limits.io[0].latency: "0s" is no target: write max for none',
+        ),
         ({"limits": {"memory": {"maxx": 1}}}, 'spec.limits.memory.maxx: unknown field, did you mean "max"?'),
         (
             {"limits": {"memory": {"max": "256Mb"}}},
@@ -286,7 +291,7 @@ def test_the_whole_schema_stands_alone_and_is_valid():
     assert ".schema.json" not in text
     assert set(whole["$defs"]) == {
         "metadata", "state", "rootfs", "process", "restart", "namespaces", "hostname", "sysctls", "mounts",
-        "cpu", "memory", "pids", "networks", "ports", "hosts", "resolver", "group", "values",
+        "cpu", "memory", "pids", "io", "networks", "ports", "hosts", "resolver", "group", "values",
     }  # fmt: skip
     (full,) = read(FULL.encode(), "f.yaml")
     assert not list(Draft202012Validator(whole).iter_errors(full.value))
