@@ -99,7 +99,7 @@ def test_a_cell_is_written_without_its_neighbours_and_unset_cells_are_not_shown(
     world: tuple[Any, Facts, str],
 ) -> None:
     driver, known, group = world
-    driver.create(group)
+    make(driver, known, group)
     number = HostDisks("/sys").hardware()[0].number
     on_v2 = known.version("io") == 2
     subsystem, none = ("io", "max") if on_v2 else ("blkio", "0")
