@@ -131,9 +131,9 @@ def _without_disk(desired: Wanted, seen: Seen) -> Iterator[Condition]:
 def _without_file(desired: Wanted, seen: Seen) -> Iterator[Condition]:
     if desired.version == 1:
         for entry in desired.entries:
-            if "latency" in entry.amounts:
+            if entry.amounts.get("latency", UNLIMITED) < UNLIMITED:
                 yield _lacks("NoIoLatency", f"limits.io {entry.path}: latency needs cgroup v2")
-    files = {each.file: each.key for each in seen.knobs if absent(each, seen)}
+    files = {each.file: each.key for each in seen.knobs if absent(each, seen) and each.accepted != "max"}
     for file, key in files.items():
         yield _lacks("NoIoFile", f"limits.io: {key}: this kernel has no {file}")
     if desired.weighs(paths=False) and not seen.weighers:
