@@ -81,7 +81,7 @@ def _seen(table: _Table, root: int, target: str, source: str) -> MountSeen | Non
             line = table.line(descriptor, fresh=attempt > 0)
             if line is None:
                 continue  # it was unmounted meanwhile
-            if _unescaped(line[4]) != path_inside(descriptor):
+            if unescaped(line[4]) != path_inside(descriptor):
                 if attempt:
                     return None
                 continue
@@ -103,6 +103,6 @@ def _shows(descriptor: int, source: str, kind: str) -> bool | None:
         return None  # the source is gone; what was mounted stays
 
 
-def _unescaped(text: str) -> str:
+def unescaped(text: str) -> str:
     """The octal escapes of blanks and backslashes in mountinfo."""
     return _OCTAL.sub(lambda found: chr(int(found[1], 8)), text)
