@@ -77,11 +77,11 @@ class Devices:
         """Pure. A container that is asked to stop keeps what it has."""
         if subject.record and subject.record.phase == "stopping":
             return []
-        steps: list[Step] = []
-        if observed.differs != "" and not observed.lacks:
-            live = "absent" if observed.differs is None else observed.differs
-            steps.append(SetDeviceRules(subject.name, subject.group, observed.rules, live))
-        return [*steps, *_node_steps(subject, observed)]
+        nodes = list(_node_steps(subject, observed))
+        if observed.differs == "" or observed.lacks:
+            return nodes
+        live = "absent" if observed.differs is None else observed.differs
+        return [SetDeviceRules(subject.name, subject.group, observed.rules, live, bool(nodes)), *nodes]
 
     def remove(self, subject: Subject, observed: Seen) -> list[Step]:
         """Pure. Rules go with the cgroup, nodes with the container's mount namespace."""

@@ -27,7 +27,10 @@ def _nodes(host: Host, claim: Claim) -> tuple[HostNode, ...]:
 
 @dataclass(frozen=True, slots=True)
 class SetDeviceRules(Step):
-    """Say which devices the container's processes may open; `live`: what is in force, in words."""
+    """Say which devices the container's processes may open; `live`: what is in force, in words.
+
+    `follows`: the devices themselves have changed, so that nobody has meddled with the rules.
+    """
 
     stage: ClassVar[Stage] = Stage.CHANGE
     effect: ClassVar[Effect] = Effect.LIVE
@@ -35,6 +38,7 @@ class SetDeviceRules(Step):
     group: str
     rules: Rules
     live: str
+    follows: bool
 
     @property
     def text(self) -> str:
@@ -46,7 +50,7 @@ class SetDeviceRules(Step):
 
     @property
     def change(self) -> tuple[str, str, str] | None:
-        return ("devices.rules", self.live, words(self.rules))
+        return None if self.follows else ("devices.rules", self.live, words(self.rules))
 
     def apply(self, host: Host) -> Wait | None:
         host.device_rules.put(self.group, self.rules)
