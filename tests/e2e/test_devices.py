@@ -1,4 +1,4 @@
-"""Devices on the real kernel: what is refused, what is allowed and is there, live and as hardware comes and goes."""
+"""Devices on the real kernel: what is refused, what opens, and what is there as hardware comes and goes."""
 
 from __future__ import annotations
 
@@ -63,7 +63,9 @@ def test_without_devices_nothing_opens_but_what_every_container_has(either: Masu
     )
     assert _try(either, "mknod /y c 1 5 && head -c 3 /y | wc -c") == "3"
     default = "null zero full random urandom pts/ptmx"
-    assert _try(either, f"for each in {default}; do true < /dev/$each || exit 1; done; echo opened") == "opened"
+    assert (
+        _try(either, f"for each in {default}; do true < /dev/$each || exit 1; done; echo opened") == "opened"
+    )
 
 
 @pytest.mark.on_v2
@@ -248,4 +250,3 @@ def test_a_container_waits_for_its_device_and_goes_on_without_once_it_is_born(ma
     assert f"/dev/loop{loop}" in gone[0]["message"]
     assert masu.pid() == pid
     assert "o such file" in _reads(masu, "/dev/disk")
-

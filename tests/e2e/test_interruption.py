@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 import pytest
 
+from controller.steps import devices as devices_steps
 from controller.steps import firewall as firewall_steps
 from controller.steps import names as names_steps
 from controller.steps import network as network_steps
@@ -73,12 +74,19 @@ WEB_WITH_DEVICE = container(
 LAN = network("lan", type="macvlan", parent="nic0", subnets=["10.90.0.0/24"])
 DIRECT = network("direct", type="hostDevice", device="nic1")
 
+DEVICE = {"path": "/dev/cpu_dma_latency"}
+WITH_DEVICES = container(devices=[{**DEVICE, "as": "one/latency"}, {**DEVICE, "as": "two"}])
+WITH_OTHERS = container(
+    devices=[{**DEVICE, "as": "two", "mode": "0666", "access": "r"}, {"path": "/dev/zero", "as": "three"}]
+)
+
 SITUATIONS: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]]]] = {
     "create": ([KEPT], [KEPT, FIRST]),
     "update": ([KEPT, FIRST], [KEPT, UPDATED]),
     "recreate": ([KEPT, FIRST], [KEPT, RECREATED]),
     "delete": ([KEPT, FIRST], [KEPT]),
     "stubborn": ([KEPT, DEAF], [KEPT]),
+    "devices": ([KEPT, WITH_DEVICES], [KEPT, WITH_OTHERS]),
     "network create": ([KEPT], [KEPT, FRONT, WEB_ON_FRONT]),
     "network update": ([KEPT, FRONT, BACK, WEB_ON_FRONT], [KEPT, FRONT_SMALL, BACK, WEB_ON_BOTH]),
     "network shrink": ([KEPT, FRONT, BACK, WEB_ON_BOTH], [KEPT, FRONT, WEB_ON_FRONT]),
@@ -92,7 +100,7 @@ SITUATIONS: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]]]] = {
 NETWORKED = {each for each in SITUATIONS if each.startswith("network")}
 
 EXPECTED_STEPS = {
-    "create": {"CreateCgroup", "SetKnob", "PrepareLayer", "WriteBundle", "LaunchContainer"},
+    "create": {"CreateCgroup", "SetDeviceRules", "SetKnob", "PrepareLayer", "WriteBundle", "LaunchContainer"},
     "update": {"SetKnob", "SetHostname", "SetSysctl", "SetNetworkSetting", "SetFreezer"},
     "recreate": {
         "StopContainer",
@@ -104,6 +112,7 @@ EXPECTED_STEPS = {
     },
     "delete": {"StopContainer", "RemoveLayer", "ForgetContainer", "RemoveCgroup", "RemoveRecord"},
     "stubborn": {"StopContainer", "KillContainer", "RemoveCgroup", "RemoveRecord"},
+    "devices": {"SetDeviceRules", "PutNode", "TakeNode"},
     "network create": {
         "MakeBridge",
         "MakeNamespace",
@@ -292,8 +301,8 @@ def _network_world(masu: NetworkedMasu) -> dict[str, Any]:
     return {"network": found}
 
 
-def test_every_step_of_the_network_is_interrupted_somewhere() -> None:
-    files = (network_steps, firewall_steps, queueing_steps, names_steps)
+def test_every_step_of_networks_and_devices_is_interrupted_somewhere() -> None:
+    files = (network_steps, firewall_steps, queueing_steps, names_steps, devices_steps)
     kinds = {
         name
         for file in files
@@ -301,7 +310,7 @@ def test_every_step_of_the_network_is_interrupted_somewhere() -> None:
         if isinstance(each, type) and issubclass(each, Step) and not inspect.isabstract(each)
         if each.__module__ == file.__name__
     }
-    interrupted = set().union(*(EXPECTED_STEPS[each] for each in NETWORKED))
+    interrupted = set().union(*(EXPECTED_STEPS[each] for each in {*NETWORKED, "devices"}))
     assert kinds - interrupted - {"LinkStep"} == ONLY_ON_DRIFT
 
 
