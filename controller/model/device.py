@@ -32,7 +32,8 @@ class Rule:
 
     def __str__(self) -> str:
         """As the kernel writes it, and reads it."""
-        return f"{self.kind} {_number(self.major)}:{_number(self.minor)} {self.access}"
+        major, minor = ("*" if each == ANY else each for each in (self.major, self.minor))
+        return f"{self.kind} {major}:{minor} {self.access}"
 
 
 Rules = tuple[Rule, ...]
@@ -50,6 +51,14 @@ DEFAULT: Rules = (
     Rule("c", 136, ANY, RIGHTS),  # pts/*
 )
 """What every container may open: the nodes that OCI runtimes make. Other nodes it may not make, either."""
+
+
+DEFAULT_LINES = frozenset(map(str, DEFAULT))
+
+
+def lines_of(rules: Rules) -> frozenset[str]:
+    """As devices.list has them; those of nearly every container cost nothing."""
+    return DEFAULT_LINES if rules is DEFAULT else frozenset(map(str, rules))
 
 
 def canonical(rules: Iterable[Rule]) -> Rules:
@@ -95,10 +104,6 @@ def _without(some: Rules, others: Rules) -> Rules:
 
 def _in_order(access: str) -> str:
     return "".join(right for right in RIGHTS if right in access)
-
-
-def _number(number: int) -> str:
-    return "*" if number == ANY else str(number)
 
 
 def _parsed(text: str) -> int:
@@ -198,8 +203,8 @@ Found = tuple[tuple[Claim, tuple[HostNode, ...]], ...]
 
 def rules_for(found: Found) -> Rules:
     """The default, and what was found. Two claims to one device add up."""
-    more = (Rule(each.kind, each.major, each.minor, claim.access) for claim, nodes in found for each in nodes)
-    return canonical((*DEFAULT, *more))
+    more = [Rule(each.kind, each.major, each.minor, claim.access) for claim, nodes in found for each in nodes]
+    return canonical((*DEFAULT, *more)) if more else DEFAULT
 
 
 def nodes_for(found: Found) -> tuple[Node, ...]:

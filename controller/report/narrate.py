@@ -78,10 +78,8 @@ def _said(step: Step, result: Result) -> tuple[str, str] | None:
             return "Stopping", step.why
         case RemoveRecord() | RemoveBridge():
             return "Removed", "every trace of it is gone"
-        case PutNode():
-            return "DeviceAdded", step.text
-        case TakeNode():
-            return "DeviceRemoved", step.text
+        case PutNode() | TakeNode():
+            return "DeviceAdded" if isinstance(step, PutNode) else "DeviceRemoved", step.text
         case MakeBridge():
             return "Created", f"bridge {step.wanted}"
     return None

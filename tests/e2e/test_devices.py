@@ -170,7 +170,8 @@ def _detach_all(directory: Path) -> None:
 
 def test_what_is_the_containers_own_is_in_the_way_and_stays(masu: Masu) -> None:
     """And a symbolic link below its /dev leads nowhere."""
-    setup = "echo mine > /dev/taken; ln -s /root /dev/link; ln -s /data /dev/latency; exec sleep 100000"
+    links = "ln -s /root /dev/link; ln -s /data /dev/latency"
+    setup = f"echo mine > /dev/taken; {links}; touch /dev/good; exec sleep 100000"
     masu.write(container(process={"args": ["/bin/sh", "-c", setup]}))
     masu.start()
     pid = masu.running()

@@ -17,7 +17,7 @@ from controller.errors import HostLacks, KnobRefused
 from controller.host.cgroups import bpf
 from controller.host.cgroups.device_program import PREFIX, program, program_name
 from controller.host.text import failed, read_text
-from controller.model.device import EVERYTHING, Rules, difference, parse_rules, words
+from controller.model.device import DEFAULT, EVERYTHING, Rules, difference, lines_of, parse_rules, words
 from controller.model.facts import CORE, Facts
 
 _LACKING: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
@@ -52,13 +52,22 @@ class DeviceRules:
         return found.path(group)
 
 
+def lacking() -> str:
+    """Why device programs cannot be loaded here, in the kernel's words; empty when they can."""
+    try:
+        os.close(_load(program(DEFAULT), program_name(DEFAULT)))
+    except OSError as error:
+        return os.strerror(error.errno or 0)
+    return ""
+
+
 def _listed(directory: str, rules: Rules) -> str | None:
     text = read_text(f"{directory}/devices.list")
     if text is None:
         return None
-    live = parse_rules(text)
-    if live == rules:
+    if frozenset(text.splitlines()) == lines_of(rules):
         return ""
+    live = parse_rules(text)
     return EVERYTHING if live is None else words(live)
 
 
