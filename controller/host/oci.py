@@ -54,6 +54,8 @@ class OciRuntime:
         make_directories(f"{bundle}/sys", 0o711)
         if root["nodes"]:
             make_directories(f"{bundle}/nodes", 0o711)
+        else:
+            remove_tree(f"{bundle}/nodes")
         text = json.dumps(self._completed(name, config, root))
         write_atomic(f"{bundle}/config.json", text, durable=False)
 

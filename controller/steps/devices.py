@@ -6,10 +6,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
-from controller.errors import NotReadBack
+from controller.errors import NotReadBack, StepFailed
 from controller.host.ports import Host
-from controller.model.device import Claim, Found, HostNode, Node, NodeSeen, Rules, words
-from controller.model.launch import Init
+from controller.model.device import Claim, Found, HostNode, Node, NodeSeen, Rules, nodes_for, words
+from controller.model.frame import IdMapping
+from controller.model.launch import Init, NodeMade
+from controller.model.process import id_outside
 from controller.steps._base import Effect, Stage, Step, Wait
 
 
@@ -23,6 +25,18 @@ def _nodes(host: Host, claim: Claim) -> tuple[HostNode, ...]:
         return host.hardware.matching(claim.match)
     found = host.hardware.at(claim.path)
     return (found,) if found else ()
+
+
+def nodes_made(host: Host, claims: Iterable[Claim], ids: IdMapping | None) -> tuple[NodeMade, ...]:
+    """The device nodes to be born with, by their places. Raises StepFailed for an owner who is not inside."""
+    made = []
+    for each in nodes_for(seek(host, claims)):
+        user = id_outside(ids.uids, each.user) if ids else each.user
+        group = id_outside(ids.gids, each.group) if ids else each.group
+        if user is None or group is None:
+            raise StepFailed(f"/dev/{each.place}: there is no user {each.user}:{each.group} in the container")
+        made.append(NodeMade(each.place, each.kind, each.major, each.minor, each.mode, user, group))
+    return tuple(made)
 
 
 @dataclass(frozen=True, slots=True)

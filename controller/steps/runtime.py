@@ -11,11 +11,10 @@ from controller.errors import HostLacks, StepFailed
 from controller.host.ports import Host
 from controller.model.device import nodes_for, rules_for
 from controller.model.frame import Frame, IdMapping, resolve
-from controller.model.launch import Init, NodeMade
-from controller.model.process import id_outside
+from controller.model.launch import Init
 from controller.model.record import Exit, Record, StopRule
 from controller.steps._base import Effect, Stage, Step, Wait
-from controller.steps.devices import seek
+from controller.steps.devices import nodes_made, seek
 from controller.steps.freezer import end, thaw
 
 LAUNCH_LOOK_MS = 100
@@ -257,7 +256,7 @@ class LaunchContainer(Step):
         ids = id_mapping(host, self.container, self.frame)
         if ids:
             root["ids"] = {"uids": list(ids.uids), "gids": list(ids.gids)}
-        root["nodes"] = nodes_made(host, self.frame, ids)
+        root["nodes"] = nodes_made(host, self.frame.claims, ids)
         recipe = host.runtime.recipe(self.container, self.group, root)
         record = newborn(host, self)
         host.records.write(record)
@@ -289,18 +288,6 @@ def conclude(host: Host, record: Record, launch: LaunchContainer, launched: Init
         with suppress(HostLacks):  # which a look tells
             host.device_rules.put(launch.group, rules_for(seek(host, launch.frame.claims)))
     return None
-
-
-def nodes_made(host: Host, frame: Frame, ids: IdMapping | None) -> tuple[NodeMade, ...]:
-    """The device nodes to be born with, by their places. Raises StepFailed for an owner who is not inside."""
-    made = []
-    for each in nodes_for(seek(host, frame.claims)):
-        user = id_outside(ids.uids, each.user) if ids else each.user
-        group = id_outside(ids.gids, each.group) if ids else each.group
-        if user is None or group is None:
-            raise StepFailed(f"/dev/{each.place}: there is no user {each.user}:{each.group} in the container")
-        made.append(NodeMade(each.place, each.kind, each.major, each.minor, each.mode, user, group))
-    return tuple(made)
 
 
 def newborn(host: Host, launch: LaunchContainer) -> Record:

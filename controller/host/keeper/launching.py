@@ -39,7 +39,7 @@ def become_runtime(request: dict[str, Any], stdout: int, stderr: int, report: in
     place = "start"
     try:
         os.setsid()
-        os.umask(0o022)  # of the places that the runtime makes for mounts, and runc's containers inherit it
+        os.umask(0o022)  # for the places that the runtime makes for mounts
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (open_files, hard))
         for number in (signal.SIGPIPE, signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGCHLD):
