@@ -14,12 +14,14 @@ from controller.errors import GuardRefused, Problem, StepFailed
 from controller.host import facts as host_facts
 from controller.host import service
 from controller.host.alone import InstanceLock
+from controller.host.cgroups.device_rules import DeviceRules
 from controller.host.cgroups.homes import Homes
 from controller.host.cgroups.tree import CgroupTree
 from controller.host.clock import SystemClock
 from controller.host.devices import DeviceFiles
 from controller.host.disks import HostDisks
 from controller.host.grants import GrantFile
+from controller.host.hardware import SysfsHardware
 from controller.host.inside import NamespaceInside
 from controller.host.journal import Journal
 from controller.host.keeping import KeeperClient
@@ -30,6 +32,7 @@ from controller.host.name_files import NameFiles
 from controller.host.namespaces import KeptNamespaces
 from controller.host.network_watch import NetworkWatch
 from controller.host.nftables import NftablesFirewall
+from controller.host.nodes import DeviceNodes
 from controller.host.oci import OciRuntime
 from controller.host.oci_exec import exec_inside
 from controller.host.places import Places
@@ -40,6 +43,7 @@ from controller.host.records import RecordFiles
 from controller.host.rtnetlink import Rtnetlink
 from controller.host.ruleset_bridge import Scope
 from controller.host.store import ConditionFiles, DesiredFile
+from controller.host.uevents import DeviceWatch
 from controller.host.visits import Visits
 from controller.host.watch import KernelWatch
 from controller.loop.controller import Controller, work
@@ -132,6 +136,9 @@ class App:
             names=NameFiles(places.names),
             devices=DeviceFiles(places.devices),
             disks=HostDisks("/sys"),
+            device_rules=DeviceRules(homes),
+            hardware=SysfsHardware("/sys"),
+            nodes=DeviceNodes(places.bundles, visits),
             queueing=TrafficControl(namespaces),
             firewall=firewall,
             listeners=Listeners(),
@@ -330,6 +337,7 @@ class App:
             lambda: controller.resync(),  # noqa: PLW0108  # it is made below
             lambda said: told.event(Event(self.host.clock.wall_ms(), "", "Blind", said, level="warning")),
             NetworkWatch(self.namespaces, self.firewall),
+            DeviceWatch(),
         )
         controller = Controller(
             self.host,

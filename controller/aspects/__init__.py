@@ -15,6 +15,7 @@ from controller.aspects.bridge import Bridge
 from controller.aspects.bridge_settings import BridgeSettings
 from controller.aspects.cgroup import Cgroup
 from controller.aspects.cpu import Cpu
+from controller.aspects.devices import Devices
 from controller.aspects.forwarding import Forwarding
 from controller.aspects.funnels import Funnels
 from controller.aspects.gateways import Gateways
@@ -44,6 +45,7 @@ ASPECTS: tuple[Aspect[Any, Any], ...] = (
     Memory(),
     Pids(),
     Io(),
+    Devices(),
     Rootfs(),
     Namespaces(),
     Process(),

@@ -38,6 +38,7 @@ def examine(wanted_runtime: str) -> list[Finding]:
         *_runtimes(facts),
         _criu(),
         *_tools(),
+        _device_rules(facts),
         *_networks(),
         *_file_systems(),
     ]
@@ -129,6 +130,22 @@ def _tools() -> Iterator[Finding]:
             path or "not installed",
             "" if path else f"apt install {package}",
         )
+
+
+def _device_rules(facts: Facts) -> Finding:
+    """On v2 by loading a program that is attached nowhere, and is gone at once."""
+    name = "device rules"
+    if facts.hierarchy("devices"):
+        return Finding(name, "ok", "by the devices subsystem")
+    from controller.host.cgroups import device_rules  # noqa: PLC0415  what only the trial needs
+
+    said = device_rules.lacking() if facts.hierarchy(CORE) else "no devices subsystem, and no cgroup2"
+    fix = (
+        ""
+        if not said
+        else "a kernel with CONFIG_CGROUP_BPF, and masu as root: containers open what they like"
+    )
+    return Finding(name, "limited" if said else "ok", said or "by BPF programs on cgroup v2", fix)
 
 
 def _networks() -> list[Finding]:

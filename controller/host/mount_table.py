@@ -61,7 +61,7 @@ def mounted(path: str) -> Mounted | None:
     if line is None:
         return None
     kind, *source, options = line[line.index("-") + 1 :]  # a mount may come from nowhere
-    return Mounted(kind, _unescaped("".join(source)), tuple(map(_unescaped, options.split(","))))
+    return Mounted(kind, unescaped("".join(source)), tuple(map(unescaped, options.split(","))))
 
 
 def path_inside(descriptor: int) -> str:
@@ -104,7 +104,7 @@ def _seen(table: _Table, root: int, target: str, source: str) -> MountSeen | Non
             line = table.line(descriptor, fresh=attempt > 0)
             if line is None:
                 continue  # it was unmounted meanwhile
-            if _unescaped(line[4]) != path_inside(descriptor):
+            if unescaped(line[4]) != path_inside(descriptor):
                 if attempt:
                     return None
                 continue
@@ -126,6 +126,6 @@ def _shows(descriptor: int, source: str, kind: str) -> bool | None:
         return None  # the source is gone; what was mounted stays
 
 
-def _unescaped(text: str) -> str:
+def unescaped(text: str) -> str:
     """The octal escapes of blanks and backslashes in mountinfo."""
     return _OCTAL.sub(lambda found: chr(int(found[1], 8)), text)

@@ -10,7 +10,7 @@ import contextlib
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from controller.errors import HostLacks, LaunchFailed
@@ -21,6 +21,7 @@ from controller.host.places import Places
 from controller.host.processes import ProcDirectory
 from controller.host.text import make_directories, read_text, remove_file, remove_tree, write_atomic
 from controller.model.cgroups import budget_of
+from controller.model.device import ANY, RIGHTS, Rule
 from controller.model.facts import Facts, Runtime
 from controller.model.frame import OWN_SYS
 from controller.model.launch import (
@@ -30,6 +31,7 @@ from controller.model.launch import (
     Init,
     LaunchRecipe,
     MountOp,
+    NodesMount,
     OverlayMount,
     SysMount,
 )
@@ -56,6 +58,10 @@ class OciRuntime:
         make_directories(f"{bundle}/rootfs", 0o711)
         make_directories(f"{bundle}/lower", 0o711)
         make_directories(f"{bundle}/sys", 0o711)
+        if root["nodes"]:
+            make_directories(f"{bundle}/nodes", 0o711)
+        else:
+            remove_tree(f"{bundle}/nodes")
         text = json.dumps(self._completed(name, config, root))
         write_atomic(f"{bundle}/config.json", text, durable=False)
 
@@ -80,6 +86,7 @@ class OciRuntime:
             members=next(iter(self.homes.join_files(group)), ""),
             timeout_ms=LAUNCH_TIMEOUT_MS,
             offsets=root.get("offsets", {}),
+            nodes=self._nodes(name, root),
         )
 
     def absent(self, config: Mapping[str, Any], root: Mapping[str, Any]) -> tuple[str, ...]:
@@ -157,13 +164,15 @@ class OciRuntime:
         linux["namespaces"] = [self._kept(name, each) for each in linux["namespaces"]]
         if self._runtime().joins_itself:
             linux["cgroupsPath"] = oci_cgroups.joined(self.homes, self.places.group_of(name))
+            linux["resources"] = {"devices": [_deny_all(), *map(_allowed, where["rules"])]}
         sys = f"{self._bundle(name)}/sys"
         mounts = [
             {**each, "source": sys} if each["source"] == OWN_SYS else each
             for each in config["mounts"]
             if self._has_a_place(each, where)
         ]
-        return {**config, "root": root, "linux": linux, "mounts": mounts}
+        nodes = [_node_bind(f"{self._bundle(name)}/nodes", each.place) for each in where["nodes"]]
+        return {**config, "root": root, "linux": linux, "mounts": [*mounts, *nodes]}
 
     def _has_a_place(self, mount: Mapping[str, Any], root: Mapping[str, Any]) -> bool:
         """A runtime makes the file that something is mounted on: what masu generates must not end up in a root file
@@ -197,6 +206,31 @@ class OciRuntime:
 
     def _sys_mounts(self, name: str, root: Mapping[str, Any]) -> list[MountOp]:
         return [SysMount(self._namespace(name), f"{self._bundle(name)}/sys")] if root.get("sys") else []
+
+    def _nodes(self, name: str, root: Mapping[str, Any]) -> tuple[NodesMount, ...]:
+        nodes = tuple(replace(each, name=_flat(each.name)) for each in root["nodes"])
+        return (NodesMount(f"{self._bundle(name)}/nodes", nodes),) if nodes else ()
+
+
+def _flat(place: str) -> str:
+    """The name of a file for a node that is deeper below /dev, as sysfs writes it."""
+    return place.replace("/", "!")
+
+
+def _node_bind(directory: str, place: str) -> dict[str, Any]:
+    options = ["bind", "rprivate", "nosuid", "noexec"]
+    source = f"{directory}/{_flat(place)}"
+    return {"destination": f"/dev/{place}", "type": "bind", "source": source, "options": options}
+
+
+def _deny_all() -> dict[str, Any]:
+    return {"allow": False, "access": RIGHTS}
+
+
+def _allowed(rule: Rule) -> dict[str, Any]:
+    """OCI config-linux.md, Allowed Device list: a number that is left out is any."""
+    numbers = {key: each for key, each in (("major", rule.major), ("minor", rule.minor)) if each != ANY}
+    return {"allow": True, "type": rule.kind, **numbers, "access": rule.access}
 
 
 def _lower(source: str, target: str, ids: Mapping[str, Any] | None) -> MountOp:

@@ -12,6 +12,8 @@ from typing import Any, Protocol
 
 from controller.model.attachment import Leases
 from controller.model.desired import DesiredSet
+from controller.model.device import HostNode, Match, NodeSeen, Rules
+from controller.model.device import Node as DeviceNode
 from controller.model.disks import Backing, Disk
 from controller.model.event import Event
 from controller.model.facts import Facts
@@ -210,6 +212,41 @@ class Disks(Protocol):
 
     def hardware(self) -> tuple[Disk, ...]:
         """The host's disks, without those that are made of others."""
+
+
+class DeviceRules(Protocol):
+    """Which device nodes the processes of a cgroup may open, and make. Raises HostLacks."""
+
+    def state(self, group: str, rules: Rules) -> str | None:
+        """Empty: exactly these are in force; else what is, in words; None: there is no such group."""
+        ...
+
+    def put(self, group: str, rules: Rules) -> None:
+        """What is allowed before and after is never refused in between, unless everything was allowed before."""
+        ...
+
+
+class Hardware(Protocol):
+    """The device nodes of the host."""
+
+    def at(self, path: str) -> HostNode | None: ...
+
+    def matching(self, match: Match) -> tuple[HostNode, ...]: ...
+
+
+class Nodes(Protocol):
+    """Device nodes that masu has made below /dev of running containers."""
+
+    def look(self, container: str, pid: int, places: Collection[str]) -> Mapping[str, NodeSeen] | None:
+        """Place → what is there: of all that is masu's, and of `places`. None when the process has ended."""
+        ...
+
+    def put(self, container: str, init: Init, node: DeviceNode) -> None:
+        """Also where another node is."""
+        ...
+
+    def take(self, container: str, init: Init, place: str) -> None:
+        """One that is gone is fine."""
         ...
 
 
@@ -367,6 +404,9 @@ class Host:
     names: NameFiles
     devices: Devices
     disks: Disks
+    device_rules: DeviceRules
+    hardware: Hardware
+    nodes: Nodes
     queueing: Queueing
     firewall: PacketFilter
     listeners: Listeners
@@ -446,6 +486,10 @@ class Tracker(Protocol):
 
     def watch_firewall(self, name: str) -> bool:
         """The instance's own table of the packet filter, likewise."""
+        ...
+
+    def watch_devices(self, name: str, *, wanted: bool) -> bool:
+        """The host's devices, as far as the kernel tells when one comes or goes, likewise."""
         ...
 
     def untrack(self, name: str) -> None: ...

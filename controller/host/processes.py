@@ -15,7 +15,7 @@ from controller.host.proc_stat import stat_of
 from controller.host.text import failed, read_text
 from controller.model.cgroups import budget_of
 from controller.model.facts import CORE
-from controller.model.process import Extent, IdMap, ProcessStat
+from controller.model.process import IdMap, ProcessStat, parse_extents
 
 KILL_WAIT_S = 5.0
 NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts")
@@ -61,7 +61,7 @@ class ProcDirectory:
         if uids is None or gids is None:
             return None
         offsets = read_text(f"/proc/{pid}/timens_offsets") or ""
-        return IdMap(_extents(uids), _extents(gids), tuple(_offsets(offsets)))
+        return IdMap(parse_extents(uids), parse_extents(gids), tuple(_offsets(offsets)))
 
     def groups(self, pid: int) -> Mapping[str, str]:
         """cgroup mount → path below it, from /proc/PID/cgroup (cgroups(7))."""
@@ -136,11 +136,6 @@ def _pidfd(pid: int) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
-
-
-def _extents(text: str) -> tuple[Extent, ...]:
-    rows = (line.split() for line in text.splitlines())
-    return tuple((int(inside), int(outside), int(size)) for inside, outside, size in rows)
 
 
 def _offsets(text: str) -> Iterator[tuple[str, int]]:

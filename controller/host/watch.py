@@ -1,4 +1,4 @@
-"""Nudges from the kernel: inotify on cgroup directories, pidfds of container inits, their mount tables, netlink.
+"""Nudges from the kernel: inotify on cgroup directories, pidfds of inits, their mount tables, netlink, devices.
 
 One thread, one epoll.
 
@@ -18,6 +18,7 @@ from collections.abc import Callable, Collection
 
 from controller.host.cgroups.homes import Homes
 from controller.host.network_watch import NetworkWatch
+from controller.host.uevents import DeviceWatch
 from controller.model.cgroups import key_of_directory
 
 IN_MODIFY = 0x002
@@ -45,6 +46,7 @@ class KernelWatch:
         overflow: Callable[[], None],
         complain: Callable[[str], None],
         network: NetworkWatch,
+        devices: DeviceWatch,
     ) -> None:
         self._homes = homes
         libc = ctypes.CDLL(None, use_errno=True)
@@ -61,7 +63,7 @@ class KernelWatch:
         self._pids: dict[str, tuple[int, int]] = {}
         self._tables: dict[str, tuple[int, int]] = {}
         self._owners: dict[int, str] = {}
-        self._network = network
+        self._network, self._devices = network, devices
         self._epoll = select.epoll()
         self._epoll.register(self._inotify, select.EPOLLIN)
         self._waker_read, self._waker_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -108,8 +110,13 @@ class KernelWatch:
     def watch_firewall(self, name: str) -> bool:
         return self._network.watch_firewall(name, self._epoll)
 
+    def watch_devices(self, name: str, *, wanted: bool) -> bool:
+        """What the host's devices do, for whoever wants one."""
+        return self._devices.watch(name, self._epoll, wanted=wanted)
+
     def untrack(self, name: str) -> None:
         self._network.forget(name)
+        self._devices.forget(name)
         with self._lock:
             for watch in self._watches.pop(name, ()):
                 self._remove_watch(self._inotify, watch)
@@ -121,6 +128,7 @@ class KernelWatch:
         os.write(self._waker_write, b"x")
         self._thread.join(2)
         self._network.close()
+        self._devices.close()
         with self._lock:
             for kept in (self._pids, self._tables):
                 for name in list(kept):
@@ -188,6 +196,9 @@ class KernelWatch:
                     return
                 if descriptor == self._inotify:
                     self._drain()
+                elif self._devices.has(descriptor):
+                    for each in self._devices.drain():
+                        self._nudge(each)
                 elif self._network.has(descriptor):
                     for each in self._network.drain(descriptor):
                         self._nudge(each)

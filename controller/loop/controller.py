@@ -302,6 +302,7 @@ class Controller:
             self._tracker.watch_network(name, None, ())
         if desired and desired.watches_mounts:
             fresh |= self._tracker.watch_mounts(name, pid)
+        fresh |= self._tracker.watch_devices(name, wanted=bool(desired and desired.watches_devices))
         self._tracker.watch_init(name, pid)
         return fresh
 

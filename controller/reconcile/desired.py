@@ -61,7 +61,12 @@ class Desired:
     @property
     def watches_mounts(self) -> bool:
         """Whether a change of the container's mount table may be drift."""
-        return "mounts" in self.parts
+        return "mounts" in self.parts or self.watches_devices
+
+    @property
+    def watches_devices(self) -> bool:
+        """Whether it wants a device that may come and go."""
+        return bool(self.parts.get("devices"))
 
     @property
     def watches_network(self) -> bool:

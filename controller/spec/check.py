@@ -9,7 +9,7 @@ from controller.errors import Problem
 from controller.model.names import plain_path
 from controller.model.quantity import parse_bytes, parse_duration
 from controller.model.resource import Resource
-from controller.spec import check_network
+from controller.spec import check_devices, check_network
 
 if TYPE_CHECKING:  # `masu status` needs these rules, but no YAML
     from controller.spec.document import Document
@@ -49,6 +49,7 @@ def _container(document: Document, wanted: Resource) -> tuple[Problem, ...]:
         *_io(document, wanted.section("limits.io") or ()),
         *_partners(document, wanted.name, spaces),
         *_targets(document, wanted.section("mounts") or ()),
+        *check_devices.devices(document, wanted),
         *check_network.interfaces(document, wanted, spaces),
     )
 

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 import pytest
 
+from controller.steps import devices as devices_steps
 from controller.steps import firewall as firewall_steps
 from controller.steps import names as names_steps
 from controller.steps import network as network_steps
@@ -84,6 +85,11 @@ BATCH = {
 }
 ALONE = container(limits={"pids": {"max": 20}})
 MEMBER = container(limits={"pids": {"max": 20}}, group="batch")
+DEVICE = {"path": "/dev/cpu_dma_latency"}
+WITH_DEVICES = container(devices=[{**DEVICE, "as": "one/latency"}, {**DEVICE, "as": "two"}])
+WITH_OTHERS = container(
+    devices=[{**DEVICE, "as": "two", "mode": "0666", "access": "r"}, {"path": "/dev/zero", "as": "three"}]
+)
 
 SITUATIONS: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]]]] = {
     "create": ([KEPT], [KEPT, FIRST]),
@@ -94,6 +100,7 @@ SITUATIONS: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]]]] = {
     "join": ([KEPT, ALONE], [KEPT, BATCH, MEMBER]),
     "leave": ([KEPT, BATCH, MEMBER], [KEPT, ALONE]),
     "network create": ([KEPT], [KEPT, FRONT, WEB_ANYWHERE]),
+    "devices": ([KEPT, WITH_DEVICES], [KEPT, WITH_OTHERS]),
     "network update": ([KEPT, FRONT, BACK, WEB_ON_FRONT], [KEPT, FRONT_SMALL, BACK, WEB_ON_BOTH]),
     "network shrink": ([KEPT, FRONT, BACK, WEB_ON_BOTH], [KEPT, FRONT, WEB_ON_FRONT]),
     "network delete": ([KEPT, FRONT, WEB_ON_FRONT], [KEPT]),
@@ -106,7 +113,7 @@ SITUATIONS: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]]]] = {
 NETWORKED = {each for each in SITUATIONS if each.startswith("network")}
 
 EXPECTED_STEPS = {
-    "create": {"CreateCgroup", "SetKnob", "PrepareLayer", "WriteBundle", "LaunchContainer"},
+    "create": {"CreateCgroup", "SetDeviceRules", "SetKnob", "PrepareLayer", "WriteBundle", "LaunchContainer"},
     "update": {"SetKnob", "SetHostname", "SetSysctl", "SetNetworkSetting", "SetFreezer"},
     "recreate": {
         "StopContainer",
@@ -120,6 +127,7 @@ EXPECTED_STEPS = {
     "stubborn": {"StopContainer", "KillContainer", "RemoveCgroup", "RemoveRecord"},
     "join": {"MoveCgroup", "SetKnob"},
     "leave": {"MoveCgroup", "SetKnob", "RemoveBudget"},
+    "devices": {"SetDeviceRules", "PutNode", "TakeNode"},
     "network create": {
         "MakeBridge",
         "MakeNamespace",
@@ -310,8 +318,8 @@ def _network_world(masu: NetworkedMasu) -> dict[str, Any]:
     return {"network": found}
 
 
-def test_every_step_of_the_network_is_interrupted_somewhere() -> None:
-    files = (network_steps, firewall_steps, queueing_steps, names_steps)
+def test_every_step_of_networks_and_devices_is_interrupted_somewhere() -> None:
+    files = (network_steps, firewall_steps, queueing_steps, names_steps, devices_steps)
     kinds = {
         name
         for file in files
@@ -319,7 +327,7 @@ def test_every_step_of_the_network_is_interrupted_somewhere() -> None:
         if isinstance(each, type) and issubclass(each, Step) and not inspect.isabstract(each)
         if each.__module__ == file.__name__
     }
-    interrupted = set().union(*(EXPECTED_STEPS[each] for each in NETWORKED))
+    interrupted = set().union(*(EXPECTED_STEPS[each] for each in {*NETWORKED, "devices"}))
     assert kinds - interrupted - {"LinkStep"} == ONLY_ON_DRIFT
 
 
