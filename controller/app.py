@@ -17,6 +17,7 @@ from controller.host.alone import InstanceLock
 from controller.host.cgroups.tree import CgroupTree
 from controller.host.clock import SystemClock
 from controller.host.devices import DeviceFiles
+from controller.host.errands import Errands
 from controller.host.inside import NamespaceInside
 from controller.host.journal import Journal
 from controller.host.keeping import KeeperClient
@@ -37,10 +38,13 @@ from controller.host.records import RecordFiles
 from controller.host.rtnetlink import Rtnetlink
 from controller.host.ruleset_bridge import Scope
 from controller.host.store import ConditionFiles, DesiredFile
+from controller.host.tallies import TallyFiles
+from controller.host.triggers import TriggerFiles
 from controller.host.visits import Visits
 from controller.host.watch import KernelWatch
 from controller.loop.controller import Controller, work
 from controller.loop.daemon import Daemon
+from controller.loop.notices import NobodyNotices, Notices, Noticing
 from controller.loop.queue import WorkQueue
 from controller.loop.take_down import deny_grace, take_down
 from controller.model import marks
@@ -122,6 +126,7 @@ class App:
             queueing=TrafficControl(namespaces),
             firewall=firewall,
             listeners=Listeners(),
+            tallies=TallyFiles(places.counters),
         )
         store, conditions = DesiredFile(places, VERSION), ConditionFiles(places.conditions)
         leases = LeaseFile(places.leases)
@@ -130,7 +135,7 @@ class App:
 
     def run(self, source: str) -> None:
         """The daemon: converge and keep converged until SIGTERM; containers go on running."""
-        with self._alone(), self._controller(source) as (controller, told):
+        with self._alone(), self._controller(source, notices=True) as (controller, told):
             daemon = Daemon(
                 controller, self.host, told, workers=self.settings.workers, resync_s=self.settings.resync_s
             )
@@ -151,7 +156,7 @@ class App:
 
     def apply(self, source: str, wait_s: float) -> tuple[bool, Controller]:
         """Converge once, for at most `wait_s` seconds. → whether everything converged."""
-        with self._alone(), self._controller(source) as (controller, told):
+        with self._alone(), self._controller(source, notices=False) as (controller, told):
             threads = [
                 threading.Thread(target=work, args=(controller, told, self.host), daemon=True)
                 for _ in range(self.settings.workers)
@@ -185,7 +190,10 @@ class App:
             rejected=after.rejected,
             frozen=after.frozen,
             refused=_refusal(known, removed & known, allowed=self.settings.allow_removals),
-            lacks=tuple((each.name, lack) for each in wanted for lack in each.lacks),
+            lacks=(
+                *((each.name, lack) for each in wanted for lack in each.lacks),
+                *((each.container, lack) for each in plans for lack in each.lacks),
+            ),
             waits=tuple((each.container, why) for each in plans for why in each.hindrances),
         )
 
@@ -266,8 +274,11 @@ class App:
             lock.release()
 
     @contextmanager
-    def _controller(self, source: str) -> Iterator[tuple[Controller, EventLog]]:
+    def _controller(self, source: str, *, notices: bool) -> Iterator[tuple[Controller, EventLog]]:
+        """`notices`: with somebody who notices when a container is in want."""
         told = self._teller()
+        triggers = TriggerFiles(self.host.facts, lambda name, watch: noticing.wake(name, watch))  # noqa: PLW0108
+        noticing = self._noticing(told, triggers) if notices else NobodyNotices()
         work_queue = WorkQueue()
         watch = KernelWatch(
             self.host.facts,
@@ -275,6 +286,7 @@ class App:
             lambda: controller.resync(),  # noqa: PLW0108  # it is made below
             lambda said: told.event(Event(self.host.clock.wall_ms(), "", "Blind", said, level="warning")),
             NetworkWatch(self.namespaces, self.firewall),
+            triggers,
         )
         controller = Controller(
             self.host,
@@ -286,6 +298,7 @@ class App:
             self.conditions,
             told,
             watch,
+            noticing,
             _parse,
             work_queue,
             allow_removals=self.settings.allow_removals,
@@ -293,8 +306,12 @@ class App:
         try:
             yield controller, told
         finally:
+            noticing.close()
             watch.close()
             self.keeper.close()
+
+    def _noticing(self, told: EventLog, triggers: TriggerFiles) -> Noticing:
+        return Notices(self.host, told, triggers, Errands(self.host.facts, self.places))
 
     def _failpoint(self) -> Failpoint:
         return service.failpoint(self.settings.fail_at, self.settings.trace_steps)

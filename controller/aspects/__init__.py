@@ -14,11 +14,13 @@ from controller.aspects.bandwidth import Bandwidth
 from controller.aspects.bridge import Bridge
 from controller.aspects.bridge_settings import BridgeSettings
 from controller.aspects.cgroup import Cgroup
+from controller.aspects.counters import Counters
 from controller.aspects.cpu import Cpu
 from controller.aspects.forwarding import Forwarding
 from controller.aspects.funnels import Funnels
 from controller.aspects.gateways import Gateways
 from controller.aspects.hostname import Hostname
+from controller.aspects.hugepages import HugePages
 from controller.aspects.interfaces import Interfaces
 from controller.aspects.life import Life
 from controller.aspects.memory import Memory
@@ -27,6 +29,7 @@ from controller.aspects.names import Names
 from controller.aspects.namespaces import Namespaces
 from controller.aspects.net_settings import NetSettings
 from controller.aspects.netns import Netns
+from controller.aspects.notify import Notify
 from controller.aspects.pids import Pids
 from controller.aspects.ports import Ports
 from controller.aspects.process import Process
@@ -41,6 +44,7 @@ ASPECTS: tuple[Aspect[Any, Any], ...] = (
     Cgroup(),
     Cpu(),
     Memory(),
+    HugePages(),
     Pids(),
     Rootfs(),
     Namespaces(),
@@ -56,6 +60,8 @@ ASPECTS: tuple[Aspect[Any, Any], ...] = (
     Bandwidth(),
     Ports(),
     Names(),
+    Notify(),
+    Counters(),
     Life(),
     State(),
 )

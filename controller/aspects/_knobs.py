@@ -5,12 +5,14 @@ A knob is written as text and compared as text, word by word, in the form in whi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from controller.aspects._base import Birth, Subject
+from controller.errors import HostLacks
 from controller.host.ports import Host
+from controller.model.status import HOST_LACKS, Condition
 from controller.steps._base import Effect, Step
 from controller.steps.cgroups import SetKnob
 
@@ -34,6 +36,30 @@ class Knob:
     in_use: str = ""
     forced: bool = False
     order: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Lack:
+    """A key that cannot be done here; the others of its section are, all the same."""
+
+    key: str
+    message: str
+
+
+Desired = tuple[Knob | Lack, ...]
+
+
+def each_alone(
+    keys: Iterable[str], make: Callable[[str], Iterable[Knob]], reach: Callable[[str], str]
+) -> Desired:
+    """Pure. What `make` makes of each key, or that this host lacks it. `reach`: the name of the key, whole."""
+    found: list[Knob | Lack] = []
+    for key in keys:
+        try:
+            found.extend(make(key))
+        except HostLacks as lack:
+            found.append(Lack(reach(key), str(lack)))
+    return tuple(found)
 
 
 Live = Mapping[tuple[str, str], str | None]
@@ -118,23 +144,40 @@ class KnobAspect:
     section = ""
     keys: Mapping[str, Effect] = {}
 
-    def birth(self, desired: tuple[Knob, ...]) -> Birth | None:
+    def birth(self, desired: Desired) -> Birth | None:
         """Pure. Limits are set before the process is born; nothing goes into the bundle."""
         del desired
         return None
 
-    def observe(self, subject: Subject, host: Host, desired: tuple[Knob, ...] | None) -> Live:
+    def observe(self, subject: Subject, host: Host, desired: Desired | None) -> Live:
         """Read-only. Only owned knobs are read."""
-        return observe(subject, host, desired or ())
+        return observe(subject, host, _knobs(desired or ()))
 
-    def diff(self, subject: Subject, desired: tuple[Knob, ...], observed: Live) -> list[Step]:
+    def diff(self, subject: Subject, desired: Desired, observed: Live) -> list[Step]:
         """Pure. Empty means that every owned knob reads as desired."""
-        return diff(subject, desired, observed)
+        return diff(subject, _knobs(desired), observed)
+
+    def remarks(self, desired: Desired, observed: Live) -> list[Condition]:
+        """Pure. Keys that this host lacks."""
+        del observed
+        return [
+            Condition(HOST_LACKS, status=True, reason=f"No{_camel(each.key)}", message=each.message)
+            for each in desired
+            if isinstance(each, Lack)
+        ]
 
     def remove(self, subject: Subject, observed: Live) -> list[Step]:
         """Pure. Knobs go with their directory."""
         del subject, observed
         return []
+
+
+def _knobs(desired: Desired) -> tuple[Knob, ...]:
+    return tuple(each for each in desired if isinstance(each, Knob))
+
+
+def _camel(key: str) -> str:
+    return "".join(word[:1].upper() + word[1:] for word in key.split("."))
 
 
 def live_keys(section: str, names: Iterable[str]) -> dict[str, Effect]:

@@ -14,6 +14,9 @@ from controller.model.quantity import parse_cpu_list
 PREFIX_BIN = "/opt/masu/bin"
 """Where `make run` puts runtimes that work where the distribution's do not."""
 VERSION_TIMEOUT_S = 5
+CAP_SYS_RESOURCE = 24
+UNPRIVILEGED_WINDOW_MS = 2000
+"""Documentation/accounting/psi.rst: only multiples of it, without CAP_SYS_RESOURCE."""
 
 
 def look(runtime: Runtime | None) -> Facts:
@@ -28,6 +31,9 @@ def look(runtime: Runtime | None) -> Facts:
         machine=os.uname().machine,
         boot_id=(read_text("/proc/sys/kernel/random/boot_id") or "").strip(),
         swap_limits=detect.swap_limits(found),
+        pressure=os.path.exists("/proc/pressure/memory"),
+        pressure_window_ms=1 if _may(CAP_SYS_RESOURCE) else UNPRIVILEGED_WINDOW_MS,
+        huge_pages=_huge_pages(),
         named=detect.named(),
         runtime=runtime,
     )
@@ -36,6 +42,22 @@ def look(runtime: Runtime | None) -> Facts:
 def _listed(path: str) -> frozenset[int]:
     text = (read_text(path) or "0").strip()
     return frozenset(parse_cpu_list(text))
+
+
+def _may(capability: int) -> bool:
+    """capabilities(7)."""
+    lines = (read_text("/proc/self/status") or "").splitlines()
+    effective = next((line.split()[1] for line in lines if line.startswith("CapEff:")), "0")
+    return bool(int(effective, 16) >> capability & 1)
+
+
+def _huge_pages() -> frozenset[int]:
+    """Documentation/admin-guide/mm/hugetlbpage.rst."""
+    try:
+        names = os.listdir("/sys/kernel/mm/hugepages")
+    except FileNotFoundError:
+        return frozenset()
+    return frozenset(int(each.removeprefix("hugepages-").removesuffix("kB")) * 1024 for each in names)
 
 
 def search_path() -> str:

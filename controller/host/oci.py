@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from controller.errors import HostLacks, LaunchFailed
+from controller.host.entering import UNIFIED_ROOT
 from controller.host.keeping import KeeperClient
 from controller.host.places import Places
 from controller.host.processes import ProcDirectory
@@ -33,7 +34,6 @@ from controller.model.launch import (
 from controller.model.process import RuntimeState
 
 LAUNCH_TIMEOUT_MS = 30_000
-UNIFIED_ROOT = "/sys/fs/cgroup"
 
 
 @dataclass(frozen=True, slots=True)

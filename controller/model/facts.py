@@ -50,6 +50,8 @@ class Runtime:
 class Facts:
     """One look at the host. `swap_limits`: the memory subsystem can limit swap.
 
+    `pressure`: the kernel accounts stalls (PSI); `pressure_window_ms`: windows it takes are multiples of this.
+    `huge_pages`: sizes in bytes.
     `named`: mounts of v1 hierarchies without a subsystem (name=systemd): masu puts nothing there, but runc does.
     """
 
@@ -61,6 +63,9 @@ class Facts:
     machine: str
     boot_id: str
     swap_limits: bool
+    pressure: bool
+    pressure_window_ms: int
+    huge_pages: frozenset[int]
     named: tuple[str, ...] = ()
     runtime: Runtime | None = None
     missing: Mapping[str, str] = field(default_factory=dict)

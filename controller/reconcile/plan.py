@@ -58,7 +58,7 @@ class Plan:
                 yield f"{step.reason}: {step.message}"
         for each in self.broken:
             yield f"{each.reason}: {each.key}: {each.live}"
-        for said in self.remarks:
+        for said in (each for each in self.remarks if each.type != HOST_LACKS):
             yield f"{said.reason}: {said.message}"
 
     @property

@@ -8,6 +8,7 @@ from controller.model.event import Event
 from controller.reconcile.apply import Outcome
 from controller.reconcile.reconciler import Result
 from controller.steps._base import Step
+from controller.steps.counting import ForgetCounters
 from controller.steps.network import MakeBridge, RemoveBridge
 from controller.steps.runtime import LaunchContainer, RecordExit, RemoveRecord, StopContainer
 
@@ -77,6 +78,8 @@ def _said(step: Step, result: Result) -> tuple[str, str] | None:
             return "Stopping", step.why
         case RemoveRecord() | RemoveBridge():
             return "Removed", "every trace of it is gone"
+        case ForgetCounters():
+            return "Counted", step.total.text
         case MakeBridge():
             return "Created", f"bridge {step.wanted}"
     return None

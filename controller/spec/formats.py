@@ -106,6 +106,7 @@ FORMATS: Mapping[str, Callable[[Any], bool]] = {
     "masu-cpu-list": _scalar(quantity.parse_cpu_list),
     "masu-duration": _scalar(quantity.parse_duration),
     "masu-signed-duration": _scalar(_signed_duration),
+    "masu-stall": _text_only(quantity.parse_stall),
     "masu-user": _scalar(_user),
     "masu-signal": _scalar(_signal),
     "masu-rlimit": _rlimit,
