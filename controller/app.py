@@ -126,7 +126,7 @@ class App:
             queueing=TrafficControl(namespaces),
             firewall=firewall,
             listeners=Listeners(),
-            tallies=TallyFiles(places.counters),
+            tallies=TallyFiles(found, places.counters),
         )
         store, conditions = DesiredFile(places, VERSION), ConditionFiles(places.conditions)
         leases = LeaseFile(places.leases)

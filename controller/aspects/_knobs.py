@@ -36,6 +36,8 @@ class Knob:
     in_use: str = ""
     forced: bool = False
     order: int = 0
+    below: str = ""
+    """A file in the same directory that nobody has written, and that the kernel lets this one not exceed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +73,9 @@ def observe(subject: Subject, host: Host, knobs: Iterable[Knob]) -> Live:
     for knob in knobs:
         read = host.cgroups.read(subject.group, knob.subsystem, knob.file)
         live[knob.subsystem, knob.file] = read
-        if knob.in_use and read is not None and not _same(read, knob.accepted):
-            used = host.cgroups.read(subject.group, knob.subsystem, knob.in_use)
-            live[knob.subsystem, knob.in_use] = used
+        if read is not None and not _same(read, knob.accepted):
+            for file in filter(None, (knob.in_use, knob.below)):
+                live[knob.subsystem, file] = host.cgroups.read(subject.group, knob.subsystem, file)
     return live
 
 
@@ -129,6 +131,18 @@ def _direction(live: str | None, accepted: str) -> str:
 
 
 def _danger(knob: Knob, live: Live) -> str:
+    return _too_high(knob, live) or _too_low(knob, live)
+
+
+def _too_high(knob: Knob, live: Live) -> str:
+    ceiling = live.get((knob.subsystem, knob.below)) if knob.below else None
+    limit, most = _amount(knob.accepted), _amount(ceiling) if ceiling else None
+    if limit is None or most is None or limit <= most:
+        return ""
+    return f"{knob.key}: {knob.below} is {int(most)}, which no file asks for; write limits.memory.swap"
+
+
+def _too_low(knob: Knob, live: Live) -> str:
     used = live.get((knob.subsystem, knob.in_use)) if knob.in_use else None
     limit, use = _amount(knob.accepted), _amount(used) if used else None
     if knob.forced or limit is None or use is None or use <= limit:

@@ -17,6 +17,7 @@ LONG_MAX = 2**63 - 1
 
 KEYS = ("max", "high", "low", "min", "swap", "oomGroup")
 V2_FILES = {"max": "memory.max", "high": "memory.high", "low": "memory.low", "min": "memory.min"}
+MEMSW = "memory.memsw.limit_in_bytes"
 V1_FILES = {"max": "memory.limit_in_bytes", "high": "memory.soft_limit_in_bytes"}
 
 
@@ -69,7 +70,8 @@ def _v1_knob(key: str, written: Any, facts: Facts, *, forced: bool) -> Knob:
         return _v1_swap(written, facts)
     value, accepted = _v1_amount(str(written[key]), 0, facts)
     used = "memory.usage_in_bytes" if key == "max" else ""
-    return Knob(f"memory.{key}", "memory", V1_FILES[key], value, accepted, used, forced)
+    below = MEMSW if key == "max" and facts.swap_limits and "swap" not in written else ""
+    return Knob(f"memory.{key}", "memory", V1_FILES[key], value, accepted, used, forced, below=below)
 
 
 def _v1_swap(written: Any, facts: Facts) -> Knob:
@@ -81,7 +83,7 @@ def _v1_swap(written: Any, facts: Facts) -> Knob:
     unlimited = "max" in (str(written["max"]), str(written["swap"]))
     base = 0 if unlimited else parse_bytes(str(written["max"])) // facts.page_size * facts.page_size
     value, accepted = _v1_amount("max" if unlimited else str(written["swap"]), base, facts)
-    return Knob("memory.swap", "memory", "memory.memsw.limit_in_bytes", value, accepted, order=1)
+    return Knob("memory.swap", "memory", MEMSW, value, accepted, order=1)
 
 
 def _v1_amount(text: str, base: int, facts: Facts) -> tuple[str, str]:

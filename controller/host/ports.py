@@ -301,6 +301,10 @@ class Runtimes(Protocol):
 class Tallies(Protocol):
     """What was counted of containers, where a group that goes would take it along. In /run."""
 
+    def number(self, group: str, subsystem: str) -> int:
+        """One that no other group has or had; 0: there is none."""
+        ...
+
     def read(self, name: str) -> Tally | None: ...
 
     def write(self, name: str, tally: Tally) -> None: ...

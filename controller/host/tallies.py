@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 
 from controller.errors import StepFailed
 from controller.host.text import read_text, remove_file, write_atomic
 from controller.model.counters import Tally
+from controller.model.facts import Facts
 
 
 class TallyFiles:
     """One that cannot be read counts as absent: the group that is there still has its own counters."""
 
-    def __init__(self, directory: str) -> None:
-        self._directory = directory
+    def __init__(self, facts: Facts, directory: str) -> None:
+        self._facts, self._directory = facts, directory
+
+    def number(self, group: str, subsystem: str) -> int:
+        """The inode, which the kernel gives out once (fs/kernfs/dir.c; on 32 bits the generation is not in it)."""
+        hierarchy = self._facts.hierarchy(subsystem)
+        try:
+            return os.stat(hierarchy.path(group)).st_ino if hierarchy else 0
+        except FileNotFoundError:
+            return 0
 
     def read(self, name: str) -> Tally | None:
         text = read_text(self._path(name))

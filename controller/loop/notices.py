@@ -22,7 +22,7 @@ from controller.model.launch import Init
 from controller.model.notice import OOM_ON_V1, Notice, Watch
 from controller.reconcile.measure import above_soft_limit, measured
 from controller.reconcile.plan import subject_of
-from controller.steps.counting import counts
+from controller.steps.counting import sample
 from controller.steps.freezer import frozen_by
 
 SETTLE_S = 0.05
@@ -191,7 +191,7 @@ class Notices:
             self._queue.add_at(name, later)
 
     def _count(self, name: str, watched: Watched, now: float) -> None:
-        before, watched.tally = watched.tally, watched.tally.after(counts(self._host, watched.group))
+        before, watched.tally = watched.tally, watched.tally.after(sample(self._host, watched.group))
         if watched.tally == before:
             return
         was, total = before.total, watched.tally.total
@@ -256,4 +256,4 @@ class Notices:
 
 def _killed(victims: int, total: int) -> str:
     what = "a process" if victims == 1 else f"{victims} processes"
-    return f"memory ran out, and the kernel ended {what} of it; {total} so far"
+    return f"out of memory: the kernel ended {what}; {total} so far"

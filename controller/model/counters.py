@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any
+
+SUBSYSTEMS = {"oom_kills": "memory", "throttled_us": "cpu", "high": "memory"}
+"""Counter → who counts it: on cgroup v1 each has its own groups."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,25 +40,38 @@ class Counts:
 
 
 @dataclass(frozen=True, slots=True)
-class Tally:
-    """`seen`: what the group that is there now had counted when it was looked at last; `before`: the sum of all
-    groups before it.
+class Sample:
+    """What was counted in the groups that are there; `groups`: their numbers by subsystem, which no other has."""
 
-    A new group counts from zero, so a counter that has gone back belongs to another one.
-    """
+    counts: Counts
+    groups: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """`seen`: what was counted in `groups` when they were looked at last; `before`: in all before them."""
 
     seen: Counts = Counts()
     before: Counts = Counts()
+    groups: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def total(self) -> Counts:
         return _each(_sum, self.before, self.seen)
 
-    def after(self, live: Counts) -> Tally:
-        before = _each(
-            lambda ago, ended: _sum(ago, ended or None), self.before, _each(_ended, self.seen, live)
-        )
-        return Tally(_each(_latest, self.seen, live), before)
+    def after(self, sample: Sample) -> Tally:
+        """A new group counts from zero: what the one before it had counted is kept."""
+        ended = Counts(**{name: self._ended(name, sample) for name in SUBSYSTEMS})
+        seen = _each(_latest, self.seen, sample.counts)
+        return Tally(seen, _each(_sum, self.before, ended), {**self.groups, **sample.groups})
+
+    def _ended(self, name: str, sample: Sample) -> int | None:
+        """What a group that is no more had counted."""
+        subsystem, seen, live = SUBSYSTEMS[name], getattr(self.seen, name), getattr(sample.counts, name)
+        if seen is None or live is None:
+            return None
+        known = self.groups.get(subsystem)
+        return seen if known != sample.groups.get(subsystem, known) or live < seen else None
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -63,12 +79,11 @@ class Tally:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Tally:
         """Raises KeyError or TypeError for anything `to_json` did not write."""
-        return cls(Counts(**value["seen"]), Counts(**value["before"]))
+        return cls(Counts(**value["seen"]), Counts(**value["before"]), dict(value["groups"]))
 
 
 def _each(combine: Any, one: Counts, other: Counts) -> Counts:
-    names = [field.name for field in fields(Counts)]
-    return Counts(**{name: combine(getattr(one, name), getattr(other, name)) for name in names})
+    return Counts(**{name: combine(getattr(one, name), getattr(other, name)) for name in SUBSYSTEMS})
 
 
 def _sum(one: int | None, other: int | None) -> int | None:
@@ -77,8 +92,3 @@ def _sum(one: int | None, other: int | None) -> int | None:
 
 def _latest(seen: int | None, live: int | None) -> int | None:
     return seen if live is None else live
-
-
-def _ended(seen: int | None, live: int | None) -> int:
-    """What a group that is no more had counted."""
-    return seen if seen is not None and live is not None and live < seen else 0

@@ -61,7 +61,7 @@ class HandDown(Step):
 
     @property
     def change(self) -> tuple[str, str, str] | None:
-        return (f"cgroup.{self.subsystem}", "off", "on")
+        return (f"cgroup.{self.subsystem}", "absent", "on")
 
     def apply(self, host: Host) -> Wait | None:
         for above in _above(self.group):

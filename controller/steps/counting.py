@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from controller.host.ports import Host
-from controller.model.counters import Counts, Tally
+from controller.model.counters import Counts, Sample, Tally
 from controller.steps._base import Effect, Stage, Step, Wait
 
 
 def counted(host: Host, name: str, group: str) -> Tally:
     """Read-only. What is kept, and what the group says now."""
-    return (host.tallies.read(name) or Tally()).after(counts(host, group))
+    return (host.tallies.read(name) or Tally()).after(sample(host, group))
 
 
-def counts(host: Host, group: str) -> Counts:
+def sample(host: Host, group: str) -> Sample:
     """Read-only. The counters of the group that is there.
 
     v2: memory.events and cpu.stat of cgroup-v2.rst; v1: memory.oom_control (kernel 4.13), and cpu.stat in
@@ -25,11 +25,13 @@ def counts(host: Host, group: str) -> Counts:
     kills = _words(host, group, "memory", "memory.events" if memory == 2 else "memory.oom_control")
     stat = _words(host, group, "cpu", "cpu.stat")
     throttled = stat.get("throttled_usec") if cpu == 2 else stat.get("throttled_time")
-    return Counts(
+    found = Counts(
         oom_kills=kills.get("oom_kill"),
         throttled_us=throttled if throttled is None or cpu == 2 else throttled // 1000,
         high=kills.get("high"),
     )
+    numbers = {each: host.tallies.number(group, each) for each in ("memory", "cpu")}
+    return Sample(found, {each: number for each, number in numbers.items() if number})
 
 
 def _words(host: Host, group: str, subsystem: str, file: str) -> dict[str, int]:

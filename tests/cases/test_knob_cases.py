@@ -40,7 +40,7 @@ def _yaml(path: Path) -> dict[str, Any]:
 ALL = [_load(path) for path in CASES]
 LACKING = [each for each in ALL if "lacks" in each and "steps" not in each]
 PLANNED = [each for each in ALL if "steps" in each]
-APPLIED = [each for each in PLANNED if "live" in each]
+APPLIED = [each for each in PLANNED if "live" in each and not each.get("refused")]
 MEMSW = [each for each in APPLIED if "memory.memsw.limit_in_bytes" in each["live"]]
 
 
