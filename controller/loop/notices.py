@@ -28,6 +28,7 @@ from controller.steps.freezer import frozen_by
 SETTLE_S = 0.05
 """A counter that moves, moves on; v1 tells of a kill a little before it, so it is looked at again after a pause."""
 PAUSE_S = 1.0
+FAILED_S = 5.0
 SAVE_S = 30.0
 """How much of what only time adds to may be lost with a group that somebody removes."""
 SAMPLE_S = 20.0
@@ -159,21 +160,29 @@ class Notices:
 
     def _run(self) -> None:
         while (name := self._queue.get()) is not None:
+            with self._waking:
+                woken = self._woken.pop(name, set())
             try:
                 with self._lock:
                     watched = self._watched.get(name)
                     if watched:
-                        self._look(name, watched, time.monotonic())
+                        self._look(name, watched, woken, time.monotonic())
             except MasuError as error:
+                self._later(name, woken)
                 self._tell(name, error.reason, str(error))
             except Exception as error:  # noqa: BLE001  what is wrong with one must not end the others
+                self._later(name, woken)
                 self._tell(name, "Defect", f"defect in masu: {type(error).__name__}: {error}", "error")
             finally:
                 self._queue.done(name)
 
-    def _look(self, name: str, watched: Watched, now: float) -> None:
+    def _later(self, name: str, woken: set[Watch]) -> None:
+        """What could not be looked at has come all the same, and would never be armed again."""
         with self._waking:
-            woken = self._woken.pop(name, set())
+            self._woken.setdefault(name, set()).update(woken)
+        self._queue.add_at(name, time.monotonic() + FAILED_S)
+
+    def _look(self, name: str, watched: Watched, woken: set[Watch], now: float) -> None:
         self._count(name, watched, now)
         awake: Init | None = None
         due = list(self._due(watched, woken, now))
