@@ -28,7 +28,7 @@ from controller.steps._base import Step
 from tests.e2e.harness import Masu, NetworkedMasu, container, memory_max, network
 
 FIRST = container(
-    limits={"memory": {"max": "64Mi"}, "pids": {"max": 20}},
+    limits={"memory": {"max": "64Mi"}, "pids": {"max": 20}, "hugepages": {"2Mi": 0}},
     hostname="first",
     sysctls={"net.core.somaxconn": "64", "kernel.msgmax": "8000"},
     namespaces={"user": "auto"},
@@ -46,6 +46,12 @@ RECREATED = container(
     process={"env": {"A": "1"}},
     rootfs={"writable": "readOnly"},
 )
+COUNTED = container(
+    process={"args": ["/bin/sh", "-c", "tail /dev/zero; exec sleep 100000"]},
+    limits={"memory": {"max": "16Mi", "swap": "0"}},
+    namespaces={"user": "auto"},
+)
+"""The kernel has ended a process of it by the time that anybody could write the next file."""
 DEAF = container(
     process={"args": ["/bin/sh", "-c", "trap '' TERM; while :; do sleep 1; done"], "stop": {"grace": "200ms"}}
 )
@@ -77,7 +83,7 @@ SITUATIONS: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]]]] = {
     "create": ([KEPT], [KEPT, FIRST]),
     "update": ([KEPT, FIRST], [KEPT, UPDATED]),
     "recreate": ([KEPT, FIRST], [KEPT, RECREATED]),
-    "delete": ([KEPT, FIRST], [KEPT]),
+    "delete": ([KEPT, COUNTED], [KEPT]),
     "stubborn": ([KEPT, DEAF], [KEPT]),
     "network create": ([KEPT], [KEPT, FRONT, WEB_ON_FRONT]),
     "network update": ([KEPT, FRONT, BACK, WEB_ON_FRONT], [KEPT, FRONT_SMALL, BACK, WEB_ON_BOTH]),
@@ -92,7 +98,7 @@ SITUATIONS: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]]]] = {
 NETWORKED = {each for each in SITUATIONS if each.startswith("network")}
 
 EXPECTED_STEPS = {
-    "create": {"CreateCgroup", "SetKnob", "PrepareLayer", "WriteBundle", "LaunchContainer"},
+    "create": {"CreateCgroup", "HandDown", "SetKnob", "PrepareLayer", "WriteBundle", "LaunchContainer"},
     "update": {"SetKnob", "SetHostname", "SetSysctl", "SetNetworkSetting", "SetFreezer"},
     "recreate": {
         "StopContainer",
@@ -102,7 +108,14 @@ EXPECTED_STEPS = {
         "WriteBundle",
         "LaunchContainer",
     },
-    "delete": {"StopContainer", "RemoveLayer", "ForgetContainer", "RemoveCgroup", "RemoveRecord"},
+    "delete": {
+        "StopContainer",
+        "RemoveLayer",
+        "ForgetContainer",
+        "ForgetCounters",
+        "RemoveCgroup",
+        "RemoveRecord",
+    },
     "stubborn": {"StopContainer", "KillContainer", "RemoveCgroup", "RemoveRecord"},
     "network create": {
         "MakeBridge",
