@@ -25,6 +25,7 @@ EDGES = frozenset({"trigger", "level"})
 class Armed:
     """`inode`: of the group's directory, which tells it from a later one. `argument`: what was asked for."""
 
+    path: str
     descriptor: int
     inode: int
     argument: str
@@ -63,11 +64,11 @@ class TriggerFiles:
     def arm_again(self, name: str, watch: Watch) -> None:
         with self._lock:
             armed = self._armed.get(name, {}).get(watch)
-            if armed is None or self._epoll is None:
+            if armed is None:
                 return
             if watch.how in EDGES:
                 _pass_over(armed)
-            self._epoll.modify(armed.descriptor, armed.events | select.EPOLLONESHOT)
+            self._wait_for(armed)
 
     def disarm(self, name: str) -> None:
         with self._lock:
@@ -89,7 +90,11 @@ class TriggerFiles:
             if watch is None:
                 return
             if watch.how != "trigger":
-                _empty(descriptor)
+                times = _empty(descriptor)
+                armed = self._armed[name][watch]
+                if watch.how == "threshold" and times < 2 and not _above(armed):  # it was on the way down
+                    self._wait_for(armed)
+                    return
             elif events & select.EPOLLERR:
                 self._drop(name, watch)
                 return
@@ -110,13 +115,18 @@ class TriggerFiles:
         self._drop(name, watch)
         if not inode or argument is None or self._epoll is None:
             return
+        path = f"{directory}/{watch.file}"
         if watch.how == "trigger":
-            descriptor, events = _trigger(f"{directory}/{watch.file}", argument), select.EPOLLPRI
+            descriptor, events = _trigger(path, argument), select.EPOLLPRI
         else:
             descriptor, events = _eventfd(directory, watch.file, argument), select.EPOLLIN
-        self._armed[name][watch] = Armed(descriptor, inode, argument, events)
+        self._armed[name][watch] = Armed(path, descriptor, inode, argument, events)
         self._owners[descriptor] = (name, watch)
         self._epoll.register(descriptor, events | select.EPOLLONESHOT)
+
+    def _wait_for(self, armed: Armed) -> None:
+        if self._epoll:
+            self._epoll.modify(armed.descriptor, armed.events | select.EPOLLONESHOT)
 
     def _drop(self, name: str, watch: Watch) -> None:
         """Closing takes it out of the epoll."""
@@ -178,6 +188,13 @@ def _pass_over(armed: Armed) -> None:
     poll.poll(0)
 
 
-def _empty(descriptor: int) -> None:
+def _above(armed: Armed) -> bool:
+    used = (read_text(armed.path) or "").strip()
+    return bool(used) and int(used) >= int(armed.argument)
+
+
+def _empty(descriptor: int) -> int:
+    """How often it was told."""
     with contextlib.suppress(BlockingIOError):
-        os.eventfd_read(descriptor)
+        return os.eventfd_read(descriptor)
+    return 0

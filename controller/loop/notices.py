@@ -20,7 +20,7 @@ from controller.model.counters import Tally
 from controller.model.event import Event
 from controller.model.launch import Init
 from controller.model.notice import OOM_ON_V1, Notice, Watch
-from controller.reconcile.measure import above_soft_limit, measured
+from controller.reconcile.measure import measured
 from controller.reconcile.plan import subject_of
 from controller.steps.counting import sample
 from controller.steps.freezer import frozen_by
@@ -190,7 +190,7 @@ class Notices:
             awake = self._awake(name, watched.group)
         for notice in due:
             watched.told[notice] = watched.value(notice)
-            if awake and self._holds(watched, notice):
+            if awake:
                 watched.quiet[notice] = now + notice.every_ms / 1000
                 self._notify(name, watched, notice, awake)
         self._arm_again(name, watched, woken, now)
@@ -222,10 +222,6 @@ class Notices:
                 come = notice.watch in woken
             if come and now >= watched.quiet.get(notice, 0.0):
                 yield notice
-
-    def _holds(self, watched: Watched, notice: Notice) -> bool:
-        """A threshold is also told of on the way down."""
-        return notice.watch.how != "threshold" or above_soft_limit(self._host, watched.group)
 
     def _notify(self, name: str, watched: Watched, notice: Notice, init: Init) -> None:
         sent = not notice.command or self._errands.send(Errand(name, watched.group, init, notice))

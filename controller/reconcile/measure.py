@@ -21,12 +21,6 @@ def measured(host: Host, group: str, notice: Notice) -> str:
     return "; ".join(each for each in parts if each)
 
 
-def above_soft_limit(host: Host, group: str) -> bool:
-    """Read-only. On cgroup v1."""
-    used, limit = (_number(host, group, file) for file in (USED[1], "memory.soft_limit_in_bytes"))
-    return used is not None and limit is not None and used >= limit
-
-
 def _of_memory(notice: Notice) -> bool:
     return notice.on.startswith("memory")
 
