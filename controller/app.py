@@ -20,6 +20,7 @@ from controller.host.cgroups.tree import CgroupTree
 from controller.host.clock import SystemClock
 from controller.host.devices import DeviceFiles
 from controller.host.disks import HostDisks
+from controller.host.errands import Errands
 from controller.host.grants import GrantFile
 from controller.host.hardware import SysfsHardware
 from controller.host.inside import NamespaceInside
@@ -43,12 +44,15 @@ from controller.host.records import RecordFiles
 from controller.host.rtnetlink import Rtnetlink
 from controller.host.ruleset_bridge import Scope
 from controller.host.store import ConditionFiles, DesiredFile
+from controller.host.tallies import TallyFiles
+from controller.host.triggers import TriggerFiles
 from controller.host.uevents import DeviceWatch
 from controller.host.visits import Visits
 from controller.host.watch import KernelWatch
 from controller.loop.controller import Controller, work
 from controller.loop.daemon import Daemon
 from controller.loop.door import Door
+from controller.loop.notices import NobodyNotices, Notices, Noticing
 from controller.loop.queue import WorkQueue
 from controller.loop.take_down import deny_grace, take_down
 from controller.model import marks
@@ -142,6 +146,7 @@ class App:
             queueing=TrafficControl(namespaces),
             firewall=firewall,
             listeners=Listeners(),
+            tallies=TallyFiles(homes, places.counters),
         )
         store, conditions = DesiredFile(places, VERSION), ConditionFiles(places.conditions)
         leases, grants = LeaseFile(places.leases), GrantFile(places.grants, found.boot_id)
@@ -151,7 +156,7 @@ class App:
 
     def run(self, source: str) -> None:
         """The daemon: converge and keep converged until SIGTERM; containers go on running."""
-        with self._alone(), self._controller(source) as (controller, told):
+        with self._alone(), self._controller(source, notices=True) as (controller, told):
             daemon = Daemon(
                 controller, self.host, told, workers=self.settings.workers, resync_s=self.settings.resync_s
             )
@@ -172,7 +177,7 @@ class App:
 
     def apply(self, source: str, wait_s: float) -> tuple[bool, Controller]:
         """Converge once, for at most `wait_s` seconds. → whether everything converged."""
-        with self._alone(), self._controller(source) as (controller, told):
+        with self._alone(), self._controller(source, notices=False) as (controller, told):
             threads = [
                 threading.Thread(target=work, args=(controller, told, self.host), daemon=True)
                 for _ in range(self.settings.workers)
@@ -328,8 +333,11 @@ class App:
             lock.release()
 
     @contextmanager
-    def _controller(self, source: str) -> Iterator[tuple[Controller, EventLog]]:
+    def _controller(self, source: str, *, notices: bool) -> Iterator[tuple[Controller, EventLog]]:
+        """`notices`: with somebody who notices when a container is in want."""
         told = self._teller()
+        triggers = TriggerFiles(self.homes, lambda name, watch: noticing.wake(name, watch))  # noqa: PLW0108
+        noticing = self._noticing(told, triggers) if notices else NobodyNotices()
         work_queue = WorkQueue()
         watch = KernelWatch(
             self.homes,
@@ -338,6 +346,7 @@ class App:
             lambda said: told.event(Event(self.host.clock.wall_ms(), "", "Blind", said, level="warning")),
             NetworkWatch(self.namespaces, self.firewall),
             DeviceWatch(),
+            triggers,
         )
         controller = Controller(
             self.host,
@@ -350,6 +359,7 @@ class App:
             self.conditions,
             told,
             watch,
+            noticing,
             _parse,
             work_queue,
             allow_removals=self.settings.allow_removals,
@@ -357,8 +367,12 @@ class App:
         try:
             yield controller, told
         finally:
+            noticing.close()
             watch.close()
             self.keeper.close()
+
+    def _noticing(self, told: EventLog, triggers: TriggerFiles) -> Noticing:
+        return Notices(self.host, told, triggers, Errands(self.homes, self.places))
 
     def _failpoint(self) -> Failpoint:
         return service.failpoint(self.settings.fail_at, self.settings.trace_steps)

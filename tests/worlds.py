@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Mapping
+from itertools import product
 
 from controller.errors import KnobRefused, StepFailed
 from controller.model.disks import Backing, Disk
@@ -17,16 +18,25 @@ V1_MOUNTS = (
     Hierarchy("/sys/fs/cgroup/cpu", 1, ("cpu",)),
     Hierarchy("/sys/fs/cgroup/cpuset", 1, ("cpuset",)),
     Hierarchy("/sys/fs/cgroup/freezer", 1, ("freezer",)),
+    Hierarchy("/sys/fs/cgroup/hugetlb", 1, ("hugetlb",)),
     Hierarchy("/sys/fs/cgroup/memory", 1, ("memory",)),
     Hierarchy("/sys/fs/cgroup/pids", 1, ("pids",)),
 )
-V2_MOUNT = Hierarchy("/sys/fs/cgroup", 2, ("cpu", "cpuset", "memory", "pids", "io"))
-UNIFIED = Hierarchy("/sys/fs/cgroup/unified", 2, ())
-LAYOUTS = {"v1": V1_MOUNTS, "v2": (V2_MOUNT,), "hybrid": (*V1_MOUNTS, UNIFIED), "none": ()}
+V2_MOUNT = Hierarchy("/sys/fs/cgroup", 2, ("cpu", "cpuset", "hugetlb", "memory", "pids", "io"))
+UNIFIED = Hierarchy("/sys/fs/cgroup/unified", 2, ("hugetlb",))
+HYBRID = (*(each for each in V1_MOUNTS if "hugetlb" not in each.subsystems), UNIFIED)
+LAYOUTS = {"v1": V1_MOUNTS, "v2": (V2_MOUNT,), "hybrid": HYBRID, "none": ()}
 
 
-def facts(layout: str, *, without: tuple[str, ...] = (), swap_limits: bool = True) -> Facts:
-    """A host of four cpus, one memory node, 8Gi of memory and 2Gi of swap."""
+def facts(
+    layout: str,
+    *,
+    without: tuple[str, ...] = (),
+    swap_limits: bool = True,
+    pressure: bool = True,
+    pressure_window_ms: int = 1,
+) -> Facts:
+    """A host of four cpus, one memory node, 8Gi of memory, 2Gi of swap, and huge pages of 2 MiB and 1 GiB."""
     hierarchies = tuple(
         Hierarchy(each.mount, each.version, tuple(name for name in each.subsystems if name not in without))
         for each in LAYOUTS[layout]
@@ -43,6 +53,9 @@ def facts(layout: str, *, without: tuple[str, ...] = (), swap_limits: bool = Tru
         memory_total=8 << 30,
         swap_total=2 << 30,
         tasks_total=32768,
+        pressure=pressure,
+        pressure_window_ms=pressure_window_ms,
+        huge_pages=frozenset({2 << 20, 1 << 30}),
     )
 
 
@@ -116,11 +129,21 @@ class MemoryCgroups:
         if files is None:
             raise KnobRefused(f"{hierarchy.path(group)}/{file}", value, errno.ENOENT)
         value = UNLIMITED_V1.get((file, value), value)
+        if file == "cgroup.subtree_control":
+            value = " ".join({*files.get(file, "").split(), value.removeprefix("+")})
+            self._hand_down(hierarchy, group, value)
         if not _ordered({**files, file: value}):
             raise KnobRefused(f"{hierarchy.path(group)}/{file}", value, errno.EINVAL)
         files[file] = keyed(file, files.get(file, ""), value) if file in KEYED else value
         if file == "cgroup.freeze" and subsystem == CORE:
             files["cgroup.events"] = f"populated 1\nfrozen {value}"
+
+    def _hand_down(self, hierarchy: Hierarchy, group: str, subsystems: str) -> None:
+        """A group below has the files of huge pages once these are handed down to it."""
+        for path, files in self._groups[hierarchy.mount].items():
+            if path.rpartition("/")[0] == group and "hugetlb" in subsystems.split():
+                for size, kind in product(("2MB", "1GB"), ("", "rsvd.")):
+                    files.setdefault(f"hugetlb.{size}.{kind}max", "max")
 
     def enter(self, group: str, pid: int) -> None:
         for each in self._facts.hierarchies:

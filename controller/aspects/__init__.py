@@ -14,12 +14,14 @@ from controller.aspects.bandwidth import Bandwidth
 from controller.aspects.bridge import Bridge
 from controller.aspects.bridge_settings import BridgeSettings
 from controller.aspects.cgroup import Cgroup
+from controller.aspects.counters import Counters
 from controller.aspects.cpu import Cpu
 from controller.aspects.devices import Devices
 from controller.aspects.forwarding import Forwarding
 from controller.aspects.funnels import Funnels
 from controller.aspects.gateways import Gateways
 from controller.aspects.hostname import Hostname
+from controller.aspects.hugepages import HugePages
 from controller.aspects.interfaces import Interfaces
 from controller.aspects.io import Io
 from controller.aspects.life import Life
@@ -29,6 +31,7 @@ from controller.aspects.names import Names
 from controller.aspects.namespaces import Namespaces
 from controller.aspects.net_settings import NetSettings
 from controller.aspects.netns import Netns
+from controller.aspects.notify import Notify
 from controller.aspects.pids import Pids
 from controller.aspects.ports import Ports
 from controller.aspects.process import Process
@@ -43,6 +46,7 @@ ASPECTS: tuple[Aspect[Any, Any], ...] = (
     Cgroup(),
     Cpu(),
     Memory(),
+    HugePages(),
     Pids(),
     Io(),
     Devices(),
@@ -60,6 +64,8 @@ ASPECTS: tuple[Aspect[Any, Any], ...] = (
     Bandwidth(),
     Ports(),
     Names(),
+    Notify(),
+    Counters(),
     Life(),
     State(),
 )
@@ -70,6 +76,7 @@ GROUP_ASPECTS: tuple[Aspect[Any, Any], ...] = (
     Memory(),
     Pids(),
     Io(),
+    HugePages(),
 )
 
 NETWORK_ASPECTS: tuple[Aspect[Any, Any], ...] = (

@@ -14,6 +14,7 @@ from controller.host.command import output
 from controller.host.text import read_text
 from controller.model.facts import CORE, USED_SUBSYSTEMS, Facts
 from controller.model.finding import Finding, Level
+from controller.model.quantity import format_bytes
 
 SETUP = "run `make run` once as root, which installs it into /opt/masu"
 NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts")
@@ -67,6 +68,28 @@ def _cgroups(facts: Facts) -> Iterator[Finding]:
     yield Finding(
         "swap limits", "ok" if facts.swap_limits else "limited", str(facts.swap_limits).lower(), fix
     )
+    yield _pressure(facts)
+    yield _huge_pages(facts)
+
+
+def _pressure(facts: Facts) -> Finding:
+    """Of what `notify` watches."""
+    if not facts.pressure:
+        fix = "boot with psi=1, or take a kernel with CONFIG_PSI; without it notify has levels of cgroup v1 alone"
+        return Finding("pressure (PSI)", "limited", "not accounted", fix)
+    if facts.hierarchy(CORE) is None:
+        fix = "mount cgroup2, also beside cgroup v1: pressure of a container is in its files"
+        return Finding("pressure (PSI)", "limited", "of the whole host alone", fix)
+    if facts.pressure_window_ms > 1:
+        fix = "give masu CAP_SYS_RESOURCE: without it the kernel looks every two seconds"
+        return Finding("pressure (PSI)", "limited", "windows of whole two seconds", fix)
+    return Finding("pressure (PSI)", "ok", "windows from 500ms to 10s")
+
+
+def _huge_pages(facts: Facts) -> Finding:
+    sizes = ", ".join(format_bytes(each) for each in sorted(facts.huge_pages))
+    fix = "" if sizes else "a kernel with CONFIG_HUGETLBFS"
+    return Finding("huge pages", "ok" if sizes else "limited", sizes or "none", fix)
 
 
 def _subsystem(subsystem: str, facts: Facts) -> Finding:

@@ -5,59 +5,55 @@ The runtime is shown of cgroupfs what it was shown at launch; the cgroup is join
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 
 from controller.errors import HostLacks
-from controller.host import oci_cgroups, syscalls
+from controller.host import oci_cgroups
 from controller.host.cgroups.homes import Homes
+from controller.host.entering import WayIn, enter
 from controller.host.places import Places
+
+
+def way_in(
+    homes: Homes,
+    places: Places,
+    name: str,
+    group: str,
+    pid: int,
+    options: Sequence[str],
+    command: Sequence[str],
+) -> WayIn:
+    """How a command gets into a container. `options` are those that both runtimes' exec knows. Raises HostLacks.
+
+    runc joins the cgroups by itself: its many threads would count as processes of the container.
+    """
+    runtime = homes.facts.runtime
+    if runtime is None:
+        raise HostLacks("no OCI runtime runs here: install crun or runc, or run `masu doctor`")
+    own = ["--cgroup-manager=disabled"] if runtime.name == "crun" else []
+    shown = oci_cgroups.shown(homes, runtime, group)
+    return WayIn(
+        argv=(runtime.path, "--root", places.runtime, *own, "exec", *options, name, *command),
+        join=() if runtime.joins_itself else homes.join_files(group),
+        init=pid,
+        shown=tuple((each.source, each.target) for each in shown),
+    )
 
 
 def exec_inside(
     homes: Homes, places: Places, name: str, group: str, pid: int, command: tuple[str, ...]
 ) -> int:
     """Run it in the foreground with this process's own standard streams; returns its exit code."""
-    runtime = homes.facts.runtime
-    if runtime is None:
-        raise HostLacks("no OCI runtime runs here: install crun or runc, or run `masu doctor`")
-    own = ["--cgroup-manager=disabled"] if runtime.name == "crun" else []
     terminal = ["--tty"] if sys.stdin.isatty() and sys.stdout.isatty() else []
-    argv = [runtime.path, "--root", places.runtime, *own, "exec", *terminal, name, *command]
-    if not runtime.joins_itself:
-        _become_member(homes, group)
-    _enter_time(pid)
-    shown = oci_cgroups.shown(homes, runtime, group)
-    if shown:
-        syscalls.unshare(syscalls.CLONE_NEWNS)
-        syscalls.mount("none", "/", syscalls.MS_REC | syscalls.MS_SLAVE)
-    for each in shown:
-        syscalls.mount(each.source, each.target, syscalls.MS_BIND)
+    way = way_in(homes, places, name, group, pid, terminal, command)
+    enter(way)
     for number in (signal.SIGINT, signal.SIGQUIT):
         signal.signal(number, signal.SIG_IGN)
-    code = subprocess.run(argv, check=False, preexec_fn=_default_signals).returncode
+    code = subprocess.run(way.argv, check=False, preexec_fn=_default_signals).returncode
     return 128 - code if code < 0 else code
-
-
-def _become_member(homes: Homes, group: str) -> None:
-    """This very process enters the container's cgroups: what it starts is limited and counted with the rest.
-
-    Not for runc, whose many threads would count as processes of the container.
-    """
-    for path in homes.join_files(group):
-        with open(path, "w") as knob:
-            knob.write("0")
-
-
-def _enter_time(pid: int) -> None:
-    """The time namespace is not in the bundle config, so the runtime does not know of it."""
-    theirs = f"/proc/{pid}/ns/time"
-    if os.path.exists(theirs) and os.stat(theirs).st_ino != os.stat("/proc/self/ns/time").st_ino:
-        descriptor = os.open(theirs, os.O_RDONLY | os.O_CLOEXEC)
-        syscalls.setns(descriptor, syscalls.CLONE_NEWTIME)
-        os.close(descriptor)
 
 
 def _default_signals() -> None:

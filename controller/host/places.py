@@ -98,6 +98,10 @@ class Places:
         return f"{self.run}/conditions"
 
     @property
+    def counters(self) -> str:
+        return f"{self.run}/counters"
+
+    @property
     def desired(self) -> str:
         return f"{self.state}/desired.json"
 
@@ -111,7 +115,15 @@ class Places:
 
     def sweep(self) -> None:
         """Remove the directories of an instance that holds nothing any more; the events stay readable."""
-        for directory in (self.bundles, self.records, self.conditions, self.runtime, self.keeper, self.names):
+        for directory in (
+            self.bundles,
+            self.records,
+            self.conditions,
+            self.counters,
+            self.runtime,
+            self.keeper,
+            self.names,
+        ):
             shutil.rmtree(directory, ignore_errors=True)
         for directory in (self.namespaces, self.layers, self.logs, self.state):
             with contextlib.suppress(OSError):

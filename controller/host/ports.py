@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from controller.model.attachment import Leases
+from controller.model.counters import Tally
 from controller.model.desired import DesiredSet
 from controller.model.device import HostNode, Match, NodeSeen, Rules
 from controller.model.device import Node as DeviceNode
@@ -21,6 +22,7 @@ from controller.model.firewall import Firewall, Listener, Publication
 from controller.model.grant import Grants
 from controller.model.launch import ExitRecord, Init, LaunchRecipe
 from controller.model.links import AddressSeen, Device, LinkChange, LinkSeen, RouteSeen
+from controller.model.notice import Notice, Watch
 from controller.model.process import IdMap, IdRange, MountSeen, ProcessStat, RuntimeState
 from controller.model.queueing import Node, QueueingSeen
 from controller.model.record import Record
@@ -352,6 +354,20 @@ class Runtimes(Protocol):
     def exit_of(self, name: str) -> ExitRecord | None: ...
 
 
+class Tallies(Protocol):
+    """What was counted of containers, where a group that goes would take it along. In /run."""
+
+    def number(self, group: str, subsystem: str) -> int:
+        """One that no other group has or had; 0: there is none."""
+        ...
+
+    def read(self, name: str) -> Tally | None: ...
+
+    def write(self, name: str, tally: Tally) -> None: ...
+
+    def remove(self, name: str) -> None: ...
+
+
 class Layers(Protocol):
     """Writable layers in /var/lib, and the id ranges leased with them."""
 
@@ -410,6 +426,7 @@ class Host:
     queueing: Queueing
     firewall: PacketFilter
     listeners: Listeners
+    tallies: Tallies
 
 
 class SourcePort(Protocol):
@@ -460,6 +477,28 @@ class EventLog(Protocol):
     """Tells people: the event file and the console."""
 
     def event(self, event: Event) -> None: ...
+
+
+class Triggers(Protocol):
+    """Descriptors by which the kernel tells that a container is about to be in want."""
+
+    def arm(self, name: str, group: str, wanted: Collection[Watch]) -> Mapping[Watch, str]:
+        """These and no others; what is armed already costs a look at the group. → what cannot be, and why."""
+        ...
+
+    def arm_again(self, name: str, watch: Watch) -> None:
+        """After it has woken somebody, which it does once; what has been in between is passed over."""
+        ...
+
+    def disarm(self, name: str) -> None: ...
+
+
+class Commands(Protocol):
+    """Commands in containers, as `masu exec` runs them."""
+
+    def run(self, name: str, group: str, init: Init, notice: Notice) -> tuple[int, str]:
+        """→ (exit code, 124 after its time-out, and the last line that it said). Takes as long as it takes."""
+        ...
 
 
 class Tracker(Protocol):

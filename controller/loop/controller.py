@@ -15,6 +15,7 @@ from controller.errors import GuardRefused, MasuError, Problem, SourceUnreadable
 from controller.host.ports import Conditions, EventLog, Host, LeaseStore, SourcePort, Store, Tracker
 from controller.loop.backoff import FIGHT_LOOK_S, Fight, after_repairs, retry_delay
 from controller.loop.door import Door
+from controller.loop.notices import Noticing
 from controller.loop.queue import WorkQueue
 from controller.model.attachment import Leases
 from controller.model.desired import DesiredSet
@@ -71,6 +72,7 @@ class Controller:
         conditions: Conditions,
         log: EventLog,
         tracker: Tracker,
+        notices: Noticing,
         parse: Parse,
         queue: WorkQueue,
         *,
@@ -79,6 +81,7 @@ class Controller:
         self._host, self._reconciler, self._named = host, reconciler, named
         self._source, self._store, self._parse = source, store, parse
         self._conditions, self._log, self._tracker = conditions, log, tracker
+        self._notices = notices
         self._allow_removals = allow_removals
         self._lock = threading.Lock()
         self._taking = threading.Lock()  # held by whoever changes what is desired, or who has which lease
@@ -240,6 +243,7 @@ class Controller:
 
     def _reconcile(self, name: str, desired: Desired | None, leave: Collection[str]) -> Result:
         if desired is None:
+            self._notices.forget(name)
             return self._reconciler.remove(name)
         return self._reconciler.converge(desired, self._watch, leave, self._held(desired))
 
@@ -304,6 +308,9 @@ class Controller:
             fresh |= self._tracker.watch_mounts(name, pid)
         fresh |= self._tracker.watch_devices(name, wanted=bool(desired and desired.watches_devices))
         self._tracker.watch_init(name, pid)
+        if desired:
+            group, init = result.last.subject.group, result.last.subject.init
+            self._notices.expect(name, group, init, desired.notices, sampled=desired.throttles)
         return fresh
 
     def _settle(self, name: str, digest: str, result: Result) -> None:

@@ -52,6 +52,8 @@ class Facts:
     """One look at the host. `swap_limits`: the memory subsystem can limit swap.
 
     `memory_total`, `swap_total` in bytes; `tasks_total`: so many processes and threads; 0 where that is not known.
+    `pressure`: the kernel accounts stalls (PSI); `pressure_window_ms`: windows it takes are multiples of this.
+    `huge_pages`: sizes in bytes.
     `named`: mounts of v1 hierarchies without a subsystem (name=systemd): masu puts nothing there, but runc does.
     """
 
@@ -66,6 +68,9 @@ class Facts:
     memory_total: int
     swap_total: int
     tasks_total: int
+    pressure: bool
+    pressure_window_ms: int
+    huge_pages: frozenset[int]
     named: tuple[str, ...] = ()
     runtime: Runtime | None = None
     missing: Mapping[str, str] = field(default_factory=dict)

@@ -44,6 +44,7 @@ LEAST_BITS, MOST_BITS = 8_000, 10**12
 LEAST_BYTES_PER_S = 512
 """Less than a sector a second is no rate."""
 MOST_MS = 36_500 * MILLISECONDS["d"]
+LEAST_WINDOW_MS, MOST_WINDOW_MS = 500, 10_000
 MOST_CPU_NUMBER = 8191
 """CONFIG_NR_CPUS is at most 8192."""
 LONGEST_LIST = 4096
@@ -164,6 +165,22 @@ def parse_duration(value: str | int) -> int:
     if Fraction(amount).denominator != 1:
         raise ValueError(f"{quote(text)} is finer than a millisecond")
     return int(amount)
+
+
+def parse_stall(text: str) -> tuple[int, int]:
+    """(stall, window) of "150ms/1s", in milliseconds. Raises ValueError.
+
+    The kernel takes windows from 500 ms to 10 s, and no stall above the window (kernel/sched/psi.c).
+    """
+    stalled, slash, whole = text.partition("/")
+    if not slash:
+        raise ValueError(f"{quote(text)} has no window: use for example 150ms/1s")
+    stall, window = parse_duration(stalled), parse_duration(whole)
+    if not LEAST_WINDOW_MS <= window <= MOST_WINDOW_MS:
+        raise ValueError(f"{quote(text)}: the window is from 500ms to 10s long")
+    if not 0 < stall <= window:
+        raise ValueError(f"{quote(text)}: the stall is above 0 and at most as long as the window")
+    return stall, window
 
 
 def format_duration(milliseconds: int) -> str:

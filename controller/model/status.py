@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+from controller.model.counters import Counts
 
 HOST_LACKS = "HostLacks"
 """Type of a condition: what is asked for cannot be done here, and so nothing has converged."""
@@ -60,6 +62,7 @@ class ContainerStatus:
     addresses: tuple[str, ...] = ()
     ports: tuple[str, ...] = ()
     """Those of the host that lead to it, as in "127.0.0.1:8080 → 80/tcp"; not those that are somebody else's."""
+    counters: Counts = field(default_factory=Counts)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -73,6 +76,7 @@ class ContainerStatus:
             "drift": [each.to_json() for each in self.drift],
             "addresses": list(self.addresses),
             "ports": list(self.ports),
+            "counters": self.counters.to_json(),
             "checkpoint": {"last": None, "next": None, "verdict": None},
         }
 

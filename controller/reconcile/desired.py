@@ -15,6 +15,7 @@ from controller.model.facts import Facts
 from controller.model.frame import Frame
 from controller.model.names import plain_path
 from controller.model.network import group_of
+from controller.model.notice import Notice
 from controller.model.resource import CONTAINER, FIREWALL, GROUP, NETWORK, Resource, digest, key_of
 from controller.model.status import HOST_LACKS, Condition
 from controller.model.sysctl import sysctl_path
@@ -72,6 +73,17 @@ class Desired:
     def watches_network(self) -> bool:
         """Whether a change of its links, addresses or routes may be drift."""
         return self.kind != CONTAINER or bool(self.parts.get("interfaces"))
+
+    @property
+    def notices(self) -> tuple[Notice, ...]:
+        """What is to be told before it hurts."""
+        found = self.parts.get("notify")
+        return found.notices if found else ()
+
+    @property
+    def throttles(self) -> bool:
+        """Whether it may be held back for want of a cpu that it may not use."""
+        return "cpu" in self.parts
 
     @property
     def starves(self) -> bool:

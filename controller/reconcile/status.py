@@ -12,6 +12,7 @@ from controller.model.resource import CONTAINER, FIREWALL, Resource
 from controller.model.status import Condition, ContainerStatus, GroupStatus, NetworkStatus
 from controller.reconcile.desired import Wish, desire
 from controller.reconcile.plan import Plan, plan, subject_of
+from controller.steps.counting import counted
 
 
 def status_of(
@@ -35,6 +36,7 @@ def status_of(
         drift=(*found.drift, *found.broken),
         addresses=tuple(_bare(one) for each in wish.section("networks") or () for one in each.addresses),
         ports=tuple(_ports(name, host)) if wish.section("ports") else (),
+        counters=counted(host, name, group).total,
     )
 
 

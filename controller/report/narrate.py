@@ -8,6 +8,7 @@ from controller.model.event import Event
 from controller.reconcile.apply import Outcome
 from controller.reconcile.reconciler import Result
 from controller.steps._base import Step
+from controller.steps.counting import ForgetCounters
 from controller.steps.devices import PutNode, TakeNode
 from controller.steps.network import MakeBridge, RemoveBridge
 from controller.steps.runtime import LaunchContainer, RecordExit, RemoveRecord, StopContainer
@@ -78,10 +79,19 @@ def _said(step: Step, result: Result) -> tuple[str, str] | None:
             return "Stopping", step.why
         case RemoveRecord() | RemoveBridge():
             return "Removed", "every trace of it is gone"
-        case PutNode() | TakeNode():
-            return "DeviceAdded" if isinstance(step, PutNode) else "DeviceRemoved", step.text
         case MakeBridge():
             return "Created", f"bridge {step.wanted}"
+    return _told(step)
+
+
+def _told(step: Step) -> tuple[str, str] | None:
+    match step:
+        case PutNode():
+            return "DeviceAdded", step.text
+        case TakeNode():
+            return "DeviceRemoved", step.text
+        case ForgetCounters():
+            return "Counted", step.total.text
     return None
 
 

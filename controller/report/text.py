@@ -115,6 +115,7 @@ def status_text(found: Overview, *, wide: bool, colours: bool) -> str:
     for each in found.containers if wide else ():
         lines += [f"  {each.name}: addresses: {', '.join(each.addresses)}"] if each.addresses else []
         lines += [f"  {each.name}: ports: {', '.join(each.ports)}"] if each.ports else []
+        lines += [f"  {each.name}: counters: {each.counters.text}"] if each.counters.any else []
         lines += _details(each, colours=colours)
     for table in (
         _network_lines(found.networks, wide=wide, colours=colours),

@@ -9,7 +9,7 @@ from controller.errors import Problem
 from controller.model.names import plain_path
 from controller.model.quantity import parse_bytes, parse_duration
 from controller.model.resource import Resource
-from controller.spec import check_devices, check_network
+from controller.spec import check_devices, check_network, check_notify
 
 if TYPE_CHECKING:  # `masu status` needs these rules, but no YAML
     from controller.spec.document import Document
@@ -51,6 +51,8 @@ def _container(document: Document, wanted: Resource) -> tuple[Problem, ...]:
         *_targets(document, wanted.section("mounts") or ()),
         *check_devices.devices(document, wanted),
         *check_network.interfaces(document, wanted, spaces),
+        *_hugepages(document, wanted.section("limits.hugepages") or {}),
+        *check_notify.entries(document, wanted),
     )
 
 
@@ -121,6 +123,16 @@ def _restart(document: Document, restart: Mapping[str, Any]) -> Iterator[Problem
     if "max" in backoff and parse_duration(initial) > parse_duration(longest):
         path = ("spec", "restart", "backoff", "initial")
         yield document.problem(path, f"the first pause is above the longest: {initial} > {longest}")
+
+
+def _hugepages(document: Document, written: Mapping[str, Any]) -> Iterator[Problem]:
+    sizes: dict[int, str] = {}
+    for each in written:
+        path, page = ("spec", "limits", "hugepages", each), parse_bytes(each)
+        if page & (page - 1):
+            yield document.problem(path, f"{each} is not the size of a page: sizes are powers of two")
+        if sizes.setdefault(page, each) != each:
+            yield document.problem(path, f"{each} is the same size as {sizes[page]}")
 
 
 def _bytes(value: Any) -> float:

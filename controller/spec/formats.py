@@ -113,6 +113,7 @@ FORMATS: Mapping[str, Callable[[Any], bool]] = {
     "masu-duration": _scalar(quantity.parse_duration),
     "masu-target": _text_only(_or_max(_target)),
     "masu-signed-duration": _scalar(_signed_duration),
+    "masu-stall": _text_only(quantity.parse_stall),
     "masu-user": _scalar(_user),
     "masu-signal": _scalar(_signal),
     "masu-rlimit": _rlimit,

@@ -15,6 +15,7 @@ from controller.steps.freezer import end
 
 IN_USE_LOOK_MS = 100
 
+CONTROL = "cgroup.subtree_control"
 DIRECTION_STAGE = {"down": Stage.DECREASE, "same": Stage.CHANGE, "up": Stage.INCREASE}
 
 
@@ -76,6 +77,52 @@ def _named(budgets: Mapping[str, str]) -> str:
 
 def _count(mounts: Collection[str]) -> str:
     return f"{len(mounts)} hierarch{'y' if len(mounts) == 1 else 'ies'}"
+
+
+@dataclass(frozen=True, slots=True)
+class HandDown(Step):
+    """Switch a v2 subsystem on for the group, at every level above it.
+
+    Only for one that somebody asks for: it costs all groups there a little (cgroup-v2.rst, "Enabling and
+    Disabling").
+    """
+
+    stage: ClassVar[Stage] = Stage.PLACE
+    effect: ClassVar[Effect] = Effect.LIVE
+
+    group: str
+    subsystem: str
+
+    @property
+    def text(self) -> str:
+        return f"switch cgroup subsystem {self.subsystem} on for {self.group}"
+
+    @property
+    def scope(self) -> str:
+        return self.subsystem
+
+    @property
+    def change(self) -> tuple[str, str, str] | None:
+        return (f"cgroup.{self.subsystem}", "absent", "on")
+
+    def apply(self, host: Host) -> Wait | None:
+        hierarchy = host.facts.hierarchy(self.subsystem)
+        home = host.cgroups.homes(self.group).get(hierarchy.mount, self.group) if hierarchy else self.group
+        for above in _above(home):
+            if not self._on(host, above):
+                host.cgroups.write(above, self.subsystem, CONTROL, f"+{self.subsystem}")
+                if not self._on(host, above):
+                    raise NotReadBack(f"{above or '/'} {CONTROL}: {self.subsystem} is still off")
+        return None
+
+    def _on(self, host: Host, group: str) -> bool:
+        return self.subsystem in (host.cgroups.read(group, self.subsystem, CONTROL) or "").split()
+
+
+def _above(group: str) -> list[str]:
+    """Groups above, the root, which is "", first."""
+    parts = group.split("/")
+    return ["/".join(parts[:count]) for count in range(1, len(parts))]
 
 
 @dataclass(frozen=True, slots=True)

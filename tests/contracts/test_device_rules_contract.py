@@ -149,7 +149,7 @@ def test_nothing_is_refused_in_between_that_is_allowed_before_and_after(world: W
         TRY.partition("for path")[0]
         + "print(1, flush=True)\nwhile True: os.close(os.open(sys.argv[1], os.O_RDWR))"
     )
-    argv = [sys.executable, "-S", "-c", script, LATENCY, *world.facts.join_files(world.group)]
+    argv = [sys.executable, "-S", "-c", script, LATENCY, *Homes(world.facts).join_files(world.group)]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         try:
             assert process.stdout is not None

@@ -174,6 +174,7 @@ class Masu:
             (run, f"bundles/{name}"),
             (run, f"runtime/{name}"),
             (run, f"conditions/{name}.json"),
+            (run, f"counters/{name}.json"),
             (run, f"netns/{name}"),
             (run, f"names/{name}"),
             (run, f"devices/{name}.json"),

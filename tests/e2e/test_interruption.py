@@ -29,7 +29,7 @@ from controller.steps._base import Step
 from tests.e2e.harness import Masu, NetworkedMasu, container, memory_max, network
 
 FIRST = container(
-    limits={"memory": {"max": "64Mi"}, "pids": {"max": 20}},
+    limits={"memory": {"max": "64Mi"}, "pids": {"max": 20}, "hugepages": {"2Mi": 0}},
     hostname="first",
     sysctls={"net.core.somaxconn": "64", "kernel.msgmax": "8000"},
     namespaces={"user": "auto"},
@@ -47,6 +47,12 @@ RECREATED = container(
     process={"env": {"A": "1"}},
     rootfs={"writable": "readOnly"},
 )
+COUNTED = container(
+    process={"args": ["/bin/sh", "-c", "tail /dev/zero; exec sleep 100000"]},
+    limits={"memory": {"max": "16Mi", "swap": "0"}},
+    namespaces={"user": "auto"},
+)
+"""The kernel has ended a process of it by the time that anybody could write the next file."""
 DEAF = container(
     process={"args": ["/bin/sh", "-c", "trap '' TERM; while :; do sleep 1; done"], "stop": {"grace": "200ms"}}
 )
@@ -95,7 +101,7 @@ SITUATIONS: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]]]] = {
     "create": ([KEPT], [KEPT, FIRST]),
     "update": ([KEPT, FIRST], [KEPT, UPDATED]),
     "recreate": ([KEPT, FIRST], [KEPT, RECREATED]),
-    "delete": ([KEPT, FIRST], [KEPT]),
+    "delete": ([KEPT, COUNTED], [KEPT]),
     "stubborn": ([KEPT, DEAF], [KEPT]),
     "join": ([KEPT, ALONE], [KEPT, BATCH, MEMBER]),
     "leave": ([KEPT, BATCH, MEMBER], [KEPT, ALONE]),
@@ -113,7 +119,15 @@ SITUATIONS: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]]]] = {
 NETWORKED = {each for each in SITUATIONS if each.startswith("network")}
 
 EXPECTED_STEPS = {
-    "create": {"CreateCgroup", "SetDeviceRules", "SetKnob", "PrepareLayer", "WriteBundle", "LaunchContainer"},
+    "create": {
+        "CreateCgroup",
+        "HandDown",
+        "SetDeviceRules",
+        "SetKnob",
+        "PrepareLayer",
+        "WriteBundle",
+        "LaunchContainer",
+    },
     "update": {"SetKnob", "SetHostname", "SetSysctl", "SetNetworkSetting", "SetFreezer"},
     "recreate": {
         "StopContainer",
@@ -123,7 +137,14 @@ EXPECTED_STEPS = {
         "WriteBundle",
         "LaunchContainer",
     },
-    "delete": {"StopContainer", "RemoveLayer", "ForgetContainer", "RemoveCgroup", "RemoveRecord"},
+    "delete": {
+        "StopContainer",
+        "RemoveLayer",
+        "ForgetContainer",
+        "ForgetCounters",
+        "RemoveCgroup",
+        "RemoveRecord",
+    },
     "stubborn": {"StopContainer", "KillContainer", "RemoveCgroup", "RemoveRecord"},
     "join": {"MoveCgroup", "SetKnob"},
     "leave": {"MoveCgroup", "SetKnob", "RemoveBudget"},
