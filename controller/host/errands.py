@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import sys
 from pathlib import Path
 
@@ -28,7 +29,7 @@ class Errands:
 
     def run(self, name: str, group: str, init: Init, notice: Notice) -> tuple[int, str]:
         """Raises HostLacks without a runtime."""
-        pid_file = f"{self._places.bundles}/{name}/exec-{next(self._numbers)}.pid"
+        pid_file = f"{self._places.bundles}/{name}/exec-{os.getpid()}-{next(self._numbers)}.pid"
         options = ("--pid-file", pid_file)
         way = way_in(self._homes, self._places, name, group, init.pid, options, notice.command)
         order = Order(way, pid_file, group, notice.timeout_ms / 1000)

@@ -13,7 +13,6 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from controller.host.cgroups.homes import Homes
-from controller.host.text import read_text
 from controller.model.notice import Watch
 
 SOFT_LIMIT = "memory.soft_limit_in_bytes"
@@ -87,18 +86,25 @@ class TriggerFiles:
         """After the watching thread was woken. A trigger whose group has gone is an error for ever."""
         with self._lock:
             name, watch = self._owners.get(descriptor, ("", None))
-            if watch is None:
-                return
-            if watch.how != "trigger":
-                times = _empty(descriptor)
-                armed = self._armed[name][watch]
-                if watch.how == "threshold" and times < 2 and not _above(armed):  # it was on the way down
-                    self._wait_for(armed)
-                    return
-            elif events & select.EPOLLERR:
-                self._drop(name, watch)
-                return
-        self._woken(name, watch)
+            told = watch is not None and self._is_told(name, watch, events)
+        if told:
+            self._woken(name, watch)
+
+    def _is_told(self, name: str, watch: Watch, events: int) -> bool:
+        """Whether anybody is to be woken. v1 also tells when the group goes, and of thresholds on the way down."""
+        armed = self._armed[name][watch]
+        if watch.how == "trigger":
+            gone, times = bool(events & select.EPOLLERR), 1
+        else:
+            times = _empty(armed.descriptor)
+            gone = _inode(os.path.dirname(armed.path)) != armed.inode
+        if gone:
+            self._drop(name, watch)
+            return False
+        if watch.how == "threshold" and times < 2 and not _above(armed):
+            self._wait_for(armed)
+            return False
+        return True
 
     def close(self) -> None:
         for name in list(self._armed):
@@ -113,7 +119,7 @@ class TriggerFiles:
         if known and (known.inode, known.argument) == (inode, argument):
             return
         self._drop(name, watch)
-        if not inode or argument is None or self._epoll is None:
+        if not inode or self._epoll is None:
             return
         path = f"{directory}/{watch.file}"
         if watch.how == "trigger":
@@ -146,9 +152,7 @@ def _inode(directory: str) -> int:
 
 def _argument(directory: str, watch: Watch) -> str:
     """A threshold is where the soft limit is now."""
-    return (
-        (read_text(f"{directory}/{SOFT_LIMIT}") or "").strip() if watch.how == "threshold" else watch.argument
-    )
+    return str(_number(f"{directory}/{SOFT_LIMIT}")) if watch.how == "threshold" else watch.argument
 
 
 def _trigger(path: str, argument: str) -> int:
@@ -189,8 +193,15 @@ def _pass_over(armed: Armed) -> None:
 
 
 def _above(armed: Armed) -> bool:
-    used = (read_text(armed.path) or "").strip()
-    return bool(used) and int(used) >= int(armed.argument)
+    try:
+        return _number(armed.path) >= int(armed.argument)
+    except OSError:
+        return True  # nobody knows; better told for nothing
+
+
+def _number(path: str) -> int:
+    with open(path) as file:
+        return int(file.read())
 
 
 def _empty(descriptor: int) -> int:

@@ -92,6 +92,12 @@ class Watched:
         later = [when for when in (*self.again.values(), *self._pending()) if when > now]
         return min(later, default=None)
 
+    def prune(self) -> None:
+        """Forget what was known of entries that are gone."""
+        for known in (self.quiet, self.told):
+            for notice in set(known) - set(self.notices):
+                del known[notice]
+
     def value(self, notice: Notice) -> int:
         total = self.tally.total
         return (total.high if notice.on == "memory.high" else total.oom_kills) or 0
@@ -129,6 +135,7 @@ class Notices:
                 watched = Watched(group, init, self._host.tallies.read(name) or Tally())
                 self._watched[name] = watched
             watched.init, watched.notices = init, notices
+            watched.prune()
             self._arm(name, watched)
             if fresh or (sampled and time.monotonic() - watched.looked_at > SAMPLE_S):
                 self._queue.add(name)
