@@ -7,8 +7,6 @@ import signal
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from tests.e2e.harness import Masu, container, memory_max, until
 
 ROOM = 400 << 20
@@ -40,7 +38,6 @@ def limit(masu: Masu, name: str) -> int:
     return int(memory_max(masu, name).read_text())
 
 
-@pytest.mark.on_v2
 def test_who_does_not_fit_waits_and_who_runs_stays_through_crashes_edits_and_removals(masu: Masu) -> None:
     masu.write(node(limits="refuse"), file="node.yaml")
     masu.write(sized("first", "280Mi"), file="b.yaml")
