@@ -36,17 +36,22 @@ from controller.host.queueing import TrafficControl
 from controller.host.records import RecordFiles
 from controller.host.rtnetlink import Rtnetlink
 from controller.host.ruleset_bridge import Scope
+from controller.host.spaces.directories import SpaceDirectories
+from controller.host.spaces.images import LoopImages
+from controller.host.spaces.quotas import ProjectQuotas
+from controller.host.spaces.subvolumes import BtrfsSubvolumes
 from controller.host.store import ConditionFiles, DesiredFile
 from controller.host.visits import Visits
 from controller.host.watch import KernelWatch
 from controller.loop.controller import Controller, work
 from controller.loop.daemon import Daemon
 from controller.loop.queue import WorkQueue
-from controller.loop.take_down import deny_grace, take_down
+from controller.loop.take_down import deny_grace, set_rules, take_down
 from controller.model import marks
 from controller.model.desired import DesiredSet
 from controller.model.event import Event
-from controller.model.resource import NETWORK
+from controller.model.resource import NETWORK, VOLUME, key_of, kind_of
+from controller.model.space import VOLUME_SORT, Space
 from controller.model.status import Condition, ContainerStatus
 from controller.reconcile import guard
 from controller.reconcile.apply import Failpoint
@@ -54,10 +59,11 @@ from controller.reconcile.desired import Named, Wish, desire, resolve
 from controller.reconcile.leases import without
 from controller.reconcile.plan import existing, plan, present, recorded, removal, subject_of
 from controller.reconcile.reconciler import Reconciler
-from controller.reconcile.status import network_status, status_of
+from controller.reconcile.status import network_status, status_of, volume_status
 from controller.report.preview import Overview, Preview
 from controller.settings import Settings
 from controller.spec.accept import accept, across
+from controller.spec.across import users
 from controller.steps.freezer import frozen_by
 from controller.version import VERSION
 
@@ -114,6 +120,10 @@ class App:
             records=RecordFiles(places.records),
             runtime=OciRuntime(places, found, keeper, processes),
             layers=LayerDirectories(places),
+            spaces=SpaceDirectories(
+                places,
+                (ProjectQuotas(places.instance, places.projects), BtrfsSubvolumes(), LoopImages()),
+            ),
             clock=SystemClock(),
             namespaces=namespaces,
             links=Rtnetlink(namespaces),
@@ -192,7 +202,7 @@ class App:
     def status(self, name: str = "") -> Overview:
         """Read-only. What is desired, and what is observed now, with or without a daemon.
 
-        `name`: only the container and the network of that name.
+        `name`: only the container, the network and the volume of that name.
         """
         desired = self.store.load()
         left = existing(self.places.group, self.host)
@@ -200,36 +210,52 @@ class App:
         names = {*desired.containers, *left}
         chosen = sorted(names if not name else names & {name})
         networks = [each for each in desired.of_kind(NETWORK).values() if name in {"", each.name}]
+        volumes = {*desired.of_kind(VOLUME), *self.put_by()}
         return Overview(
             desired,
             tuple(self._status_of(each, wishes.get(each)) for each in chosen),
             tuple(network_status(each, wishes, self.host, self.conditions) for each in networks),
+            tuple(
+                volume_status(each, wishes, self.host, self.places.spaces, self.conditions)
+                for each in sorted(volumes if not name else volumes & {name})
+            ),
         )
 
-    def down(self, names: tuple[str, ...], wait_s: float, *, now: bool) -> tuple[set[str], Left]:
-        """Remove containers of this instance, or all of them. → what was removed, and what could not be.
+    def down(
+        self, keys: tuple[str, ...], wait_s: float, *, now: bool, volumes: bool
+    ) -> tuple[set[str], Left]:
+        """Remove what this instance has by these keys, or all of it. → what was removed, and what could not be.
 
-        `now`: without the grace that their specs give them.
+        `now`: without the grace that the containers' specs give them. `volumes`: with all the data in them; a
+        volume whose key is among `keys` goes with its data in any case.
         """
         with self._alone():
             reconciler = Reconciler(self.host, self.places.group, self._failpoint())
             there = present(self.places.group, self.host)
-            chosen = set(names) & there if names else set(there)
+            kept = {key_of(VOLUME, each) for each in self.put_by()}
+            chosen = set(keys) & (there | kept) if keys else there | kept
+            self._refuse_used(chosen, there)
             told = Tellers(self.journal.append)
             if now:
                 deny_grace(chosen, self.host)
-            left = take_down(chosen, reconciler, self.host, told, deadline_ms=int(wait_s * 1000))
+            last = {each for each in chosen if kind_of(each) == VOLUME}
+            left: Left = {}
+            for part in (chosen - last, last):  # nobody uses a volume any more when its turn comes
+                if part is last:
+                    set_rules(last, self.host, keep=not (keys or volumes))
+                until_ms = int(wait_s * 1000)
+                left = {**left, **take_down(part, reconciler, self.host, told, deadline_ms=until_ms)}
             for each in chosen - set(left):
                 self.conditions.remove(each)
-                if names or left:
+                if keys or left:
                     self.leases.save(without(self.leases.load(), each))
-            if not names and not left:
+            if not keys and not left:
                 self.leases.save({})  # also those of a damaged file
                 self.store.clear()
             if not present(self.places.group, self.host):
                 self.keeper.stop()
                 self.places.sweep()
-            return chosen - set(left), left
+            return {*chosen} - {*left} - {key_of(VOLUME, each) for each in self.put_by()}, left
 
     def execute(self, name: str, command: tuple[str, ...]) -> int:
         """Run a command inside a running container; returns its exit code."""
@@ -243,6 +269,21 @@ class App:
             raise StepFailed(f"container {name} is frozen: a command in it would be, too")
         return exec_inside(self.host.facts, self.places, name, group, subject.pid, command)
 
+    def put_by(self) -> frozenset[str]:
+        """Read-only. Names of the volumes that are there, defined by a file or not."""
+        names = self.host.spaces.names(VOLUME_SORT)
+        found = {each: self.host.spaces.look(Space(VOLUME_SORT, each)) for each in names}
+        return frozenset(name for name, each in found.items() if each and each.exists)
+
+    def _refuse_used(self, chosen: Collection[str], there: Collection[str]) -> None:
+        """A volume is not taken away under a container. Raises GuardRefused."""
+        resources = self.store.load().resources
+        for key in chosen:
+            used_by = users(resources[key], resources.values()) if key in resources else ()
+            left = [each for each in used_by if each.key in there and each.key not in chosen]
+            if left and kind_of(key) == VOLUME:
+                raise GuardRefused(f"{key} is used by {left[0].title}: remove that first")
+
     def _wishes(self, desired: DesiredSet, left: Collection[str]) -> Mapping[str, Wish]:
         """Read-only. With the addresses that were given, and those that would be."""
         resources = desired.resources
@@ -250,7 +291,7 @@ class App:
         return resolve(self._named(), resources, self.leases.load(), leaving)[0]
 
     def _named(self) -> Named:
-        return Named(self.places.instance, self.places.names)
+        return Named(self.places.instance, self.places.names, self.places.spaces)
 
     def _status_of(self, name: str, wish: Wish | None) -> ContainerStatus:
         return status_of(name, wish, self.places.group_of(name), self.host, self.conditions)

@@ -31,6 +31,7 @@ from controller.model.launch import (
     SysMount,
 )
 from controller.model.process import RuntimeState
+from controller.model.space import ROOTFS, Space, content_path
 
 LAUNCH_TIMEOUT_MS = 30_000
 UNIFIED_ROOT = "/sys/fs/cgroup"
@@ -50,6 +51,8 @@ class OciRuntime:
         make_directories(f"{bundle}/rootfs", 0o711)
         make_directories(f"{bundle}/lower", 0o711)
         make_directories(f"{bundle}/sys", 0o711)
+        for volume in root.get("volumes", ()):
+            make_directories(f"{bundle}/volumes/{volume}", 0o711)
         text = json.dumps(self._completed(name, config, root))
         write_atomic(f"{bundle}/config.json", text, durable=False)
 
@@ -69,6 +72,7 @@ class OciRuntime:
                 *self._root_mounts(name, root),
                 *self._cgroup_mounts(runtime),
                 *self._sys_mounts(name, root),
+                *self._volume_mounts(name, root),
             ),
             pid_file=f"{bundle}/pid",
             members=self.facts.hierarchies[0].path(group) + "/cgroup.procs" if self.facts.hierarchies else "",
@@ -78,7 +82,8 @@ class OciRuntime:
 
     def absent(self, config: Mapping[str, Any], root: Mapping[str, Any]) -> tuple[str, ...]:
         mounts = [each["source"] for each in config.get("mounts", ()) if each.get("type") == "bind"]
-        sources = [each for each in mounts if not each.startswith(f"{self.places.names}/")]
+        made = (f"{self.places.names}/", f"{self.places.spaces}/")
+        sources = [each for each in mounts if not each.startswith(made)]
         return tuple(path for path in (root["path"], *sources) if not os.path.exists(path))
 
     def launch(self, recipe: LaunchRecipe) -> Init | None:
@@ -151,13 +156,22 @@ class OciRuntime:
         linux["namespaces"] = [self._kept(name, each) for each in linux["namespaces"]]
         if self._runtime().joins_itself:
             linux["cgroupsPath"] = self.places.group_of(name)
-        sys = f"{self._bundle(name)}/sys"
+        mapped = "uidMappings" in linux
         mounts = [
-            {**each, "source": sys} if each["source"] == OWN_SYS else each
+            self._placed(name, each, mapped=mapped)
             for each in config["mounts"]
             if self._has_a_place(each, where)
         ]
         return {**config, "root": root, "linux": linux, "mounts": mounts}
+
+    def _placed(self, name: str, mount: Mapping[str, Any], *, mapped: bool) -> Mapping[str, Any]:
+        """What is mounted for this launch alone is found below the bundle."""
+        if mount["source"] == OWN_SYS:
+            return {**mount, "source": f"{self._bundle(name)}/sys"}
+        if "volume" not in mount:
+            return mount
+        plain = {key: value for key, value in mount.items() if key != "volume"}
+        return {**plain, "source": self._volume(name, mount["volume"])} if mapped else plain
 
     def _has_a_place(self, mount: Mapping[str, Any], root: Mapping[str, Any]) -> bool:
         """A runtime makes the file that something is mounted on: what masu generates must not end up in a root file
@@ -180,14 +194,24 @@ class OciRuntime:
 
     def _root_mounts(self, name: str, root: Mapping[str, Any]) -> list[MountOp]:
         """The root file system appears only in the launch's own mount namespace, so nothing of it can leak."""
-        bundle, layer, source = self._bundle(name), f"{self.places.layers}/{name}", root["path"]
-        ids = root.get("ids")
+        bundle, source, ids = self._bundle(name), root["path"], root.get("ids")
+        sized = content_path(self.places.spaces, Space(ROOTFS, name))
+        layer = sized if root.get("sized") else f"{self.places.layers}/{name}"
         target = f"{bundle}/rootfs"
         if root["writable"] != "overlay":
             return [_lower(source, target, ids)]
         before = [_lower(source, f"{bundle}/lower", ids)] if ids else []
         lower = f"{bundle}/lower" if ids else source
         return [*before, OverlayMount(lower, f"{layer}/upper", f"{layer}/work", target)]
+
+    def _volume_mounts(self, name: str, root: Mapping[str, Any]) -> list[MountOp]:
+        """Files of a volume have the owners that containers see, whichever ids each of them has on the host."""
+        ids = root.get("ids")
+        volumes = root.get("volumes", {}).items() if ids else ()
+        return [_lower(source, self._volume(name, volume), ids) for volume, source in volumes]
+
+    def _volume(self, name: str, volume: str) -> str:
+        return f"{self._bundle(name)}/volumes/{volume}"
 
     def _sys_mounts(self, name: str, root: Mapping[str, Any]) -> list[MountOp]:
         return [SysMount(self._namespace(name), f"{self._bundle(name)}/sys")] if root.get("sys") else []

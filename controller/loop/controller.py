@@ -18,7 +18,7 @@ from controller.loop.queue import WorkQueue
 from controller.model.attachment import Leases
 from controller.model.desired import DesiredSet
 from controller.model.event import Event
-from controller.model.resource import CONTAINER, FIREWALL, kind_of
+from controller.model.resource import CONTAINER, FIREWALL, VOLUME, kind_of
 from controller.model.status import HOST_LACKS, LIMITED, Condition
 from controller.reconcile import guard
 from controller.reconcile.desired import Desired, Named, Wish, desire, resolve
@@ -242,13 +242,14 @@ class Controller:
             self._tracker.watch_group(name, group)
 
     def _held(self, desired: Desired) -> Wait | None:
-        """Nobody is born before its networks and their rules are in place."""
+        """Nobody is born before its networks with their rules, and its volumes, are in place."""
         with self._lock:
             unmet = [key for key in sorted(desired.needs) if not self._memory.get(key, Memory()).done]
         if not unmet:
             return None
         until = self._host.clock.now_ms() + NEEDS_LOOK_MS
-        return Wait("WaitsForNetwork", f"waits for {', '.join(unmet)}", until)
+        reason = "WaitsForVolume" if all(kind_of(each) == VOLUME for each in unmet) else "WaitsForNetwork"
+        return Wait(reason, f"waits for {', '.join(unmet)}", until)
 
     def _after(
         self, name: str, desired: Desired | None, result: Result, memory: Memory, *, edited: bool
@@ -282,6 +283,8 @@ class Controller:
         links = desired.links if desired else ()
         if kind_of(name) == FIREWALL:
             return self._tracker.watch_firewall(name)
+        if kind_of(name) == VOLUME:
+            return self._tracker.watch_host_mounts(name)
         if kind_of(name) != CONTAINER:
             return self._tracker.watch_network(name, None, links)
         fresh = self._tracker.watch_group(name, result.last.subject.group)
@@ -295,7 +298,7 @@ class Controller:
         return fresh
 
     def _nudge_dependents(self, name: str, result: Result) -> None:
-        """Whoever waits for a network, or hangs on a link of it that has just been made anew."""
+        """Whoever waits for a network or a volume, or hangs on what has just been made anew."""
         if kind_of(name) == CONTAINER or not result.outcomes:
             return
         with self._lock:

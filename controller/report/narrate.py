@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from controller.model.event import Event
+from controller.model.quantity import format_bytes
+from controller.model.space import VOLUME_SORT
 from controller.reconcile.apply import Outcome
 from controller.reconcile.reconciler import Result
 from controller.steps._base import Step
 from controller.steps.network import MakeBridge, RemoveBridge
 from controller.steps.runtime import LaunchContainer, RecordExit, RemoveRecord, StopContainer
+from controller.steps.spaces import MakeSpace, RemoveSpace, UnmountSpace
 
 SILENT = frozenset(
     {
@@ -79,7 +82,20 @@ def _said(step: Step, result: Result) -> tuple[str, str] | None:
             return "Removed", "every trace of it is gone"
         case MakeBridge():
             return "Created", f"bridge {step.wanted}"
+        case MakeSpace() | RemoveSpace() | UnmountSpace():
+            return _said_of_space(step)
     return None
+
+
+def _said_of_space(step: MakeSpace | RemoveSpace | UnmountSpace) -> tuple[str, str] | None:
+    """A layer's comes and goes with its container."""
+    if step.space.sort != VOLUME_SORT:
+        return None
+    if isinstance(step, MakeSpace):
+        return "Created", f"volume of {format_bytes(step.new.size)} ({step.mechanism})"
+    if isinstance(step, RemoveSpace):
+        return "Removed", "every trace of it is gone, with its data"
+    return ("Kept", "unmounted; its data is kept") if step.after else None
 
 
 def _born(step: LaunchContainer, result: Result) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from controller.errors import GuardRefused, Problem
 from controller.model.desired import DesiredSet
-from controller.model.status import Condition, ContainerStatus, NetworkStatus
+from controller.model.status import Condition, ContainerStatus, NetworkStatus, VolumeStatus
 from controller.reconcile.plan import Plan
 
 
@@ -31,3 +31,4 @@ class Overview:
     desired: DesiredSet
     containers: tuple[ContainerStatus, ...]
     networks: tuple[NetworkStatus, ...] = ()
+    volumes: tuple[VolumeStatus, ...] = ()

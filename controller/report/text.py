@@ -8,11 +8,15 @@ from typing import Any
 
 from controller.model.event import Event
 from controller.model.finding import Finding
-from controller.model.status import ContainerStatus, NetworkStatus
+from controller.model.quantity import BYTES, format_bytes
+from controller.model.status import ContainerStatus, Disk, NetworkStatus, VolumeStatus
 from controller.reconcile.plan import Plan
 from controller.report.preview import Overview, Preview
 from controller.steps._base import Effect
 
+Status = ContainerStatus | NetworkStatus | VolumeStatus
+
+BINARY = {suffix: size for suffix, size in BYTES.items() if suffix.endswith("i")}
 COLOURS = {"green": "32", "yellow": "33", "red": "31", "dim": "2", "bold": "1"}
 MARKS = {
     Effect.CREATE: ("+", "green"),
@@ -92,6 +96,7 @@ def status_json(instance: str, found: Overview) -> dict[str, Any]:
         "revision": found.desired.revision,
         "containers": [each.to_json() for each in found.containers],
         "networks": [each.to_json() for each in found.networks],
+        "volumes": [each.to_json() for each in found.volumes],
         "rejected": [_problem_json(each) for each in found.desired.rejected],
         "frozen": found.desired.frozen,
     }
@@ -104,14 +109,16 @@ def _problem_json(problem: Any) -> dict[str, Any]:
 def status_text(found: Overview, *, wide: bool, colours: bool) -> str:
     rows: list[tuple[str, ...]] = [("NAME", "STATE", "PID", "CONVERGED", "RESTARTS", "EXIT", "REASON")]
     rows += [_status_row(each) for each in found.containers]
-    alone = found.networks and not found.containers
+    alone = (found.networks or found.volumes) and not found.containers
     lines = [] if alone else [line.rstrip() for line in _table(rows)]
     for each in found.containers if wide else ():
         lines += [f"  {each.name}: addresses: {', '.join(each.addresses)}"] if each.addresses else []
         lines += [f"  {each.name}: ports: {', '.join(each.ports)}"] if each.ports else []
+        lines += [f"  {each.name}: disk: {_disk_text(each.disk)}"] if each.disk else []
         lines += _details(each, colours=colours)
     networks = _network_lines(found.networks, wide=wide, colours=colours)
-    lines += ["", *networks] if lines and networks else networks
+    for table in (networks, _volume_lines(found.volumes, wide=wide, colours=colours)):
+        lines += ["", *table] if lines and table else table
     lines += [_paint(f"rejected: {each}", "red", colours=colours) for each in found.desired.rejected]
     if found.desired.frozen:
         lines.append(_paint(f"source frozen: {found.desired.frozen}", "yellow", colours=colours))
@@ -123,9 +130,10 @@ def _network_lines(found: Sequence[NetworkStatus], *, wide: bool, colours: bool)
         return []
     rows: list[tuple[str, ...]] = [("NETWORK", "TYPE", "LINK", "CONVERGED", "CONTAINERS", "REASON")]
     for each in found:
-        reason = each.conditions[-1].reason if each.conditions else ("Drift" if each.drift else "")
         converged = "yes" if each.converged else "no"
-        rows.append((each.name, each.type, each.link or "-", converged, str(len(each.containers)), reason))
+        rows.append(
+            (each.name, each.type, each.link or "-", converged, str(len(each.containers)), _reason(each))
+        )
     lines = [line.rstrip() for line in _table(rows)]
     for each in found if wide else ():
         lines += [f"  {each.name}: {name}: {', '.join(has)}" for name, has in each.containers.items()]
@@ -142,14 +150,45 @@ def _network_lines(found: Sequence[NetworkStatus], *, wide: bool, colours: bool)
     return lines
 
 
+def _volume_lines(found: Sequence[VolumeStatus], *, wide: bool, colours: bool) -> list[str]:
+    if not found:
+        return []
+    rows: list[tuple[str, ...]] = [
+        ("VOLUME", "STATE", "SIZE", "USED", "MECHANISM", "CONVERGED", "CONTAINERS", "REASON")
+    ]
+    for each in found:
+        disk, converged = each.disk, "yes" if each.converged else "no"
+        amounts = (format_bytes(disk.size), _rounded(disk.used), disk.mechanism or "-")
+        rows.append((each.name, each.state, *amounts, converged, str(len(each.containers)), _reason(each)))
+    lines = [line.rstrip() for line in _table(rows)]
+    for each in found if wide else ():
+        lines += [f"  {each.name}: path: {each.path}"]
+        lines += [f"  {each.name}: containers: {', '.join(each.containers)}"] if each.containers else []
+        lines += _details(each, colours=colours)
+    return lines
+
+
+def _disk_text(disk: Disk) -> str:
+    return f"{_rounded(disk.used)} of {format_bytes(disk.size)} ({disk.mechanism})"
+
+
+def _rounded(amount: int) -> str:
+    """1288490188 → "1.2Gi": good enough for people."""
+    size, suffix = next(((size, suffix) for suffix, size in BINARY.items() if amount >= size), (1, ""))
+    return f"{amount / size:.1f}".removesuffix(".0") + suffix
+
+
 def _status_row(each: ContainerStatus) -> tuple[str, ...]:
-    reason = each.conditions[-1].reason if each.conditions else ("Drift" if each.drift else "")
     code = "-" if each.exit_code is None else str(each.exit_code)
     converged = "yes" if each.converged else "no"
-    return (each.name, each.state, str(each.pid or "-"), converged, str(each.restarts), code, reason)
+    return (each.name, each.state, str(each.pid or "-"), converged, str(each.restarts), code, _reason(each))
 
 
-def _details(each: ContainerStatus | NetworkStatus, *, colours: bool) -> list[str]:
+def _reason(each: Status) -> str:
+    return each.conditions[-1].reason if each.conditions else ("Drift" if each.drift else "")
+
+
+def _details(each: Status, *, colours: bool) -> list[str]:
     lines = [
         f"  {each.name}: {drift.key}: desired {drift.desired}, live {drift.live}" for drift in each.drift
     ]

@@ -5,12 +5,13 @@ Where two of them clash, the one that has changed is at fault, or else the later
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import combinations
 
 from controller.model.addresses import Published, parse_interface, parse_mac, parse_published
 from controller.model.network import Network, group_of, interfaces_of, networks_of
-from controller.model.resource import CONTAINER, GROUP, NETWORK, Resource, key_of
+from controller.model.resource import CONTAINER, GROUP, NETWORK, VOLUME, Resource, key_of
+from controller.model.volume import volumes_of
 from controller.spec.across_interfaces import interfaces
 from controller.spec.across_shares import shares
 from controller.spec.misfit import Misfit, Order, at_fault, whose
@@ -20,12 +21,10 @@ PARTNER = "container:"
 
 def users(resource: Resource, others: Iterable[Resource]) -> tuple[Resource, ...]:
     """Pure. The containers that need it, by name."""
-    if resource.kind == NETWORK:
-        found = [each for each in others if each.kind == CONTAINER and resource.name in networks_of(each)]
-    elif resource.kind == GROUP:
-        found = [each for each in others if each.kind == CONTAINER and resource.name in _groups_of(each)]
-    else:
-        found = []
+    used = USED.get(resource.kind)
+    if used is None:
+        return ()
+    found = [each for each in others if each.kind == CONTAINER and resource.name in used(each)]
     return tuple(sorted(found, key=lambda each: each.name))
 
 
@@ -81,6 +80,14 @@ def _groups_of(container: Resource) -> set[str]:
     return {group_of(container, "network")} - {""}
 
 
+USED: Mapping[str, Callable[[Resource], Iterable[str]]] = {
+    NETWORK: networks_of,
+    GROUP: _groups_of,
+    VOLUME: volumes_of,
+}
+"""Kind → the names of that kind that a container cannot be without."""
+
+
 def _references(
     containers: Mapping[str, Resource], networks: Mapping[str, Network], resources: Mapping[str, Resource]
 ) -> Iterator[Misfit]:
@@ -89,6 +96,9 @@ def _references(
         for name in networks_of(wanted):
             if name not in networks:
                 yield Misfit(wanted, "spec.networks", f'is on network "{name}", which no valid file defines')
+        for name in volumes_of(wanted):
+            if key_of(VOLUME, name) not in resources:
+                yield Misfit(wanted, "spec.mounts", f'mounts volume "{name}", which no valid file defines')
         for name in _groups_of(wanted):
             group = resources.get(key_of(GROUP, name))
             if group is None:

@@ -9,6 +9,7 @@ from controller.errors import Problem
 from controller.model.names import plain_path
 from controller.model.quantity import parse_bytes, parse_duration
 from controller.model.resource import Resource
+from controller.model.space import parse_size
 from controller.spec import check_network
 
 if TYPE_CHECKING:  # `masu status` needs these rules, but no YAML
@@ -36,6 +37,8 @@ def inside(document: Document, wanted: Resource) -> tuple[Problem, ...]:
             return _container(document, wanted)
         case "Network":
             return tuple(check_network.network(document, wanted))
+        case "Volume":
+            return tuple(_size(document, wanted.spec, ()))
     return ()
 
 
@@ -47,6 +50,7 @@ def _container(document: Document, wanted: Resource) -> tuple[Problem, ...]:
         *_restart(document, wanted.section("restart") or {}),
         *_memory(document, wanted.section("limits.memory") or {}),
         *_partners(document, wanted.name, spaces),
+        *_rootfs(document, wanted.section("rootfs") or {}),
         *_targets(document, wanted.section("mounts") or ()),
         *check_network.interfaces(document, wanted, spaces),
     )
@@ -107,6 +111,22 @@ def _restart(document: Document, restart: Mapping[str, Any]) -> Iterator[Problem
     if "max" in backoff and parse_duration(initial) > parse_duration(longest):
         path = ("spec", "restart", "backoff", "initial")
         yield document.problem(path, f"the first pause is above the longest: {initial} > {longest}")
+
+
+def _rootfs(document: Document, rootfs: Mapping[str, Any]) -> Iterator[Problem]:
+    writable = rootfs.get("writable", "overlay")
+    if "size" in rootfs and writable != "overlay":
+        message = f"size is for a layer of the container's own: write writable: overlay instead of {writable}"
+        yield document.problem(("spec", "rootfs", "size"), message)
+    yield from _size(document, rootfs, ("rootfs",))
+
+
+def _size(document: Document, owner: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[Problem]:
+    if "size" in owner:
+        try:
+            parse_size(owner["size"])
+        except ValueError as error:
+            yield document.problem(("spec", *path, "size"), str(error))
 
 
 def _bytes(value: Any) -> float:
