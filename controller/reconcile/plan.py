@@ -58,7 +58,7 @@ class Plan:
             if isinstance(step, Await) and step.reason in FOR_PEOPLE:
                 yield f"{step.reason}: {step.message}"
         for each in self.broken:
-            yield f"{each.reason}: {each.key}: {each.live}"
+            yield f"{each.reason}: {each.key}: desired {each.desired}, live {each.live}"
         for said in self.remarks:
             yield f"{said.reason}: {said.message}"
 

@@ -15,7 +15,7 @@ import os
 import time
 from collections.abc import Iterator
 
-from controller.errors import HostLacks
+from controller.errors import HostLacks, StepFailed
 from controller.host.places import Places
 from controller.host.spaces.mechanism import Held, Mechanism
 from controller.host.text import failed, make_directories, remove_deep
@@ -81,6 +81,8 @@ class SpaceDirectories:
         if chosen is None:
             raise HostLacks(why)
         base, aside = self._base(space), self._aside(space, NEW)
+        if os.path.lexists(base):
+            raise StepFailed(f"{base}: there is something already, and nothing is made over it", path=base)
         self._clear(space)
         make_directories(os.path.dirname(base))
         try:

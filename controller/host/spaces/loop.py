@@ -62,9 +62,11 @@ def attached(image: str) -> Iterator[str]:
     """
     with ExitStack() as opened:
         try:
+            around = os.open(os.path.dirname(image), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            opened.callback(os.close, around)
+            fcntl.flock(around, fcntl.LOCK_EX)  # not the file's own: the device would go on holding that
             file = os.open(image, os.O_RDWR | os.O_CLOEXEC)
             opened.callback(os.close, file)
-            fcntl.flock(file, fcntl.LOCK_EX)
         except OSError as error:
             raise failed(error, "opening", image) from error
         found = find(image)

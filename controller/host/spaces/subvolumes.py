@@ -46,7 +46,7 @@ class BtrfsSubvolumes:
         try:
             os.rmdir(place)
             with _open(base) as descriptor:
-                fcntl.ioctl(descriptor, _SUBVOLUME_CREATE, _VOLUME.pack(0, FILES.encode()))
+                _asked(descriptor, _SUBVOLUME_CREATE, _VOLUME.pack(0, FILES.encode()))
             self.grow(base, new.size)
             os.mkdir(f"{base}/{CONTENT}", 0o755)
             os.chown(f"{base}/{CONTENT}", *new.owner)
@@ -71,7 +71,7 @@ class BtrfsSubvolumes:
         try:
             with _open(place) as descriptor:
                 wanted = struct.pack("=6Q", 0, _REFERENCED, size, 0, 0, 0)  # 0: the subvolume's own group
-                fcntl.ioctl(descriptor, _QGROUP_LIMIT, wanted)
+                _asked(descriptor, _QGROUP_LIMIT, wanted)
         except OSError as error:
             raise failed(error, "limiting subvolume", place) from error
 
@@ -89,11 +89,11 @@ class BtrfsSubvolumes:
                 number = _subvolume(descriptor) if os.fstat(descriptor).st_ino == _ROOT_INODE else 0
             if number:
                 with _open(base) as descriptor:
-                    fcntl.ioctl(descriptor, _SUBVOLUME_DESTROY, _VOLUME.pack(0, FILES.encode()))
+                    _asked(descriptor, _SUBVOLUME_DESTROY, _VOLUME.pack(0, FILES.encode()))
                     with contextlib.suppress(
                         OSError
                     ):  # newer kernels remove it by themselves, in their own time
-                        fcntl.ioctl(descriptor, _QGROUP_CREATE, struct.pack("=2Q", 0, number))
+                        _asked(descriptor, _QGROUP_CREATE, struct.pack("=2Q", 0, number))
         except FileNotFoundError:
             return
         except OSError as error:
@@ -111,11 +111,18 @@ def _open(directory: str) -> Iterator[int]:
 
 def _groups(descriptor: int) -> str:
     """The directory in which the kernel shows quota groups; it is there while quotas are on."""
-    found = fcntl.ioctl(descriptor, _INFO, bytes(1024))
+    found = _asked(descriptor, _INFO, bytes(1024))
     return f"{_SYS}/{uuid.UUID(bytes=found[16:32])}/qgroups"
 
 
 def _subvolume(descriptor: int) -> int:
-    found = fcntl.ioctl(descriptor, _INODE_LOOKUP, struct.pack("=2Q4080x", 0, _ROOT_INODE))
+    found = _asked(descriptor, _INODE_LOOKUP, struct.pack("=2Q4080x", 0, _ROOT_INODE))
     number: int = struct.unpack_from("=Q", found)[0]
     return number
+
+
+def _asked(descriptor: int, request: int, value: bytes) -> bytes:
+    """What the kernel makes of it; Python takes no more than 1024 bytes that cannot be changed."""
+    buffer = bytearray(value)
+    fcntl.ioctl(descriptor, request, buffer)
+    return bytes(buffer)
