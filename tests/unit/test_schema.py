@@ -247,7 +247,9 @@ def test_each_mistake_in_a_process_is_one_problem(fields, problem):
         ("a: 1", ['1:1: "kind" is missing: write kind: Container']),
         (
             "kind: Contaner",
-            ['1:1: kind: "Contaner" is not one of Container, Group, Network, Volume, did you mean "Container"?'],
+            [
+                '1:1: kind: "Contaner" is not one of Container, Group, Network, Volume, did you mean "Container"?'
+            ],
         ),
         ("kind: [Container]", ["1:1: kind: expected a string, got a list"]),
         (LEAST.replace("masu/v1", "masu/v2"), ['2:1: apiVersion: "masu/v2" is not "masu/v1"']),
