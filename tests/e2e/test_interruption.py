@@ -16,6 +16,7 @@ from contextlib import ExitStack, contextmanager
 from itertools import product
 from pathlib import Path
 from threading import Event
+from types import ModuleType
 from typing import Any, TypeVar
 
 import pytest
@@ -24,8 +25,9 @@ from controller.steps import firewall as firewall_steps
 from controller.steps import names as names_steps
 from controller.steps import network as network_steps
 from controller.steps import queueing as queueing_steps
+from controller.steps import spaces as space_steps
 from controller.steps._base import Step
-from tests.e2e.harness import Masu, NetworkedMasu, container, memory_max, network
+from tests.e2e.harness import Masu, NetworkedMasu, container, memory_max, network, volume
 
 FIRST = container(
     limits={"memory": {"max": "64Mi"}, "pids": {"max": 20}},
@@ -70,6 +72,12 @@ WEB_LIMITED = container(
 WEB_WITH_DEVICE = container(
     networks=[{"network": "lan"}, {"network": "direct", "interface": "dev0", "addresses": ["10.91.0.2/24"]}]
 )
+DATA = volume("data", size="16Mi")
+DATA_LARGER = volume("data", size="24Mi", onDelete="remove", owner="7:8")
+MOUNTED = [{"volume": "data", "target": "/data"}]
+WEB_SIZED = container(rootfs={"size": "16Mi"}, mounts=MOUNTED)
+WEB_STOPPED = container(rootfs={"size": "16Mi"}, mounts=MOUNTED, state="stopped")
+WEB_LARGER = container(rootfs={"size": "24Mi"}, mounts=MOUNTED, state="stopped")
 LAN = network("lan", type="macvlan", parent="nic0", subnets=["10.90.0.0/24"])
 DIRECT = network("direct", type="hostDevice", device="nic1")
 
@@ -79,6 +87,11 @@ SITUATIONS: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]]]] = {
     "recreate": ([KEPT, FIRST], [KEPT, RECREATED]),
     "delete": ([KEPT, FIRST], [KEPT]),
     "stubborn": ([KEPT, DEAF], [KEPT]),
+    "space create": ([KEPT], [KEPT, DATA, WEB_SIZED]),
+    "space update": ([KEPT, DATA, WEB_STOPPED], [KEPT, DATA_LARGER, WEB_LARGER]),
+    "space unsize": ([KEPT, DATA, WEB_SIZED], [KEPT, DATA, container(mounts=MOUNTED)]),
+    "space put by": ([KEPT, DATA], [KEPT]),
+    "space delete": ([KEPT, DATA_LARGER, WEB_SIZED], [KEPT]),
     "network create": ([KEPT], [KEPT, FRONT, WEB_ON_FRONT]),
     "network update": ([KEPT, FRONT, BACK, WEB_ON_FRONT], [KEPT, FRONT_SMALL, BACK, WEB_ON_BOTH]),
     "network shrink": ([KEPT, FRONT, BACK, WEB_ON_BOTH], [KEPT, FRONT, WEB_ON_FRONT]),
@@ -90,6 +103,8 @@ SITUATIONS: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]]]] = {
     "network no device": ([KEPT, LAN, DIRECT, WEB_WITH_DEVICE], [KEPT, container()]),
 }
 NETWORKED = {each for each in SITUATIONS if each.startswith("network")}
+SPACES = {each for each in SITUATIONS if each.startswith("space")}
+"""The steps around those of spaces are interrupted elsewhere."""
 
 EXPECTED_STEPS = {
     "create": {"CreateCgroup", "SetKnob", "PrepareLayer", "WriteBundle", "LaunchContainer"},
@@ -104,6 +119,11 @@ EXPECTED_STEPS = {
     },
     "delete": {"StopContainer", "RemoveLayer", "ForgetContainer", "RemoveCgroup", "RemoveRecord"},
     "stubborn": {"StopContainer", "KillContainer", "RemoveCgroup", "RemoveRecord"},
+    "space create": {"MakeSpace", "MountSpace", "PrepareLayer"},
+    "space update": {"GrowSpace", "SetSpaceRule", "SetSpaceOwner"},
+    "space unsize": {"RemoveSpace", "PrepareLayer"},
+    "space put by": {"UnmountSpace"},
+    "space delete": {"RemoveSpace", "RemoveLayer"},
     "network create": {
         "MakeBridge",
         "MakeNamespace",
@@ -179,10 +199,14 @@ def _world(masu: Masu) -> dict[str, Any]:
     for each in status["containers"]:
         each["pid"] = bool(each["pid"])
         del each["restarts"], each["exitCode"]
+    for each in (*status["volumes"], *(one["disk"] for one in status["containers"] if one["disk"])):
+        del each["used"]
     limit = memory_max(masu)
     traces = sorted(path for path in masu.traces() if "/keeper/" not in path)
     return {
         "containers": status["containers"],
+        "volumes": status["volumes"],
+        "devices": len(masu.in_space()),
         "processes": len(masu.processes()),
         "traces": traces,
         "limit": limit.read_text() if limit.exists() else None,
@@ -246,11 +270,17 @@ def _interrupt(
     before, after = SITUATIONS[situation]
     steps = _steps(masu, before, after)
     assert set(steps) >= EXPECTED_STEPS[situation], steps
+    if situation in SPACES:
+        steps = [each for each in steps if each in _kinds(space_steps) | {"PrepareLayer", "RemoveLayer"}]
     wanted, kept = world(masu), masu.pid("kept")
     for kind, count, when in _points(steps, EXPECTED_STEPS[situation])[share]:
         if given_up.is_set():
             return
         point = f"{kind}{when}:{count}"
+        if situation in SPACES:
+            masu.run(
+                "down", "web", "volume/data"
+            )  # what has grown does not shrink, and what was kept is there
         masu.write(*before)
         assert masu.apply().returncode == 0, point
         masu.write(*after)
@@ -292,15 +322,22 @@ def _network_world(masu: NetworkedMasu) -> dict[str, Any]:
     return {"network": found}
 
 
-def test_every_step_of_the_network_is_interrupted_somewhere() -> None:
-    files = (network_steps, firewall_steps, queueing_steps, names_steps)
-    kinds = {
+def _kinds(*files: ModuleType) -> set[str]:
+    return {
         name
         for file in files
         for name, each in vars(file).items()
         if isinstance(each, type) and issubclass(each, Step) and not inspect.isabstract(each)
         if each.__module__ == file.__name__
     }
+
+
+def test_every_step_of_spaces_is_interrupted_somewhere() -> None:
+    assert _kinds(space_steps) <= set().union(*EXPECTED_STEPS.values())
+
+
+def test_every_step_of_the_network_is_interrupted_somewhere() -> None:
+    kinds = _kinds(network_steps, firewall_steps, queueing_steps, names_steps)
     interrupted = set().union(*(EXPECTED_STEPS[each] for each in NETWORKED))
     assert kinds - interrupted - {"LinkStep"} == ONLY_ON_DRIFT
 

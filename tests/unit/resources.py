@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from controller.model.resource import CONTAINER, GROUP, NETWORK, Resource
+from controller.model.resource import CONTAINER, GROUP, NETWORK, VOLUME, Resource
 
 
 def network(name: str, line: int = 1, **spec: Any) -> Resource:
@@ -17,6 +17,10 @@ def bridge(name: str = "front", subnet: str = "10.88.0.0/24", line: int = 1, **s
 
 def group(name: str, line: int = 1, **network: Any) -> Resource:
     return Resource(name, "a.yaml", {}, {"network": network}, line, kind=GROUP)
+
+
+def volume(name: str, line: int = 1, **spec: Any) -> Resource:
+    return Resource(name, "a.yaml", {}, spec, line, kind=VOLUME)
 
 
 def container(name: str, *networks: str | dict[str, Any], line: int = 2, **spec: Any) -> Resource:

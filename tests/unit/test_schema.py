@@ -148,8 +148,8 @@ def test_good_sections_have_no_problems(sections):
         ),
         ({"rootfs": {"path": "/srv\n"}}, 'spec.rootfs.path: "/srv\\n" contains a control character'),
         (
-            {"rootfs": {"path": "/srv", "size": "1Gi"}},
-            "spec.rootfs.size: unknown field; known here: path, writable",
+            {"rootfs": {"path": "/srv", "image": "oci:x"}},
+            "spec.rootfs.image: unknown field; known here: path, writable, size",
         ),
         ({"rootfs": {}}, 'spec.rootfs: "path" is missing'),
         (
@@ -293,7 +293,7 @@ def test_the_whole_schema_stands_alone_and_is_valid():
 
 
 def test_an_unknown_kind_has_no_schema():
-    assert schema.kinds() == ("Container", "Group", "Network")
+    assert schema.kinds() == ("Container", "Group", "Network", "Volume")
     with pytest.raises(ValueError, match='"Pod" is not one of Container, Group, Network'):
         schema.schema("Pod")
 
