@@ -36,10 +36,7 @@ from controller.host.queueing import TrafficControl
 from controller.host.records import RecordFiles
 from controller.host.rtnetlink import Rtnetlink
 from controller.host.ruleset_bridge import Scope
-from controller.host.spaces.directories import SpaceDirectories
-from controller.host.spaces.images import LoopImages
-from controller.host.spaces.quotas import ProjectQuotas
-from controller.host.spaces.subvolumes import BtrfsSubvolumes
+from controller.host.spaces.choice import spaces_in
 from controller.host.store import ConditionFiles, DesiredFile
 from controller.host.visits import Visits
 from controller.host.watch import KernelWatch
@@ -120,10 +117,7 @@ class App:
             records=RecordFiles(places.records),
             runtime=OciRuntime(places, found, keeper, processes),
             layers=LayerDirectories(places),
-            spaces=SpaceDirectories(
-                places,
-                (ProjectQuotas(places.instance, places.projects), BtrfsSubvolumes(), LoopImages()),
-            ),
+            spaces=spaces_in(places),
             clock=SystemClock(),
             namespaces=namespaces,
             links=Rtnetlink(namespaces),

@@ -11,10 +11,8 @@ import pytest
 
 from controller.errors import StepFailed
 from controller.host.places import Places
+from controller.host.spaces.choice import spaces_in
 from controller.host.spaces.directories import SpaceDirectories
-from controller.host.spaces.images import LoopImages
-from controller.host.spaces.quotas import ProjectQuotas
-from controller.host.spaces.subvolumes import BtrfsSubvolumes
 from controller.model.space import NewSpace, Space, SpaceChange, SpaceSeen, content_path
 
 MI = 1 << 20
@@ -26,10 +24,7 @@ def places(directory: Path) -> Places:
 
 
 def spaces(directory: Path) -> SpaceDirectories:
-    """As `controller.app` puts it together."""
-    where = places(directory)
-    mechanisms = (ProjectQuotas(where.instance, where.projects), BtrfsSubvolumes(), LoopImages())
-    return SpaceDirectories(where, mechanisms)
+    return spaces_in(places(directory))
 
 
 @contextlib.contextmanager

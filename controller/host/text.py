@@ -76,7 +76,7 @@ def write_atomic(path: str, text: str, *, durable: bool, directory_mode: int = 0
             os.close(descriptor)
         os.replace(temporary, path)
         if durable:
-            _sync_directory(os.path.dirname(path))
+            sync_directory(os.path.dirname(path))
     except OSError as error:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
@@ -98,7 +98,8 @@ def _write_all(descriptor: int, data: bytes) -> None:
         data = data[os.write(descriptor, data) :]
 
 
-def _sync_directory(path: str) -> None:
+def sync_directory(path: str) -> None:
+    """What was renamed in it stays renamed. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

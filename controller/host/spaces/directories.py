@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from controller.errors import HostLacks, StepFailed
 from controller.host.places import Places
 from controller.host.spaces.mechanism import Held, Mechanism
-from controller.host.text import failed, make_directories, remove_deep
+from controller.host.text import failed, make_directories, remove_deep, sync_directory
 from controller.model.space import CONTENT, FILES, NewSpace, Offer, Sort, Space, SpaceChange, SpaceSeen
 
 NEW, REMOVED = ".new", ".removed"
@@ -86,13 +86,14 @@ class SpaceDirectories:
         self._clear(space)
         make_directories(os.path.dirname(base))
         try:
-            os.mkdir(aside, 0o711)
+            os.mkdir(aside, 0o700)  # a set-user-id program of a container is nothing for users of the host
             os.mkdir(f"{aside}/{FILES}", 0o711)
             os.symlink(chosen.name, f"{aside}/mechanism")
             os.symlink(KEEP if new.keep else REMOVE, f"{aside}/rule")
             os.symlink(str(new.size), f"{aside}/size")
             chosen.make(aside, space, new)
             os.rename(aside, base)
+            sync_directory(os.path.dirname(base))
         except OSError as error:
             raise failed(error, "making", aside) from error
         self._offered = None
