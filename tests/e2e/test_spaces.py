@@ -144,15 +144,18 @@ def test_volumes_go_by_an_explicit_word_alone(masu: Masu) -> None:
 
 
 def test_unmounted_behind_masus_back(masu: Masu) -> None:
-    """The container does not notice; the host sees it again at once."""
+    """The container does not notice; the host sees a volume again at once, a layer with the next look."""
     masu.write(volume("data", size="16Mi"), container(rootfs={"size": "16Mi"}, mounts=[DATA]))
-    masu.start("--resync", "1s")
+    masu.start("--resync", "1h")
     pid = masu.running()
     _inside(masu, "echo a > /data/x; echo b > /root/y")
-    for sort, name in (("volume", "data"), ("rootfs", "web")):
-        place = masu.space(sort, name) / "fs"
-        subprocess.run(["umount", str(place)], check=True, timeout=10)
-        until(lambda p=place: os.path.ismount(p), f"{place} is mounted again")  # type: ignore[misc]
+    data, layer = masu.space("volume", "data") / "fs", masu.space("rootfs", "web") / "fs"
+    for each in (data, layer):
+        subprocess.run(["umount", str(each)], check=True, timeout=10)
+    until(lambda: os.path.ismount(data), "the volume is mounted again")
+    masu.stop()
+    _apply(masu)
+    assert os.path.ismount(layer)
     assert _inside(masu, "cat /data/x /root/y") == "a\nb"
     assert masu.pid() == pid
     assert (masu.space("volume", "data") / "fs/data/x").read_text() == "a\n"
