@@ -39,7 +39,7 @@ unit: $(BIN)/pytest ## the tests that need no root, in seconds
 
 .PHONY: reference
 reference: $(BIN)/pytest ## write docs/reference.md from the schemas
-	@for kind in Container Network Group Node; do $(BIN)/masu schema $$kind -o markdown; done >docs/reference.md
+	@for kind in Container Network Volume Group Node; do $(BIN)/masu schema $$kind -o markdown; done >docs/reference.md
 
 .PHONY: vm
 vm: ready ## the tests inside a virtual machine with pure cgroup v2

@@ -7,8 +7,8 @@ umask 022
 cd "$(dirname "$0")/.."
 
 PREFIX=/opt/masu
-PACKAGES=(busybox-static git iproute2 nftables util-linux)
-TEST_PACKAGES=(btrfs-progs e2fsprogs iperf3 mmdebstrap qemu-system-x86 strace)
+PACKAGES=(busybox-static e2fsprogs git iproute2 nftables util-linux)
+TEST_PACKAGES=(btrfs-progs iperf3 mmdebstrap qemu-system-x86 strace)
 APT=(apt-get -qq -y -o DPkg::Lock::Timeout=120)
 purpose=${1:-run}
 

@@ -12,7 +12,7 @@ suite=trixie
 kernel=linux-image-cloud-amd64
 packages=(
     python3-minimal python3 python3-installer crun runc criu busybox-static iproute2 nftables procps util-linux
-    iperf3 strace ca-certificates kmod cpio xz-utils
+    e2fsprogs iperf3 strace ca-certificates kmod cpio xz-utils
 )
 modules=(virtio_pci virtio_blk virtio_console virtio_rng quota_v2 ext4 overlay)
 test_wheels=("pytest>=8.2" "pytest-timeout>=2.3")

@@ -43,6 +43,7 @@ from controller.host.queueing import TrafficControl
 from controller.host.records import RecordFiles
 from controller.host.rtnetlink import Rtnetlink
 from controller.host.ruleset_bridge import Scope
+from controller.host.spaces.choice import spaces_in
 from controller.host.store import ConditionFiles, DesiredFile
 from controller.host.tallies import TallyFiles
 from controller.host.triggers import TriggerFiles
@@ -54,13 +55,14 @@ from controller.loop.daemon import Daemon
 from controller.loop.door import Door
 from controller.loop.notices import NobodyNotices, Notices, Noticing
 from controller.loop.queue import WorkQueue
-from controller.loop.take_down import deny_grace, take_down
+from controller.loop.take_down import deny_grace, set_rules, take_down
 from controller.model import marks
 from controller.model.desired import DesiredSet
 from controller.model.event import Event
 from controller.model.grant import Grants
 from controller.model.node import NodeStatus, node_in
-from controller.model.resource import GROUP, NETWORK
+from controller.model.resource import GROUP, NETWORK, VOLUME, key_of, kind_of
+from controller.model.space import VOLUME_SORT, Space
 from controller.model.status import LIMITED, Condition, ContainerStatus
 from controller.reconcile import guard
 from controller.reconcile.admission import House
@@ -70,10 +72,11 @@ from controller.reconcile.desired import Desired, Named, Wish, desire, resolve
 from controller.reconcile.leases import without
 from controller.reconcile.plan import Plan, existing, plan, present, recorded, removal, subject_of
 from controller.reconcile.reconciler import Reconciler
-from controller.reconcile.status import group_status, network_status, status_of
+from controller.reconcile.status import group_status, network_status, status_of, volume_status
 from controller.report.preview import Overview, Preview
 from controller.settings import Settings
 from controller.spec.accept import accept, across
+from controller.spec.across import users
 from controller.steps.freezer import frozen_by
 from controller.steps.runtime import DOES_NOT_FIT
 from controller.version import VERSION
@@ -134,6 +137,7 @@ class App:
             records=RecordFiles(places.records),
             runtime=OciRuntime(places, homes, keeper, processes),
             layers=LayerDirectories(places),
+            spaces=spaces_in(places),
             clock=SystemClock(),
             namespaces=namespaces,
             links=Rtnetlink(namespaces),
@@ -243,7 +247,7 @@ class App:
     def status(self, name: str = "") -> Overview:
         """Read-only. What is desired, and what is observed now, with or without a daemon.
 
-        `name`: only the container, the network and the group of that name.
+        `name`: only the container, the network, the group and the volume of that name.
         """
         desired = self.store.load()
         left = existing(self.places.group, self.host)
@@ -252,6 +256,7 @@ class App:
         chosen = sorted(names if not name else names & {name})
         networks = [each for each in desired.of_kind(NETWORK).values() if name in {"", each.name}]
         containers = tuple(self._status_of(each, wishes.get(each)) for each in chosen)
+        volumes = {*desired.of_kind(VOLUME), *self.put_by()}
         return Overview(
             desired,
             containers,
@@ -260,6 +265,10 @@ class App:
                 group_status(each, wishes, desired.resources, self.places.group, self.host, self.conditions)
                 for each in desired.of_kind(GROUP).values()
                 if name in {"", each.name}
+            ),
+            tuple(
+                volume_status(each, wishes, self.host, self.places.spaces, self.conditions)
+                for each in sorted(volumes if not name else volumes & {name})
             ),
             None if name else self._promised(desired, containers),
         )
@@ -271,32 +280,43 @@ class App:
         waiting = [each.name for each in containers for one in each.conditions if one.reason == DOES_NOT_FIT]
         return self._node(desired, given, waiting)
 
-    def down(self, names: tuple[str, ...], wait_s: float, *, now: bool) -> tuple[set[str], Left]:
-        """Remove containers of this instance, or all of them. → what was removed, and what could not be.
+    def down(
+        self, keys: tuple[str, ...], wait_s: float, *, now: bool, volumes: bool
+    ) -> tuple[set[str], Left]:
+        """Remove what this instance has by these keys, or all of it. → what was removed, and what could not be.
 
-        `now`: without the grace that their specs give them.
+        `now`: without the grace that the containers' specs give them. `volumes`: with all the data in them; a
+        volume whose key is among `keys` goes with its data in any case.
         """
         with self._alone():
             reconciler = Reconciler(self.host, self.places.group, self._failpoint())
             there = present(self.places.group, self.host)
-            chosen = set(names) & there if names else set(there)
+            kept = {key_of(VOLUME, each) for each in self.put_by()}
+            chosen = set(keys) & (there | kept) if keys else there | kept
+            self._refuse_used(chosen, there)
             told = Tellers(self.journal.append)
             if now:
                 deny_grace(chosen, self.host)
-            left = take_down(chosen, reconciler, self.host, told, deadline_ms=int(wait_s * 1000))
+            last = {each for each in chosen if kind_of(each) == VOLUME}
+            left: Left = {}
+            for part in (chosen - last, last):  # nobody uses a volume any more when its turn comes
+                if part is last:
+                    set_rules(last, self.host, keep=not (keys or volumes))
+                until_ms = int(wait_s * 1000)
+                left = {**left, **take_down(part, reconciler, self.host, told, deadline_ms=until_ms)}
             gone = chosen - set(left)
             self.grants.save({name: each for name, each in self.grants.load().items() if name not in gone})
             for each in gone:
                 self.conditions.remove(each)
-                if names or left:
+                if keys or left:
                     self.leases.save(without(self.leases.load(), each))
-            if not names and not left:
+            if not keys and not left:
                 self.leases.save({})  # also those of a damaged file
                 self.store.clear()
             if not present(self.places.group, self.host):
                 self.keeper.stop()
                 self.places.sweep()
-            return chosen - set(left), left
+            return {*chosen} - {*left} - {key_of(VOLUME, each) for each in self.put_by()}, left
 
     def execute(self, name: str, command: tuple[str, ...]) -> int:
         """Run a command inside a running container; returns its exit code."""
@@ -310,6 +330,21 @@ class App:
             raise StepFailed(f"container {name} is frozen: a command in it would be, too")
         return exec_inside(self.homes, self.places, name, group, subject.pid, command)
 
+    def put_by(self) -> frozenset[str]:
+        """Read-only. Names of the volumes that are there, defined by a file or not."""
+        names = self.host.spaces.names(VOLUME_SORT)
+        found = {each: self.host.spaces.look(Space(VOLUME_SORT, each)) for each in names}
+        return frozenset(name for name, each in found.items() if each and each.exists)
+
+    def _refuse_used(self, chosen: Collection[str], there: Collection[str]) -> None:
+        """A volume is not taken away under a container. Raises GuardRefused."""
+        resources = self.store.load().resources
+        for key in chosen:
+            used_by = users(resources[key], resources.values()) if key in resources else ()
+            left = [each for each in used_by if each.key in there and each.key not in chosen]
+            if left and kind_of(key) == VOLUME:
+                raise GuardRefused(f"{key} is used by {left[0].title}: remove that first")
+
     def _wishes(self, desired: DesiredSet, left: Collection[str]) -> Mapping[str, Wish]:
         """Read-only. With the addresses that were given, and those that would be."""
         resources = desired.resources
@@ -317,7 +352,7 @@ class App:
         return resolve(self._named(), resources, self.leases.load(), leaving)[0]
 
     def _named(self) -> Named:
-        return Named(self.places.instance, self.places.names)
+        return Named(self.places.instance, self.places.names, self.places.spaces)
 
     def _status_of(self, name: str, wish: Wish | None) -> ContainerStatus:
         return status_of(name, wish, self.places.group_of(name), self.host, self.conditions)

@@ -108,10 +108,15 @@ def _add_converging(verbs: Any) -> None:
             help="remove even more than three and more than half of all containers at once",
         )
     down = _verb(verbs, "down", _down, "remove containers of this instance with every trace")
-    down.add_argument("names", nargs="*", metavar="NAME")
+    down.add_argument(
+        "names", nargs="*", metavar="NAME", help="a container, or volume/NAME with all its data"
+    )
     down.add_argument("--all", action="store_true", help="all of them")
     down.add_argument(
         "--wait", default="60s", metavar="DURATION", help="give up after this long (default: 60s)"
+    )
+    down.add_argument(
+        "--volumes", action="store_true", help="with --all: also volumes, with all the data in them"
     )
     down.add_argument("--now", action="store_true", help="kill at once, without stop signal and grace")
 
@@ -242,20 +247,31 @@ def _down(arguments: argparse.Namespace) -> int:
     if not arguments.all and not arguments.names:
         print("masu down: name the containers to remove, or say --all", file=sys.stderr)
         return REFUSED
-    names = () if arguments.all else tuple(_name(each) for each in arguments.names)
+    names = () if arguments.all else tuple(_key(each) for each in arguments.names)
     app, wait_s = _app(arguments, runtime=False), _duration_s(arguments.wait, "--wait")
-    removed, left = app.down(names, wait_s, now=arguments.now)
+    removed, left = app.down(names, wait_s, now=arguments.now, volumes=arguments.volumes)
     absent = set(names) - removed - set(left)
     for name in sorted(absent):
         print(f"masu: {_nobody(name, arguments)}", file=sys.stderr)
     for name, conditions in sorted(left.items()):
         print(f"masu: {name}: " + "; ".join(each.message for each in conditions), file=sys.stderr)
     print("removed " + (", ".join(sorted(removed)) or "nothing"))
+    if arguments.all and (kept := app.put_by()):
+        print(
+            f"kept {', '.join(f'volume/{each}' for each in sorted(kept))}: --volumes removes their data, too"
+        )
     return FAILED if left or absent else DONE
 
 
+def _key(text: str) -> str:
+    """A container's name, or volume/NAME. Raises SpecInvalid."""
+    kind, slash, name = text.rpartition("/")
+    return f"{kind}/{_name(name)}" if kind + slash == "volume/" else _name(text)
+
+
 def _nobody(name: str, arguments: argparse.Namespace) -> str:
-    return f"there is no container {name} in instance {arguments.instance}"
+    what = name.replace("/", " ") if "/" in name else f"container {name}"
+    return f"there is no {what} in instance {arguments.instance}"
 
 
 def _status(arguments: argparse.Namespace) -> int:
@@ -263,8 +279,8 @@ def _status(arguments: argparse.Namespace) -> int:
 
     gc.disable()  # it ends soon: what is garbage may stay
     found = _app(arguments, runtime=False).status(arguments.name and _name(arguments.name))
-    if arguments.name and not (found.containers or found.networks or found.groups):
-        why = f"no container or network {arguments.name} in instance {arguments.instance}"
+    if arguments.name and not (found.containers or found.networks or found.groups or found.volumes):
+        why = f"no container, network, group or volume {arguments.name} in instance {arguments.instance}"
         print(f"masu: there is {why}", file=sys.stderr)
         return FAILED
     if arguments.output == "json":

@@ -40,7 +40,8 @@ from controller.aspects.routes import Routes
 from controller.aspects.ruleset import Ruleset
 from controller.aspects.state import State
 from controller.aspects.sysctls import Sysctls
-from controller.model.resource import CONTAINER, FIREWALL, GROUP, NETWORK
+from controller.aspects.volume import Volume
+from controller.model.resource import CONTAINER, FIREWALL, GROUP, NETWORK, VOLUME
 
 ASPECTS: tuple[Aspect[Any, Any], ...] = (
     Cgroup(),
@@ -91,10 +92,13 @@ FIREWALL_ASPECTS: tuple[Aspect[Any, Any], ...] = (
     Forwarding(),
 )
 
+VOLUME_ASPECTS: tuple[Aspect[Any, Any], ...] = (Volume(),)
+
 ASPECTS_OF: Mapping[str, tuple[Aspect[Any, Any], ...]] = {
     CONTAINER: ASPECTS,
     GROUP: GROUP_ASPECTS,
     NETWORK: NETWORK_ASPECTS,
     FIREWALL: FIREWALL_ASPECTS,
+    VOLUME: VOLUME_ASPECTS,
 }
 """By kind of what is converged."""

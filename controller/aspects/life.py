@@ -330,6 +330,6 @@ def _birth(subject: Subject, desired: Wanted, seen: Seen, means: Effect) -> Iter
     if seen.layer is not None and (not frame.layered or seen.layer != frame.frame_digest):
         yield RemoveLayer(subject.name, means)
     if frame.layered and seen.layer != frame.frame_digest:
-        yield PrepareLayer(subject.name, frame)
+        yield PrepareLayer(subject.name, frame, means)
     yield WriteBundle(subject.name, frame, means)
     yield LaunchContainer(subject.name, frame, subject.group, desired.stop, means)

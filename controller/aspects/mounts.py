@@ -1,4 +1,4 @@
-"""mounts: host directories and files bound into the container, and tmpfs; checked against mountinfo.
+"""mounts: host directories, files and volumes bound into the container, and tmpfs; checked against mountinfo.
 
 A mount that was taken away, covered or changed is put right while the container runs, also when another file has
 taken the source's place on the host; a changed list needs a restart.
@@ -57,7 +57,9 @@ class Mounts:
         """Pure."""
         entries = [dict(each.entry) for each in desired]
         identity = [list(each.written) for each in desired if not each.generated]
-        return Birth(Effect.RESTART, identity or None, config={"mounts": entries})
+        volumes = {each["volume"]: each["source"] for each in entries if "volume" in each}
+        root = {"volumes": volumes} if volumes else {}
+        return Birth(Effect.RESTART, identity or None, config={"mounts": entries}, root=root)
 
     def observe(
         self, subject: Subject, host: Host, desired: tuple[Wanted, ...] | None
@@ -87,12 +89,15 @@ class Mounts:
 
 
 def _bind(each: Mapping[str, Any]) -> Wanted:
-    read_only = bool(each.get("readOnly", False))
+    """Of a volume, where it is on the host is up to masu."""
+    read_only, volume = bool(each.get("readOnly", False)), each.get("volume")
     access = ("ro", "rro") if read_only else ("rw",)
-    options = ["rbind", "rprivate", *access, *SAFE, *(f"r{each}" for each in SAFE)]
+    options = ["bind" if volume else "rbind", "rprivate", *access, *SAFE, *(f"r{each}" for each in SAFE)]
     target = plain_path(each["target"])
     entry = {"destination": target, "type": "bind", "source": each["source"], "options": options}
-    written = (target, each["source"], read_only)
+    if volume:
+        entry["volume"] = volume
+    written = (target, f"volume:{volume}" if volume else each["source"], read_only)
     return Wanted(target, each["source"], read_only, entry, written, bool(each.get("generated")))
 
 

@@ -1,42 +1,76 @@
-"""rootfs: the directory that becomes `/`, and where writes go."""
+"""rootfs: the directory that becomes `/`, where writes go, and how much of them there may be."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
+from controller.aspects import _space
 from controller.aspects._base import Birth, Subject
 from controller.aspects._bundle import without_defaults
 from controller.host.ports import Host
 from controller.model.facts import Facts
+from controller.model.space import ROOTFS, Space, parse_size
+from controller.model.status import Condition, Drift
 from controller.steps._base import Effect, Step
+from controller.steps.spaces import RemoveSpace
+
+PREFIX = "rootfs."
 
 
 class Rootfs:
-    """Nothing of it changes live: the kernel fixes it at the container's birth."""
+    """The kernel fixes at the container's birth what is mounted where; the size of a layer that has one is live."""
 
     name = "rootfs"
     section = "rootfs"
-    keys: Mapping[str, Effect] = {"rootfs.path": Effect.RECREATE, "rootfs.writable": Effect.RECREATE}
+    keys: Mapping[str, Effect] = {
+        "rootfs.path": Effect.RECREATE,
+        "rootfs.writable": Effect.RECREATE,
+        "rootfs.size": Effect.LIVE,
+    }
 
     def parse(self, section: Any, facts: Facts) -> Mapping[str, Any]:
-        """Pure. → {path, writable}."""
+        """Pure. → {path, writable, size in bytes, or 0}."""
         del facts
-        return {"path": section["path"], "writable": section.get("writable", "overlay")}
+        size = parse_size(section["size"]) if "size" in section else 0
+        return {"path": section["path"], "writable": section.get("writable", "overlay"), "size": size}
 
     def birth(self, desired: Mapping[str, Any]) -> Birth:
-        """Pure. The keeper mounts it; the bundle config only says whether `/` may be written."""
+        """Pure. The keeper mounts it; the bundle config only says whether `/` may be written.
+
+        Whether the layer has a size is a matter of where it is, and so of a new container; how much, is not.
+        """
         config = {"root": {"readonly": desired["writable"] == "readOnly"}}
-        identity = without_defaults(desired, {"writable": "overlay"})
-        return Birth(Effect.RECREATE, identity, config=config, root=desired)
+        root = {"path": desired["path"], "writable": desired["writable"], "sized": desired["size"] > 0}
+        identity = without_defaults(root, {"writable": "overlay", "sized": False})
+        return Birth(Effect.RECREATE, identity, config=config, root=root)
 
-    def observe(self, subject: Subject, host: Host, desired: Mapping[str, Any] | None) -> None:
-        """Read-only. The layer belongs to the life of the container; see `life`."""
+    def observe(self, subject: Subject, host: Host, desired: Mapping[str, Any] | None) -> _space.Seen:
+        """Read-only. The layer belongs to the life of the container; this is the space that it is in, if any."""
+        space, wanted = Space(ROOTFS, subject.name), bool(desired and desired["size"])
+        return replace(_space.observe(space, host, wanted=wanted), busy=bool(subject.pid))
 
-    def diff(self, subject: Subject, desired: Mapping[str, Any], observed: None) -> list[Step]:
+    def diff(self, subject: Subject, desired: Mapping[str, Any], observed: _space.Seen) -> list[Step]:
+        """Pure. A space that is not asked for any more goes when nobody lives in it."""
+        if desired["size"]:
+            return list(_space.steps(subject.name, _wanted(desired), observed))
+        if subject.pid or not (observed.live.exists or observed.live.half):
+            return []
+        return [RemoveSpace(subject.name, observed.space, PREFIX, Effect.RECREATE)]
+
+    def verify(self, desired: Mapping[str, Any], observed: _space.Seen) -> list[Drift]:
         """Pure."""
-        return []
+        return list(_space.verify(self.name, _wanted(desired), observed.live)) if desired["size"] else []
 
-    def remove(self, subject: Subject, observed: None) -> list[Step]:
+    def remarks(self, desired: Mapping[str, Any], observed: _space.Seen) -> list[Condition]:
         """Pure."""
-        return []
+        return list(_space.remarks(_wanted(desired), observed)) if desired["size"] else []
+
+    def remove(self, subject: Subject, observed: _space.Seen) -> list[Step]:
+        """Pure."""
+        return _space.removal(subject.name, PREFIX, observed)
+
+
+def _wanted(desired: Mapping[str, Any]) -> _space.Wanted:
+    return _space.Wanted(PREFIX, desired["size"], means=Effect.LIVE)

@@ -11,6 +11,8 @@ from controller.errors import MasuError
 from controller.host import doctor_disks
 from controller.host import facts as host_facts
 from controller.host.command import output
+from controller.host.places import Places
+from controller.host.spaces.choice import spaces_in
 from controller.host.text import read_text
 from controller.model.facts import CORE, USED_SUBSYSTEMS, Facts
 from controller.model.finding import Finding, Level
@@ -187,6 +189,7 @@ def _file_systems() -> Iterator[Finding]:
     present = "overlay" in known
     fix = "" if present else "modprobe overlay; without it only `writable: direct` and `readOnly` work"
     yield Finding("overlayfs", "ok" if present else "limited", "yes" if present else "not there", fix)
+    yield _disk_space()
     for path in ("/run", "/var/lib"):
         writable = os.access(path, os.W_OK)
         yield Finding(
@@ -195,3 +198,11 @@ def _file_systems() -> Iterator[Finding]:
             "writable" if writable else "read-only",
             "" if writable else f"remount {path} read-write",
         )
+
+
+def _disk_space() -> Finding:
+    """How a volume would be kept to its size."""
+    offer = spaces_in(Places("default")).offer()
+    if offer.lack:
+        return Finding("disk space", "limited", "no sized layers and volumes", offer.lack)
+    return Finding("disk space", "ok", f"{offer.mechanism} in {Places('default').state_root}")

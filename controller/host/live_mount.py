@@ -107,10 +107,27 @@ def _bind(pid: int, mount: Mapping[str, Any], options: Options) -> int:
         raise StepFailed(f"bind mount on {mount['destination']}: options {', '.join(options.rest)} unknown")
     recursive = "rbind" in mount.get("options", ())
     try:
-        return syscalls.open_tree(mount["source"], recursive=recursive)
+        tree = syscalls.open_tree(mount["source"], recursive=recursive)
+        try:
+            if "volume" in mount:
+                _map_owners(tree, pid)
+        except OSError:
+            os.close(tree)
+            raise
     except OSError as error:
         doing = f"inside process {pid}: mounting on {mount['destination']}: source"
         raise failed(error, doing, mount["source"]) from error
+    return tree
+
+
+def _map_owners(tree: int, pid: int) -> None:
+    """As the launch does it: files of a volume have the owners that containers see."""
+    users = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if not os.path.samestat(os.fstat(users), os.stat("/proc/self/ns/user")):
+            syscalls.map_owners(tree, users)
+    finally:
+        os.close(users)
 
 
 def _tmpfs(pid: int, mount: Mapping[str, Any], rest: Sequence[str]) -> int:

@@ -36,6 +36,7 @@ from controller.model.launch import (
     SysMount,
 )
 from controller.model.process import RuntimeState
+from controller.model.space import ROOTFS, Space, content_path
 
 LAUNCH_TIMEOUT_MS = 30_000
 
@@ -62,6 +63,8 @@ class OciRuntime:
             make_directories(f"{bundle}/nodes", 0o711)
         else:
             remove_tree(f"{bundle}/nodes")
+        for volume in root.get("volumes", ()):
+            make_directories(f"{bundle}/volumes/{volume}", 0o711)
         text = json.dumps(self._completed(name, config, root))
         write_atomic(f"{bundle}/config.json", text, durable=False)
 
@@ -81,6 +84,7 @@ class OciRuntime:
                 *self._root_mounts(name, root),
                 *oci_cgroups.shown(self.homes, runtime, group),
                 *self._sys_mounts(name, root),
+                *self._volume_mounts(name, root),
             ),
             pid_file=f"{bundle}/pid",
             members=next(iter(self.homes.join_files(group)), ""),
@@ -91,7 +95,8 @@ class OciRuntime:
 
     def absent(self, config: Mapping[str, Any], root: Mapping[str, Any]) -> tuple[str, ...]:
         mounts = [each["source"] for each in config.get("mounts", ()) if each.get("type") == "bind"]
-        sources = [each for each in mounts if not each.startswith(f"{self.places.names}/")]
+        made = (f"{self.places.names}/", f"{self.places.spaces}/")
+        sources = [each for each in mounts if not each.startswith(made)]
         return tuple(path for path in (root["path"], *sources) if not os.path.exists(path))
 
     def launch(self, recipe: LaunchRecipe) -> Init | None:
@@ -165,14 +170,23 @@ class OciRuntime:
         if self._runtime().joins_itself:
             linux["cgroupsPath"] = oci_cgroups.joined(self.homes, self.places.group_of(name))
             linux["resources"] = {"devices": [_deny_all(), *map(_allowed, where["rules"])]}
-        sys = f"{self._bundle(name)}/sys"
+        mapped = "uidMappings" in linux
         mounts = [
-            {**each, "source": sys} if each["source"] == OWN_SYS else each
+            self._placed(name, each, mapped=mapped)
             for each in config["mounts"]
             if self._has_a_place(each, where)
         ]
         nodes = [_node_bind(f"{self._bundle(name)}/nodes", each.place) for each in where["nodes"]]
         return {**config, "root": root, "linux": linux, "mounts": [*mounts, *nodes]}
+
+    def _placed(self, name: str, mount: Mapping[str, Any], *, mapped: bool) -> Mapping[str, Any]:
+        """What is mounted for this launch alone is found below the bundle."""
+        if mount["source"] == OWN_SYS:
+            return {**mount, "source": f"{self._bundle(name)}/sys"}
+        if "volume" not in mount:
+            return mount
+        plain = {key: value for key, value in mount.items() if key != "volume"}
+        return {**plain, "source": self._volume(name, mount["volume"])} if mapped else plain
 
     def _has_a_place(self, mount: Mapping[str, Any], root: Mapping[str, Any]) -> bool:
         """A runtime makes the file that something is mounted on: what masu generates must not end up in a root file
@@ -195,14 +209,24 @@ class OciRuntime:
 
     def _root_mounts(self, name: str, root: Mapping[str, Any]) -> list[MountOp]:
         """The root file system appears only in the launch's own mount namespace, so nothing of it can leak."""
-        bundle, layer, source = self._bundle(name), f"{self.places.layers}/{name}", root["path"]
-        ids = root.get("ids")
+        bundle, source, ids = self._bundle(name), root["path"], root.get("ids")
+        sized = content_path(self.places.spaces, Space(ROOTFS, name))
+        layer = sized if root.get("sized") else f"{self.places.layers}/{name}"
         target = f"{bundle}/rootfs"
         if root["writable"] != "overlay":
             return [_lower(source, target, ids)]
         before = [_lower(source, f"{bundle}/lower", ids)] if ids else []
         lower = f"{bundle}/lower" if ids else source
         return [*before, OverlayMount(lower, f"{layer}/upper", f"{layer}/work", target)]
+
+    def _volume_mounts(self, name: str, root: Mapping[str, Any]) -> list[MountOp]:
+        """Files of a volume have the owners that containers see, whichever ids each of them has on the host."""
+        ids = root.get("ids")
+        volumes = root.get("volumes", {}).items() if ids else ()
+        return [_lower(source, self._volume(name, volume), ids) for volume, source in volumes]
+
+    def _volume(self, name: str, volume: str) -> str:
+        return f"{self._bundle(name)}/volumes/{volume}"
 
     def _sys_mounts(self, name: str, root: Mapping[str, Any]) -> list[MountOp]:
         return [SysMount(self._namespace(name), f"{self._bundle(name)}/sys")] if root.get("sys") else []

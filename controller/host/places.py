@@ -86,6 +86,20 @@ class Places:
         return f"{self.state}/layers"
 
     @property
+    def spaces(self) -> str:
+        return f"{self.state}/spaces"
+
+    def all_spaces(self) -> Iterator[str]:
+        """Those of every instance: they are on one file system."""
+        with contextlib.suppress(OSError):
+            for each in os.listdir(self.state_root):
+                yield f"{self.state_root}/{each}/spaces"
+
+    @property
+    def projects(self) -> str:
+        return f"{self.state_root}/project-ids.json"
+
+    @property
     def logs(self) -> str:
         return f"{self.state}/logs"
 
@@ -125,6 +139,7 @@ class Places:
             self.names,
         ):
             shutil.rmtree(directory, ignore_errors=True)
-        for directory in (self.namespaces, self.layers, self.logs, self.state):
+        spaces = (f"{self.spaces}/rootfs", f"{self.spaces}/volume", self.spaces)
+        for directory in (self.namespaces, self.layers, *spaces, self.logs, self.state):
             with contextlib.suppress(OSError):
                 os.rmdir(directory)

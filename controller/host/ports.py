@@ -27,6 +27,7 @@ from controller.model.process import IdMap, IdRange, MountSeen, ProcessStat, Run
 from controller.model.queueing import Node, QueueingSeen
 from controller.model.record import Record
 from controller.model.snapshot import Snapshot
+from controller.model.space import NewSpace, Offer, Sort, Space, SpaceChange, SpaceSeen
 from controller.model.status import Condition
 
 
@@ -377,7 +378,9 @@ class Layers(Protocol):
         """The frame digest that the layer was made for; empty for half a layer, None for none."""
         ...
 
-    def prepare(self, name: str, frame: str, owner: int) -> None: ...
+    def prepare(self, name: str, frame: str, owner: int, *, sized: bool) -> None:
+        """`sized`: in the container's space, which is there."""
+        ...
 
     def remove(self, name: str) -> None: ...
 
@@ -386,6 +389,32 @@ class Layers(Protocol):
     def lease_range(self, name: str) -> IdRange: ...
 
     def release_range(self, name: str) -> None: ...
+
+
+class Spaces(Protocol):
+    """Disk space of a hard size, below the instance's own state."""
+
+    def names(self, sort: Sort) -> frozenset[str]:
+        """Also of what is half made or half removed."""
+        ...
+
+    def offer(self) -> Offer:
+        """How a space would be made here, and how much room there is for all of them; a second old at most."""
+        ...
+
+    def look(self, space: Space) -> SpaceSeen | None: ...
+
+    def make(self, space: Space, new: NewSpace) -> None:
+        """An empty one, whole or not at all. What is half made or removed goes. Raises HostLacks."""
+        ...
+
+    def change(self, space: Space, change: SpaceChange) -> None:
+        """Never makes it smaller than what is in it."""
+        ...
+
+    def remove(self, space: Space) -> None:
+        """With all its data, also from under programs of the host that are in it."""
+        ...
 
 
 class Clock(Protocol):
@@ -414,6 +443,7 @@ class Host:
     records: Records
     runtime: Runtimes
     layers: Layers
+    spaces: Spaces
     clock: Clock
     namespaces: Namespaces
     links: Links
@@ -514,6 +544,10 @@ class Tracker(Protocol):
 
     def watch_mounts(self, name: str, pid: int) -> bool:
         """The mount table of that process, likewise; whether it was not watched before."""
+        ...
+
+    def watch_host_mounts(self, name: str) -> bool:
+        """The host's own mount table, likewise."""
         ...
 
     def watch_network(self, name: str, where: str | None, links: Collection[str]) -> bool:

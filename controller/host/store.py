@@ -64,7 +64,8 @@ class ConditionFiles:
         """What cannot be written must not stop a repair: status then shows what it observes by itself."""
         try:
             if not conditions:
-                remove_file(self._path(name))
+                if os.path.exists(self._path(name)):
+                    remove_file(self._path(name))
                 return
             write_atomic(self._path(name), json.dumps([each.to_json() for each in conditions]), durable=False)
         except StepFailed:

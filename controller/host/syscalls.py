@@ -37,6 +37,7 @@ _FSCONFIG: Final = 431
 _FSMOUNT: Final = 432
 _OPENAT2: Final = 437
 _MOUNT_SETATTR: Final = 442
+_QUOTACTL_FD: Final = 443
 
 # An older one, which has its own number on some: setresuid, the one of 32-bit ids where there are two.
 _OLD_NUMBERS: Final = {"x86_64": 117, "ppc64le": 164, "s390x": 208}
@@ -55,6 +56,7 @@ _OPEN_TREE_CLONE: Final = 1
 _FSMOUNT_CLOEXEC: Final = 1
 _MS_PRIVATE: Final = 1 << 18
 _RESOLVE_NO_XDEV: Final = 0x01
+_MOUNT_ATTR_IDMAP: Final = 0x00100000
 _RESOLVE_NO_MAGICLINKS: Final = 0x02
 _RESOLVE_NO_SYMLINKS: Final = 0x04
 _RESOLVE_BENEATH: Final = 0x08
@@ -142,6 +144,16 @@ def detach_mount(target: str) -> None:
     _checked(_LIBC.umount2(os.fsencode(target), _MNT_DETACH | _UMOUNT_NOFOLLOW))
 
 
+def unmount(target: str) -> None:
+    """Take the topmost mount away, unless something is in use on it; man 2 umount."""
+    _checked(_LIBC.umount2(os.fsencode(target), _UMOUNT_NOFOLLOW))
+
+
+def quotactl_fd(descriptor: int, command: int, number: int, value: Any) -> None:
+    """Quotas of the file system that an open file is on; man 2 quotactl_fd. `value`: read or filled in."""
+    _call(_QUOTACTL_FD, descriptor, command, number, ctypes.byref(value))
+
+
 def sethostname(name: str) -> None:
     """In this thread's uts namespace; at most 64 bytes; man 2 sethostname."""
     raw = os.fsencode(name)
@@ -162,6 +174,11 @@ def move_mount(tree: int, target: int) -> None:
 def mount_setattr(tree: int, change: AttrChange, *, recursive: bool) -> None:
     """Change attributes of an open mount; man 2 mount_setattr."""
     _set_attributes(tree, _MountAttrStruct(change.raised, change.cleared, 0, 0), recursive=recursive)
+
+
+def map_owners(tree: int, users: int) -> None:
+    """Show an open, detached mount with its owners as a user namespace maps them; man 2 mount_setattr."""
+    _set_attributes(tree, _MountAttrStruct(_MOUNT_ATTR_IDMAP, 0, 0, users), recursive=False)
 
 
 def make_private(tree: int) -> None:

@@ -5,9 +5,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 import threading
 
 from controller.errors import NotPermitted, StepFailed
+from controller.host import command
+
+REMOVAL_S = 600.0
 
 _ABSENT = frozenset(
     {
@@ -72,7 +76,7 @@ def write_atomic(path: str, text: str, *, durable: bool, directory_mode: int = 0
             os.close(descriptor)
         os.replace(temporary, path)
         if durable:
-            _sync_directory(os.path.dirname(path))
+            sync_directory(os.path.dirname(path))
     except OSError as error:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
@@ -94,7 +98,8 @@ def _write_all(descriptor: int, data: bytes) -> None:
         data = data[os.write(descriptor, data) :]
 
 
-def _sync_directory(path: str) -> None:
+def sync_directory(path: str) -> None:
+    """What was renamed in it stays renamed. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -138,3 +143,13 @@ def remove_tree(path: str) -> None:
         return
     except OSError as error:
         raise failed(error, "removing", path) from error
+
+
+def remove_deep(path: str) -> None:
+    """A container may have made directories deeper than Python can follow; rm(1) follows all. Raises OSError."""
+    try:
+        shutil.rmtree(path)
+    except RecursionError:
+        status, said = command.output(["rm", "-rf", "--one-file-system", "--", path], REMOVAL_S)
+        if status:
+            raise StepFailed(f"removing {path}: {said.strip()}", path=path) from None

@@ -108,6 +108,10 @@ class KernelWatch:
             self._drop(self._tables, name)
             return bool(pid) and self._watch_table(name, pid)
 
+    def watch_host_mounts(self, name: str) -> bool:
+        """The mount table that masu itself sees, likewise."""
+        return self.watch_mounts(name, os.getpid())
+
     def watch_network(self, name: str, where: str | None, links: Collection[str]) -> bool:
         """What changes in the container's network namespace, and on these links of the host."""
         return self._network.watch(name, where, links, self._epoll)

@@ -20,7 +20,7 @@ from controller.loop.queue import WorkQueue
 from controller.model.attachment import Leases
 from controller.model.desired import DesiredSet
 from controller.model.event import Event
-from controller.model.resource import CONTAINER, FIREWALL, GROUP, kind_of
+from controller.model.resource import CONTAINER, FIREWALL, GROUP, VOLUME, kind_of
 from controller.model.status import HOST_LACKS, LIMITED, Condition
 from controller.reconcile import guard
 from controller.reconcile.desired import Desired, Named, Wish, desire, resolve
@@ -34,6 +34,7 @@ from controller.steps.runtime import FOR_PEOPLE
 
 NEEDS_LOOK_MS = 1000
 BROKEN_LOOK_S = 2.0
+WAITS = {GROUP: "WaitsForGroup", VOLUME: "WaitsForVolume"}
 TOLD = frozenset({"Refused", HOST_LACKS, LIMITED, "NotAsDesired"})
 """Types of conditions that no step tells of: said once, when they come. So are those that a person has to end."""
 
@@ -252,7 +253,7 @@ class Controller:
             self._tracker.watch_group(name, group)
 
     def _held(self, desired: Desired) -> Wait | None:
-        """Nobody is born without room, nor before its groups, its networks and their rules are in place."""
+        """Nobody is born without room, nor before its groups, volumes, networks and their rules are in place."""
         if desired.kind == CONTAINER and (wait := self._door.held(desired.name)):
             return wait
         with self._lock:
@@ -260,7 +261,7 @@ class Controller:
         if not unmet:
             return None
         until = self._host.clock.now_ms() + NEEDS_LOOK_MS
-        reason = "WaitsForGroup" if kind_of(unmet[0]) == GROUP else "WaitsForNetwork"
+        reason = WAITS.get(kind_of(unmet[0]), "WaitsForNetwork")
         return Wait(reason, f"waits for {', '.join(unmet)}", until)
 
     def _after(
@@ -297,6 +298,8 @@ class Controller:
             return self._tracker.watch_firewall(name)
         if kind_of(name) == GROUP:
             return self._tracker.watch_group(name, result.last.subject.group)
+        if kind_of(name) == VOLUME:
+            return self._tracker.watch_host_mounts(name)
         if kind_of(name) != CONTAINER:
             return self._tracker.watch_network(name, None, links)
         fresh = self._tracker.watch_group(name, result.last.subject.group)
@@ -324,7 +327,7 @@ class Controller:
                 self._door.save()
 
     def _nudge_dependents(self, name: str, result: Result) -> None:
-        """Whoever waits for a network, or hangs on a link of it that has just been made anew."""
+        """Whoever waits for a network or a volume, or hangs on what has just been made anew."""
         if kind_of(name) == CONTAINER or not result.outcomes:
             return
         with self._lock:

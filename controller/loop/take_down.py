@@ -7,6 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from controller.host.ports import EventLog, Host
+from controller.model.resource import name_of
+from controller.model.space import VOLUME_SORT, Space, SpaceChange
 from controller.model.status import Condition
 from controller.reconcile.reconciler import Reconciler
 from controller.report import narrate
@@ -20,6 +22,15 @@ def deny_grace(names: Collection[str], host: Host) -> None:
     for record in filter(None, map(host.records.read, names)):
         stop = replace(record.stop, grace_ms=0)
         host.records.write(replace(record, stop=stop, kill_at=min(record.kill_at, host.clock.now_ms())))
+
+
+def set_rules(keys: Collection[str], host: Host, *, keep: bool) -> None:
+    """Whether these volumes stay when they are removed: an explicit word, whatever their files say."""
+    for key in keys:
+        space = Space(VOLUME_SORT, name_of(key))
+        live = host.spaces.look(space)
+        if live and live.exists and live.keep != keep:
+            host.spaces.change(space, SpaceChange(keep=keep))
 
 
 def take_down(

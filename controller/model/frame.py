@@ -45,6 +45,11 @@ class Frame:
     def layered(self) -> bool:
         return bool(self.root.get("writable") == "overlay")
 
+    @property
+    def sized(self) -> bool:
+        """Whether its layer is in a space of a hard size."""
+        return bool(self.root.get("sized"))
+
 
 @dataclass(frozen=True, slots=True)
 class IdMapping:

@@ -48,6 +48,18 @@ class Drift:
 
 
 @dataclass(frozen=True, slots=True)
+class Disk:
+    """Bytes of a space and how many are used; `mechanism`: what keeps it to that size."""
+
+    size: int
+    used: int
+    mechanism: str
+
+    def to_json(self) -> dict[str, Any]:
+        return {"size": self.size, "used": self.used, "mechanism": self.mechanism}
+
+
+@dataclass(frozen=True, slots=True)
 class ContainerStatus:
     """One line of `masu status`."""
 
@@ -63,6 +75,8 @@ class ContainerStatus:
     ports: tuple[str, ...] = ()
     """Those of the host that lead to it, as in "127.0.0.1:8080 → 80/tcp"; not those that are somebody else's."""
     counters: Counts = field(default_factory=Counts)
+    disk: Disk | None = None
+    """The space that its writable layer is in, if that has a size."""
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -77,6 +91,7 @@ class ContainerStatus:
             "addresses": list(self.addresses),
             "ports": list(self.ports),
             "counters": self.counters.to_json(),
+            "disk": self.disk.to_json() if self.disk else None,
             "checkpoint": {"last": None, "next": None, "verdict": None},
         }
 
@@ -129,6 +144,33 @@ class GroupStatus:
             "shares": list(self.shares),
             "converged": self.converged,
             "members": {name: list(sorts) for name, sorts in self.members.items()},
+            "conditions": [each.to_json() for each in self.conditions],
+            "drift": [each.to_json() for each in self.drift],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeStatus:
+    """`state`: used by containers, unused, kept although no file defines it, or absent. `path`: where the host has
+    what is in it."""
+
+    name: str
+    state: str
+    disk: Disk
+    path: str
+    converged: bool
+    containers: tuple[str, ...]
+    conditions: tuple[Condition, ...]
+    drift: tuple[Drift, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "state": self.state,
+            **self.disk.to_json(),
+            "path": self.path,
+            "converged": self.converged,
+            "containers": list(self.containers),
             "conditions": [each.to_json() for each in self.conditions],
             "drift": [each.to_json() for each in self.drift],
         }

@@ -16,9 +16,11 @@ from controller.model.frame import Frame
 from controller.model.names import plain_path
 from controller.model.network import group_of
 from controller.model.notice import Notice
-from controller.model.resource import CONTAINER, FIREWALL, GROUP, NETWORK, Resource, digest, key_of
+from controller.model.resource import CONTAINER, FIREWALL, GROUP, NETWORK, VOLUME, Resource, digest, key_of
+from controller.model.space import VOLUME_SORT, Space, content_path
 from controller.model.status import HOST_LACKS, Condition
 from controller.model.sysctl import sysctl_path
+from controller.model.volume import volumes_of
 from controller.reconcile.leases import lease
 from controller.reconcile.topology import Topology, networks_in, topology
 
@@ -103,10 +105,11 @@ class Desired:
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """What an instance is called, and the directory of the files of names that it generates."""
+    """What an instance is called, and the directories of the files of names and of the spaces that it makes."""
 
     instance: str
     names: str
+    spaces: str
 
 
 def resolve(
@@ -122,7 +125,7 @@ def resolve(
 
 
 def wishes(named: Named, resources: Mapping[str, Resource], found: Topology) -> dict[str, Wish]:
-    """Pure. By key: every container, and every network that has something on the host."""
+    """Pure. By key: every container and volume, and every network that has something on the host."""
     wanted = {
         key: _container_wish(named, each, found, _budgets(each, resources))
         for key, each in resources.items()
@@ -131,11 +134,24 @@ def wishes(named: Named, resources: Mapping[str, Resource], found: Topology) -> 
     for name, bridge in found.bridges.items():
         key = key_of(NETWORK, name)
         wanted[key] = Wish(key, NETWORK, {"bridge": bridge, "funnels": found.funnels.get(name, ())})
+    wanted.update(_volume_wishes(resources))
     if not found.firewall.empty:
         key = key_of(FIREWALL, named.instance)
         wanted[key] = Wish(key, FIREWALL, {"firewall": found.firewall, "forwarding": found.forwarding})
     wanted.update({each.key: each for each in map(_group_wish, resources.values()) if each})
     return wanted
+
+
+def _volume_wishes(resources: Mapping[str, Resource]) -> dict[str, Wish]:
+    users: dict[str, list[str]] = {}
+    for each in resources.values():
+        for name in volumes_of(each) if each.kind == CONTAINER else ():
+            users.setdefault(name, []).append(each.name)
+    return {
+        key: Wish(key, VOLUME, {"volume": {"spec": each.spec, "users": sorted(users.get(each.name, ()))}})
+        for key, each in resources.items()
+        if each.kind == VOLUME
+    }
 
 
 def _group_wish(group: Resource) -> Wish | None:
@@ -166,14 +182,24 @@ def _container_wish(named: Named, container: Resource, found: Topology, budgets:
     sections["ports"] = tuple(
         each for each in found.firewall.publications if each.container == container.name
     )
+    mounts = [_mount(named, each) for each in container.section("mounts") or ()]
     names = found.names.get(container.name)
     if names:
         sections["names"] = names
-        sections["mounts"] = [*(container.section("mounts") or ()), *_generated(named, container)]
+        mounts += _generated(named, container)
+    sections["mounts"] = mounts or None
     needs = {key_of(NETWORK, each.network) for each in attachments if each.type == "bridge"}
     needs |= {key_of(FIREWALL, named.instance)} if needs else set()
     needs |= {key_of(GROUP, name) for name in budgets.values()}
+    needs |= {key_of(VOLUME, each) for each in volumes_of(container)}
     return Wish(container.key, CONTAINER, sections, frozenset(needs))
+
+
+def _mount(named: Named, entry: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A volume is a directory of the host that masu has chosen."""
+    if "volume" not in entry:
+        return entry
+    return {**entry, "source": content_path(named.spaces, Space(VOLUME_SORT, entry["volume"]))}
 
 
 def _settings(container: Resource, attachments: Iterable[Attachment]) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from controller.host.ports import Host
 from controller.model.cgroups import BUDGET, key_of_directory
 from controller.model.marks import network_of_mark
 from controller.model.record import Record
-from controller.model.resource import CONTAINER, FIREWALL, NETWORK, key_of, kind_of
+from controller.model.resource import CONTAINER, FIREWALL, NETWORK, VOLUME, key_of, kind_of
+from controller.model.space import ROOTFS, VOLUME_SORT, Space
 from controller.model.status import HOST_LACKS, Condition, Drift
 from controller.reconcile import look
 from controller.reconcile.desired import Desired
@@ -58,7 +59,7 @@ class Plan:
             if isinstance(step, Await) and step.reason in FOR_PEOPLE:
                 yield f"{step.reason}: {step.message}"
         for each in self.broken:
-            yield f"{each.reason}: {each.key}: {each.live}"
+            yield f"{each.reason}: {each.key}: desired {each.desired}, live {each.live}"
 
     @property
     def changes(self) -> bool:
@@ -153,7 +154,7 @@ def budgets(root: str, host: Host) -> frozenset[str]:
 
 def recorded(host: Host) -> frozenset[str]:
     """Read-only. Names of all containers that masu itself has made: anybody can make a cgroup."""
-    return host.records.names() | host.layers.names()
+    return host.records.names() | host.layers.names() | host.spaces.names(ROOTFS)
 
 
 def networks(host: Host) -> frozenset[str]:
@@ -162,7 +163,16 @@ def networks(host: Host) -> frozenset[str]:
     return frozenset(key_of(NETWORK, name) for name in found if name)
 
 
+def volumes(host: Host) -> frozenset[str]:
+    """Read-only. Keys of the volumes of which something goes with their files: not of those that are put by."""
+    found = {name: host.spaces.look(Space(VOLUME_SORT, name)) for name in host.spaces.names(VOLUME_SORT)}
+    return frozenset(
+        key_of(VOLUME, name) for name, each in found.items() if each and (each.holds_mount or not each.put_by)
+    )
+
+
 def present(root: str, host: Host) -> frozenset[str]:
     """Read-only. Keys of everything of which anything is left."""
     firewall = {key_of(FIREWALL, host.instance)} if host.firewall.present() else set()
-    return existing(root, host) | budgets(root, host) | networks(host) | firewall
+    groups = budgets(root, host)
+    return existing(root, host) | groups | networks(host) | volumes(host) | firewall

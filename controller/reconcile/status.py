@@ -8,9 +8,17 @@ from controller.host.ports import Conditions, Host
 from controller.model.cgroups import SUBSYSTEMS, cgroup_of
 from controller.model.network import group_of
 from controller.model.record import Record, exit_status
-from controller.model.resource import CONTAINER, FIREWALL, Resource
-from controller.model.status import Condition, ContainerStatus, GroupStatus, NetworkStatus
-from controller.reconcile.desired import Wish, desire
+from controller.model.resource import CONTAINER, FIREWALL, VOLUME, Resource, key_of
+from controller.model.space import ROOTFS, VOLUME_SORT, Space, content_path
+from controller.model.status import (
+    Condition,
+    ContainerStatus,
+    Disk,
+    GroupStatus,
+    NetworkStatus,
+    VolumeStatus,
+)
+from controller.reconcile.desired import Desired, Wish, desire
 from controller.reconcile.plan import Plan, plan, subject_of
 from controller.steps.counting import counted
 
@@ -24,12 +32,12 @@ def status_of(
     wanted = desire(wish, host.facts)
     found = plan(wanted, group, host)
     record = found.subject.record
-    said = tuple(dict.fromkeys((*wanted.lacks, *found.remarks, *conditions.read(name))))
+    said = _said(wanted, found, conditions)
     return ContainerStatus(
         name=name,
         state=_state(wish.section("state") or "running", found, record),
         pid=found.subject.pid,
-        converged=not (found.steps or found.broken or wanted.lacks or found.lacks),
+        converged=_converged(wanted, found),
         restarts=record.restarts if record else 0,
         exit_code=_exit_code(name, record, host),
         conditions=said,
@@ -37,6 +45,7 @@ def status_of(
         addresses=tuple(_bare(one) for each in wish.section("networks") or () for one in each.addresses),
         ports=tuple(_ports(name, host)) if wish.section("ports") else (),
         counters=counted(host, name, group).total,
+        disk=_disk(host, Space(ROOTFS, name)) if wanted.frame.sized else None,
     )
 
 
@@ -59,17 +68,11 @@ def network_status(
         name=name,
         type=resource.spec.get("type", "bridge"),
         link=bridge.link if bridge else resource.spec.get("parent") or resource.spec.get("device", ""),
-        converged=not (found and wanted and (found.steps or found.broken or wanted.lacks or found.lacks)),
+        converged=not (wanted and found) or _converged(wanted, found),
         containers=members,
-        conditions=tuple(
-            dict.fromkeys(
-                (
-                    *(wanted.lacks if wanted else ()),
-                    *(found.remarks if found else ()),
-                    *conditions.read(key),
-                    *(firewall_conditions(wishes, conditions) if bridge else ()),
-                )
-            )
+        conditions=(
+            *(_said(wanted, found, conditions) if wanted and found else conditions.read(key)),
+            *(firewall_conditions(wishes, conditions) if bridge else ()),
         ),
         drift=(*found.drift, *found.broken) if found else (),
         rules=rules,
@@ -89,7 +92,6 @@ def group_status(
     wish = wishes.get(resource.key)
     wanted = desire(wish, host.facts) if wish else None
     found = plan(wanted, cgroup_of(root, resource.key), host) if wanted else None
-    lacks = (*(wanted.lacks if wanted else ()), *(found.remarks if found else ()))
     shares = tuple(each for each in ("network", *SUBSYSTEMS) if resource.section(each) is not None)
     sharing = {
         each.name: tuple(sort for sort in shares if group_of(each, sort) == resource.name)
@@ -99,11 +101,50 @@ def group_status(
     return GroupStatus(
         name=resource.name,
         shares=shares,
-        converged=not (found and wanted and (found.steps or found.broken or wanted.lacks or found.lacks)),
+        converged=_converged(wanted, found) if wanted and found else True,
         members={name: sorts for name, sorts in sorted(sharing.items()) if sorts},
-        conditions=tuple(dict.fromkeys((*lacks, *conditions.read(resource.key)))),
+        conditions=_said(wanted, found, conditions) if wanted and found else (),
         drift=(*found.drift, *found.broken) if found else (),
     )
+
+
+def volume_status(
+    name: str, wishes: Mapping[str, Wish], host: Host, spaces: str, conditions: Conditions
+) -> VolumeStatus:
+    """Read-only. `spaces`: the instance's directory of them."""
+    wish, space = wishes.get(key_of(VOLUME, name)), Space(VOLUME_SORT, name)
+    wanted = desire(wish, host.facts) if wish else None
+    found = plan(wanted, "", host) if wanted else None
+    disk = _disk(host, space)
+    users = tuple(wish.section("volume")["users"]) if wish else ()
+    state = ("used" if users else "unused") if wish else "kept"
+    return VolumeStatus(
+        name=name,
+        state=state if disk else "absent",
+        disk=disk or Disk(0, 0, ""),
+        path=content_path(spaces, space),
+        converged=_converged(wanted, found) if wanted and found else True,
+        containers=users,
+        conditions=_said(wanted, found, conditions) if wanted and found else (),
+        drift=(*found.drift, *found.broken) if found else (),
+    )
+
+
+def _disk(host: Host, space: Space) -> Disk | None:
+    live = host.spaces.look(space)
+    return Disk(live.size, live.used, live.mechanism) if live and live.exists else None
+
+
+def _converged(wanted: Desired, found: Plan) -> bool:
+    return not (found.steps or found.broken or wanted.lacks or found.lacks)
+
+
+def _said(wanted: Desired, found: Plan, conditions: Conditions) -> tuple[Condition, ...]:
+    """What is seen now, and what was last reported, unless that says the same in older numbers."""
+    now = (*wanted.lacks, *found.remarks)
+    known = {(each.type, each.reason) for each in now}
+    earlier = (each for each in conditions.read(wanted.name) if (each.type, each.reason) not in known)
+    return tuple(dict.fromkeys((*now, *earlier)))
 
 
 def firewall_conditions(wishes: Mapping[str, Wish], conditions: Conditions) -> tuple[Condition, ...]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from controller.model.event import Event
+from controller.model.quantity import format_bytes
+from controller.model.space import VOLUME_SORT
 from controller.reconcile.apply import Outcome
 from controller.reconcile.reconciler import Result
 from controller.steps._base import Step
@@ -12,6 +14,7 @@ from controller.steps.counting import ForgetCounters
 from controller.steps.devices import PutNode, TakeNode
 from controller.steps.network import MakeBridge, RemoveBridge
 from controller.steps.runtime import LaunchContainer, RecordExit, RemoveRecord, StopContainer
+from controller.steps.spaces import MakeSpace, RemoveSpace, UnmountSpace
 
 SILENT = frozenset(
     {
@@ -81,6 +84,8 @@ def _said(step: Step, result: Result) -> tuple[str, str] | None:
             return "Removed", "every trace of it is gone"
         case MakeBridge():
             return "Created", f"bridge {step.wanted}"
+        case MakeSpace() | RemoveSpace() | UnmountSpace():
+            return _said_of_space(step)
     return _told(step)
 
 
@@ -93,6 +98,17 @@ def _told(step: Step) -> tuple[str, str] | None:
         case ForgetCounters():
             return "Counted", step.total.text
     return None
+
+
+def _said_of_space(step: MakeSpace | RemoveSpace | UnmountSpace) -> tuple[str, str] | None:
+    """A layer's comes and goes with its container."""
+    if step.space.sort != VOLUME_SORT:
+        return None
+    if isinstance(step, MakeSpace):
+        return "Created", f"volume of {format_bytes(step.new.size)} ({step.mechanism})"
+    if isinstance(step, RemoveSpace):
+        return "Removed", "every trace of it is gone, with its data"
+    return ("Kept", "unmounted; its data is kept") if step.after else None
 
 
 def _born(step: LaunchContainer, result: Result) -> str:

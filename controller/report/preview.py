@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from controller.errors import GuardRefused, Problem
 from controller.model.desired import DesiredSet
 from controller.model.node import NodeStatus
-from controller.model.status import Condition, ContainerStatus, GroupStatus, NetworkStatus
+from controller.model.status import Condition, ContainerStatus, GroupStatus, NetworkStatus, VolumeStatus
 from controller.reconcile.plan import Plan
 
 
@@ -38,4 +38,5 @@ class Overview:
     containers: tuple[ContainerStatus, ...]
     networks: tuple[NetworkStatus, ...] = ()
     groups: tuple[GroupStatus, ...] = ()
+    volumes: tuple[VolumeStatus, ...] = ()
     node: NodeStatus | None = None

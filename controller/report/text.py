@@ -9,11 +9,15 @@ from typing import Any
 from controller.model.event import Event
 from controller.model.finding import Finding
 from controller.model.node import NodeStatus
-from controller.model.status import ContainerStatus, GroupStatus, NetworkStatus
+from controller.model.quantity import BYTES, format_bytes
+from controller.model.status import ContainerStatus, Disk, GroupStatus, NetworkStatus, VolumeStatus
 from controller.reconcile.plan import Plan
 from controller.report.preview import Overview, Preview
 from controller.steps._base import Effect
 
+Status = ContainerStatus | NetworkStatus | VolumeStatus
+
+BINARY = {suffix: size for suffix, size in BYTES.items() if suffix.endswith("i")}
 COLOURS = {"green": "32", "yellow": "33", "red": "31", "dim": "2", "bold": "1"}
 MARKS = {
     Effect.CREATE: ("+", "green"),
@@ -98,6 +102,7 @@ def status_json(instance: str, found: Overview) -> dict[str, Any]:
         "networks": [each.to_json() for each in found.networks],
         "groups": [each.to_json() for each in found.groups],
         "node": found.node.to_json() if found.node else None,
+        "volumes": [each.to_json() for each in found.volumes],
         "rejected": [_problem_json(each) for each in found.desired.rejected],
         "frozen": found.desired.frozen,
     }
@@ -110,16 +115,18 @@ def _problem_json(problem: Any) -> dict[str, Any]:
 def status_text(found: Overview, *, wide: bool, colours: bool) -> str:
     rows: list[tuple[str, ...]] = [("NAME", "STATE", "PID", "CONVERGED", "RESTARTS", "EXIT", "REASON")]
     rows += [_status_row(each) for each in found.containers]
-    alone = (found.networks or found.groups) and not found.containers
+    alone = (found.networks or found.groups or found.volumes) and not found.containers
     lines = [] if alone else [line.rstrip() for line in _table(rows)]
     for each in found.containers if wide else ():
         lines += [f"  {each.name}: addresses: {', '.join(each.addresses)}"] if each.addresses else []
         lines += [f"  {each.name}: ports: {', '.join(each.ports)}"] if each.ports else []
         lines += [f"  {each.name}: counters: {each.counters.text}"] if each.counters.any else []
+        lines += [f"  {each.name}: disk: {_disk_text(each.disk)}"] if each.disk else []
         lines += _details(each, colours=colours)
     for table in (
         _network_lines(found.networks, wide=wide, colours=colours),
         _group_lines(found.groups, wide=wide, colours=colours),
+        _volume_lines(found.volumes, wide=wide, colours=colours),
         _node_lines(found.node, wide=wide, colours=colours),
     ):
         lines += ["", *table] if lines and table else table
@@ -134,9 +141,10 @@ def _network_lines(found: Sequence[NetworkStatus], *, wide: bool, colours: bool)
         return []
     rows: list[tuple[str, ...]] = [("NETWORK", "TYPE", "LINK", "CONVERGED", "CONTAINERS", "REASON")]
     for each in found:
-        reason = each.conditions[-1].reason if each.conditions else ("Drift" if each.drift else "")
         converged = "yes" if each.converged else "no"
-        rows.append((each.name, each.type, each.link or "-", converged, str(len(each.containers)), reason))
+        rows.append(
+            (each.name, each.type, each.link or "-", converged, str(len(each.containers)), _reason(each))
+        )
     lines = [line.rstrip() for line in _table(rows)]
     for each in found if wide else ():
         lines += [f"  {each.name}: {name}: {', '.join(has)}" for name, has in each.containers.items()]
@@ -158,12 +166,29 @@ def _group_lines(found: Sequence[GroupStatus], *, wide: bool, colours: bool) -> 
         return []
     rows: list[tuple[str, ...]] = [("GROUP", "SHARES", "CONVERGED", "MEMBERS", "REASON")]
     for each in found:
-        reason = each.conditions[-1].reason if each.conditions else ("Drift" if each.drift else "")
         converged, shares = "yes" if each.converged else "no", ",".join(each.shares)
-        rows.append((each.name, shares, converged, str(len(each.members)), reason))
+        rows.append((each.name, shares, converged, str(len(each.members)), _reason(each)))
     lines = [line.rstrip() for line in _table(rows)]
     for each in found if wide else ():
         lines += [f"  {each.name}: {name}: {', '.join(sorts)}" for name, sorts in each.members.items()]
+        lines += _details(each, colours=colours)
+    return lines
+
+
+def _volume_lines(found: Sequence[VolumeStatus], *, wide: bool, colours: bool) -> list[str]:
+    if not found:
+        return []
+    rows: list[tuple[str, ...]] = [
+        ("VOLUME", "STATE", "SIZE", "USED", "MECHANISM", "CONVERGED", "CONTAINERS", "REASON")
+    ]
+    for each in found:
+        disk, converged = each.disk, "yes" if each.converged else "no"
+        amounts = (format_bytes(disk.size), _rounded(disk.used), disk.mechanism or "-")
+        rows.append((each.name, each.state, *amounts, converged, str(len(each.containers)), _reason(each)))
+    lines = [line.rstrip() for line in _table(rows)]
+    for each in found if wide else ():
+        lines += [f"  {each.name}: path: {each.path}"]
+        lines += [f"  {each.name}: containers: {', '.join(each.containers)}"] if each.containers else []
         lines += _details(each, colours=colours)
     return lines
 
@@ -185,14 +210,27 @@ def _node_lines(node: NodeStatus | None, *, wide: bool, colours: bool) -> list[s
     return [*lines, *([_paint(waits, "yellow", colours=colours)] if node.waiting else [])]
 
 
+def _disk_text(disk: Disk) -> str:
+    return f"{_rounded(disk.used)} of {format_bytes(disk.size)} ({disk.mechanism})"
+
+
+def _rounded(amount: int) -> str:
+    """1288490188 → "1.2Gi": good enough for people."""
+    size, suffix = next(((size, suffix) for suffix, size in BINARY.items() if amount >= size), (1, ""))
+    return f"{amount / size:.1f}".removesuffix(".0") + suffix
+
+
 def _status_row(each: ContainerStatus) -> tuple[str, ...]:
-    reason = each.conditions[-1].reason if each.conditions else ("Drift" if each.drift else "")
     code = "-" if each.exit_code is None else str(each.exit_code)
     converged = "yes" if each.converged else "no"
-    return (each.name, each.state, str(each.pid or "-"), converged, str(each.restarts), code, reason)
+    return (each.name, each.state, str(each.pid or "-"), converged, str(each.restarts), code, _reason(each))
 
 
-def _details(each: ContainerStatus | NetworkStatus | GroupStatus, *, colours: bool) -> list[str]:
+def _reason(each: Status) -> str:
+    return each.conditions[-1].reason if each.conditions else ("Drift" if each.drift else "")
+
+
+def _details(each: Status, *, colours: bool) -> list[str]:
     lines = [
         f"  {each.name}: {drift.key}: desired {drift.desired}, live {drift.live}" for drift in each.drift
     ]

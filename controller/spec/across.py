@@ -5,12 +5,13 @@ Where two of them clash, the one that has changed is at fault, or else the later
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import combinations
 
 from controller.model.addresses import Published, parse_interface, parse_mac, parse_published
 from controller.model.network import Network, interfaces_of, networks_of
-from controller.model.resource import CONTAINER, GROUP, NETWORK, NODE, Resource
+from controller.model.resource import CONTAINER, GROUP, NETWORK, NODE, VOLUME, Resource, key_of
+from controller.model.volume import volumes_of
 from controller.spec.across_groups import groups, groups_of
 from controller.spec.across_interfaces import interfaces
 from controller.spec.across_shares import shares
@@ -21,12 +22,10 @@ PARTNER = "container:"
 
 def users(resource: Resource, others: Iterable[Resource]) -> tuple[Resource, ...]:
     """Pure. The containers that need it, by name."""
-    if resource.kind == NETWORK:
-        found = [each for each in others if each.kind == CONTAINER and resource.name in networks_of(each)]
-    elif resource.kind == GROUP:
-        found = [each for each in others if each.kind == CONTAINER and resource.name in groups_of(each)]
-    else:
-        found = []
+    used = USED.get(resource.kind)
+    if used is None:
+        return ()
+    found = [each for each in others if each.kind == CONTAINER and resource.name in used(each)]
     return tuple(sorted(found, key=lambda each: each.name))
 
 
@@ -44,7 +43,7 @@ def misfits(resources: Mapping[str, Resource], earlier: Mapping[str, Resource], 
     }
     return [
         *_partners(containers),
-        *_references(containers, networks),
+        *_references(containers, networks, resources),
         *groups(containers, networks, resources, order, layout),
         *shares(containers, networks, resources, order),
         *_policies(written, networks),
@@ -90,12 +89,25 @@ def _partner_names(wanted: Resource) -> set[str]:
     return {value.removeprefix(PARTNER) for value in values if value.startswith(PARTNER)}
 
 
-def _references(containers: Mapping[str, Resource], networks: Mapping[str, Network]) -> Iterator[Misfit]:
+USED: Mapping[str, Callable[[Resource], Iterable[str]]] = {
+    NETWORK: networks_of,
+    GROUP: groups_of,
+    VOLUME: volumes_of,
+}
+"""Kind → the names of that kind that a container cannot be without."""
+
+
+def _references(
+    containers: Mapping[str, Resource], networks: Mapping[str, Network], resources: Mapping[str, Resource]
+) -> Iterator[Misfit]:
     for wanted in containers.values():
         on = [networks[each] for each in networks_of(wanted) if each in networks]
         for name in networks_of(wanted):
             if name not in networks:
                 yield Misfit(wanted, "spec.networks", f'is on network "{name}", which no valid file defines')
+        for name in volumes_of(wanted):
+            if key_of(VOLUME, name) not in resources:
+                yield Misfit(wanted, "spec.mounts", f'mounts volume "{name}", which no valid file defines')
         known = len(on) == len(networks_of(wanted))
         if wanted.section("ports") and known and not any(each.type == "bridge" for each in on):
             yield Misfit(wanted, "spec.ports", "publishes ports, but is on no bridge")

@@ -9,6 +9,7 @@ from controller.errors import Problem
 from controller.model.names import plain_path
 from controller.model.quantity import parse_bytes, parse_duration
 from controller.model.resource import Resource
+from controller.model.space import parse_size
 from controller.spec import check_devices, check_network, check_notify
 
 if TYPE_CHECKING:  # `masu status` needs these rules, but no YAML
@@ -36,6 +37,8 @@ def inside(document: Document, wanted: Resource) -> tuple[Problem, ...]:
             return _container(document, wanted)
         case "Network":
             return tuple(check_network.network(document, wanted))
+        case "Volume":
+            return tuple(_size(document, wanted.spec, ()))
     return ()
 
 
@@ -48,6 +51,7 @@ def _container(document: Document, wanted: Resource) -> tuple[Problem, ...]:
         *_memory(document, wanted.section("limits.memory") or {}),
         *_io(document, wanted.section("limits.io") or ()),
         *_partners(document, wanted.name, spaces),
+        *_rootfs(document, wanted.section("rootfs") or {}),
         *_targets(document, wanted.section("mounts") or ()),
         *check_devices.devices(document, wanted),
         *check_network.interfaces(document, wanted, spaces),
@@ -133,6 +137,22 @@ def _hugepages(document: Document, written: Mapping[str, Any]) -> Iterator[Probl
             yield document.problem(path, f"{each} is not the size of a page: sizes are powers of two")
         if sizes.setdefault(page, each) != each:
             yield document.problem(path, f"{each} is the same size as {sizes[page]}")
+
+
+def _rootfs(document: Document, rootfs: Mapping[str, Any]) -> Iterator[Problem]:
+    writable = rootfs.get("writable", "overlay")
+    if "size" in rootfs and writable != "overlay":
+        message = f"size is for a layer of the container's own: write writable: overlay instead of {writable}"
+        yield document.problem(("spec", "rootfs", "size"), message)
+    yield from _size(document, rootfs, ("rootfs",))
+
+
+def _size(document: Document, owner: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[Problem]:
+    if "size" in owner:
+        try:
+            parse_size(owner["size"])
+        except ValueError as error:
+            yield document.problem(("spec", *path, "size"), str(error))
 
 
 def _bytes(value: Any) -> float:

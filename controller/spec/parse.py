@@ -8,7 +8,7 @@ from controller.spec import check, document, schema
 
 SHARED = frozenset(
     {"networks", "ports", "group", "namespaces", "subnets", "gateways", "mtu", "policy", "device", "parent"}
-    | {"egress", "ingress"}
+    | {"egress", "ingress", "mounts"}
 )
 """Sections that can be at odds with other documents."""
 

@@ -191,9 +191,13 @@ class PrepareLayer(Step):
     """Make an empty writable layer that belongs to the container's root user."""
 
     stage: ClassVar[Stage] = Stage.BIRTH
-    effect: ClassVar[Effect] = Effect.CREATE
 
     frame: Frame
+    means: Effect
+
+    @property
+    def effect(self) -> Effect:
+        return self.means
 
     @property
     def text(self) -> str:
@@ -201,7 +205,8 @@ class PrepareLayer(Step):
 
     def apply(self, host: Host) -> Wait | None:
         ids = id_mapping(host, self.container, self.frame)
-        host.layers.prepare(self.container, self.frame.frame_digest, ids.root_user if ids else 0)
+        owner, sized = ids.root_user if ids else 0, self.frame.sized
+        host.layers.prepare(self.container, self.frame.frame_digest, owner, sized=sized)
         return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -39,6 +40,10 @@ def container(name: str = "web", **spec: Any) -> dict[str, Any]:
 
 def network(name: str, **spec: Any) -> dict[str, Any]:
     return {"apiVersion": "masu/v1", "kind": "Network", "metadata": {"name": name}, "spec": spec}
+
+
+def volume(name: str, **spec: Any) -> dict[str, Any]:
+    return {"apiVersion": "masu/v1", "kind": "Volume", "metadata": {"name": name}, "spec": spec}
 
 
 def until(condition: Callable[[], Any], what: str | Callable[[], str], wait_s: float = WAIT_S) -> Any:
@@ -183,6 +188,8 @@ class Masu:
             (state, f"layers/{name}"),
             (state, f"layers/.{name}.removed"),
             (state, f"logs/{name}"),
+            (state, f"spaces/*/{name}"),
+            (state, f"spaces/*/.{name}.*"),
         ]
         found = [str(path) for base, pattern in patterns for path in base.glob(pattern)]
         found += [f"{run}/grants.json: {each}" for each in self.grants() if fnmatch(each, name)]
@@ -194,7 +201,25 @@ class Masu:
                 if path.is_dir()
             ]
         mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
-        return found + [each for each in mounts if self.instance in each and fnmatch(Path(each).name, name)]
+        found += [each for each in mounts if self.instance in each and fnmatch(Path(each).name, name)]
+        return found + self.in_space(name)
+
+    def in_space(self, name: str = "*", sort: str = "*") -> list[str]:
+        """What the host's kernel holds for spaces of that name: mounts, and loop devices of their files."""
+        pattern = f"/var/lib/masu/{self.instance}/spaces/{sort}/{name}/*"
+        mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+        files = []
+        for each in Path("/sys/block").glob("loop*/loop/backing_file"):
+            with contextlib.suppress(OSError):  # it goes at this moment
+                files.append(each.read_text().removesuffix("\n").removesuffix(" (deleted)"))
+        return [each for each in (*mounts, *files) if fnmatch(each, pattern)]
+
+    def space(self, sort: str, name: str) -> Path:
+        return Path(f"/var/lib/masu/{self.instance}/spaces/{sort}/{name}")
+
+    def volumes(self) -> dict[str, dict[str, Any]]:
+        whole = json.loads(self.run("status", "-o", "json").stdout)
+        return {each["name"]: each for each in whole["volumes"]}
 
     def grants(self) -> list[str]:
         """Who was let in, whoever was first comes first."""
@@ -221,7 +246,7 @@ class Masu:
         if self.daemon and self.daemon.poll() is None:
             self.daemon.kill()
             self.daemon.wait()
-        self.run("down", "--all", "--wait", "20s")
+        self.run("down", "--all", "--volumes", "--wait", "20s")
         left, alive = self.traces(), self.processes()
         for base in ("/run/masu", "/var/lib/masu"):
             shutil.rmtree(f"{base}/{self.instance}", ignore_errors=True)

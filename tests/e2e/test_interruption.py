@@ -16,6 +16,7 @@ from contextlib import ExitStack, contextmanager
 from itertools import product
 from pathlib import Path
 from threading import Event
+from types import ModuleType
 from typing import Any, TypeVar
 
 import pytest
@@ -25,8 +26,9 @@ from controller.steps import firewall as firewall_steps
 from controller.steps import names as names_steps
 from controller.steps import network as network_steps
 from controller.steps import queueing as queueing_steps
+from controller.steps import spaces as space_steps
 from controller.steps._base import Step
-from tests.e2e.harness import Masu, NetworkedMasu, container, memory_max, network
+from tests.e2e.harness import Masu, NetworkedMasu, container, memory_max, network, volume
 
 FIRST = container(
     limits={"memory": {"max": "64Mi"}, "pids": {"max": 20}, "hugepages": {"2Mi": 0}},
@@ -80,6 +82,11 @@ WEB_LIMITED = container(
 WEB_WITH_DEVICE = container(
     networks=[{"network": "lan"}, {"network": "direct", "interface": "dev0", "addresses": ["10.91.0.2/24"]}]
 )
+DATA = volume("data", size="16Mi")
+DATA_LARGER = volume("data", size="24Mi", onDelete="remove", owner="7:8")
+MOUNTED = [{"volume": "data", "target": "/data"}]
+WEB_SIZED = container(rootfs={"size": "16Mi"}, mounts=MOUNTED)
+WEB_SIZED_ALONE = container(rootfs={"size": "16Mi"})
 LAN = network("lan", type="macvlan", parent="nic0", subnets=["10.90.0.0/24"])
 DIRECT = network("direct", type="hostDevice", device="nic1")
 
@@ -107,6 +114,10 @@ SITUATIONS: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]]]] = {
     "leave": ([KEPT, BATCH, MEMBER], [KEPT, ALONE]),
     "network create": ([KEPT], [KEPT, FRONT, WEB_ANYWHERE]),
     "devices": ([KEPT, WITH_DEVICES], [KEPT, WITH_OTHERS]),
+    "space create": ([KEPT], [KEPT, DATA, WEB_SIZED]),
+    "space update": ([KEPT, DATA], [KEPT, DATA_LARGER]),
+    "space unsize": ([KEPT, WEB_SIZED_ALONE], [KEPT, container()]),
+    "space delete": ([KEPT, DATA, WEB_SIZED], [KEPT]),
     "network update": ([KEPT, FRONT, BACK, WEB_ON_FRONT], [KEPT, FRONT_SMALL, BACK, WEB_ON_BOTH]),
     "network shrink": ([KEPT, FRONT, BACK, WEB_ON_BOTH], [KEPT, FRONT, WEB_ON_FRONT]),
     "network delete": ([KEPT, FRONT, WEB_ON_FRONT], [KEPT]),
@@ -117,6 +128,8 @@ SITUATIONS: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]]]] = {
     "network no device": ([KEPT, LAN, DIRECT, WEB_WITH_DEVICE], [KEPT, container()]),
 }
 NETWORKED = {each for each in SITUATIONS if each.startswith("network")}
+SPACES = {each for each in SITUATIONS if each.startswith("space")}
+"""The steps around those of spaces are interrupted elsewhere."""
 
 EXPECTED_STEPS = {
     "create": {
@@ -149,6 +162,10 @@ EXPECTED_STEPS = {
     "join": {"MoveCgroup", "SetKnob"},
     "leave": {"MoveCgroup", "SetKnob", "RemoveBudget"},
     "devices": {"SetDeviceRules", "PutNode", "TakeNode"},
+    "space create": {"MakeSpace", "MountSpace", "PrepareLayer"},
+    "space update": {"GrowSpace", "SetSpaceRule", "SetSpaceOwner"},
+    "space unsize": {"RemoveSpace", "PrepareLayer"},
+    "space delete": {"UnmountSpace", "RemoveSpace", "RemoveLayer"},
     "network create": {
         "MakeBridge",
         "MakeNamespace",
@@ -226,10 +243,14 @@ def _world(masu: Masu) -> dict[str, Any]:
     for each in status["containers"]:
         each["pid"] = bool(each["pid"])
         del each["restarts"], each["exitCode"]
+    for each in (*status["volumes"], *(one["disk"] for one in status["containers"] if one["disk"])):
+        del each["used"]
     limit = memory_max(masu)
     traces = sorted(path for path in masu.traces() if "/keeper/" not in path)
     return {
         "containers": status["containers"],
+        "volumes": status["volumes"],
+        "devices": len(masu.in_space()),
         "processes": len(masu.processes()),
         "traces": traces,
         "limit": limit.read_text() if limit.exists() else None,
@@ -293,11 +314,17 @@ def _interrupt(
     before, after = SITUATIONS[situation]
     steps = _steps(masu, before, after)
     assert set(steps) >= EXPECTED_STEPS[situation], steps
+    if situation in SPACES:
+        steps = [each for each in steps if each in _kinds(space_steps) | {"PrepareLayer", "RemoveLayer"}]
     wanted, kept = world(masu), masu.pid("kept")
     for kind, count, when in _points(steps, EXPECTED_STEPS[situation])[share]:
         if given_up.is_set():
             return
         point = f"{kind}{when}:{count}"
+        if situation in SPACES:
+            masu.run(
+                "down", "web", "volume/data"
+            )  # what has grown does not shrink, and what was kept is there
         masu.write(*before)
         assert masu.apply().returncode == 0, point
         masu.write(*after)
@@ -339,15 +366,22 @@ def _network_world(masu: NetworkedMasu) -> dict[str, Any]:
     return {"network": found}
 
 
-def test_every_step_of_networks_and_devices_is_interrupted_somewhere() -> None:
-    files = (network_steps, firewall_steps, queueing_steps, names_steps, devices_steps)
-    kinds = {
+def _kinds(*files: ModuleType) -> set[str]:
+    return {
         name
         for file in files
         for name, each in vars(file).items()
         if isinstance(each, type) and issubclass(each, Step) and not inspect.isabstract(each)
         if each.__module__ == file.__name__
     }
+
+
+def test_every_step_of_spaces_is_interrupted_somewhere() -> None:
+    assert _kinds(space_steps) <= set().union(*EXPECTED_STEPS.values())
+
+
+def test_every_step_of_networks_and_devices_is_interrupted_somewhere() -> None:
+    kinds = _kinds(network_steps, firewall_steps, queueing_steps, names_steps, devices_steps)
     interrupted = set().union(*(EXPECTED_STEPS[each] for each in {*NETWORKED, "devices"}))
     assert kinds - interrupted - {"LinkStep"} == ONLY_ON_DRIFT
 

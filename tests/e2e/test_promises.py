@@ -22,6 +22,7 @@ from tests.e2e.harness import (
     network,
     set_knob,
     until,
+    volume,
 )
 
 WRITES = re.compile(
@@ -81,16 +82,22 @@ def test_1_plan_and_validate_write_nothing(masu: Masu, tmp_path: Path) -> None:
         {"match": {"subsystem": "tty", "name": "tty0"}, "optional": True},
     ]
     masu.write(
+        volume("data", size="16Mi"),
         container(
             limits={"memory": {"max": "64Mi"}},
             hostname="box",
             sysctls={"net.core.somaxconn": "64"},
             devices=devices,
-        )
+        ),
     )
     assert masu.apply().returncode == 0
     set_knob(memory_max(masu), str(1 << 30))
-    masu.write(container(limits={"memory": {"max": "32Mi"}}, devices=devices[1:]), container("new"))
+    masu.write(
+        volume("data", size="32Mi"),
+        volume("more", size="16Mi"),
+        container(limits={"memory": {"max": "32Mi"}}, devices=devices[1:]),
+        container("new", rootfs={"size": "16Mi"}, mounts=[{"volume": "more", "target": "/data"}]),
+    )
     before = _tree(masu)
     for verb, code in (("plan", 2), ("validate", 0)):
         assert _writes(_traced(masu, tmp_path, verb, code)) == []
@@ -142,7 +149,9 @@ def _tree(masu: Masu) -> dict[str, int]:
 def test_2_twice_is_once(masu: Masu, tmp_path: Path) -> None:
     """A converged state: an empty plan, exit 0, and a second apply that writes nothing but its own lock."""
     masu.write(
+        volume("data", size="16Mi", owner="7:7"),
         container(
+            rootfs={"size": "16Mi"},
             hostname="box",
             limits={
                 "memory": {"max": "100000001"},
@@ -150,9 +159,9 @@ def test_2_twice_is_once(masu: Masu, tmp_path: Path) -> None:
                 "pids": {"max": 9},
             },
             sysctls={"net.core.somaxconn": "64"},
-            mounts=[{"tmpfs": "/tmp", "size": "1Mi"}],
+            mounts=[{"tmpfs": "/tmp", "size": "1Mi"}, {"volume": "data", "target": "/data"}],
             namespaces={"user": "auto", "time": {"boottime": "10d"}},
-        )
+        ),
     )
     assert masu.apply().returncode == 0
     assert masu.plan()["changes"] == []

@@ -30,7 +30,7 @@ def test_example_converges_and_goes(masu: Masu, path: Path) -> None:
 def test_no_example_of_specs_touches_the_network_of_the_host() -> None:
     for path in SPECS:
         for each in yaml.safe_load_all(path.read_text()):
-            assert each["kind"] in {"Container", "Group"}
+            assert each["kind"] in {"Container", "Group", "Volume"}
             assert not {"networks", "ports"} & set(each["spec"]), path
 
 
@@ -82,7 +82,7 @@ def _converges_and_goes(masu: Masu, path: Path, *, down: bool = True) -> None:
         "but for what v1 is less in"
     )
     if down:
-        assert masu.run("down", "--all").returncode == 0
+        assert masu.run("down", "--all", "--volumes").returncode == 0
         assert masu.traces() == []
 
 

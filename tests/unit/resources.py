@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from controller.model.resource import CONTAINER, GROUP, NETWORK, Resource
+from controller.model.resource import CONTAINER, GROUP, NETWORK, VOLUME, Resource
 
 
 def network(name: str, line: int = 1, **spec: Any) -> Resource:
@@ -22,6 +22,10 @@ def group(name: str, line: int = 1, **network: Any) -> Resource:
 def budgets(name: str, line: int = 1, **sorts: Any) -> Resource:
     """A group that shares more than bandwidth."""
     return Resource(name, "a.yaml", {}, sorts, line, kind=GROUP)
+
+
+def volume(name: str, line: int = 1, **spec: Any) -> Resource:
+    return Resource(name, "a.yaml", {}, spec, line, kind=VOLUME)
 
 
 def container(name: str, *networks: str | dict[str, Any], line: int = 2, **spec: Any) -> Resource:

@@ -153,8 +153,8 @@ def test_good_sections_have_no_problems(sections):
         ),
         ({"rootfs": {"path": "/srv\n"}}, 'spec.rootfs.path: "/srv\\n" contains a control character'),
         (
-            {"rootfs": {"path": "/srv", "size": "1Gi"}},
-            "spec.rootfs.size: unknown field; known here: path, writable",
+            {"rootfs": {"path": "/srv", "image": "oci:x"}},
+            "spec.rootfs.image: unknown field; known here: path, writable, size",
         ),
         ({"rootfs": {}}, 'spec.rootfs: "path" is missing'),
         (
@@ -253,7 +253,10 @@ def test_each_mistake_in_a_process_is_one_problem(fields, problem):
         (
             "kind: Contaner",
             [
-                '1:1: kind: "Contaner" is not one of Container, Group, Network, Node, did you mean "Container"?'
+                (
+                    '1:1: kind: "Contaner" is not one of Container, Group, Network, Node, Volume,'
+                    ' did you mean "Container"?'
+                )
             ],
         ),
         ("kind: [Container]", ["1:1: kind: expected a string, got a list"]),
@@ -299,7 +302,7 @@ def test_the_whole_schema_stands_alone_and_is_valid():
 
 
 def test_an_unknown_kind_has_no_schema():
-    assert schema.kinds() == ("Container", "Group", "Network", "Node")
+    assert schema.kinds() == ("Container", "Group", "Network", "Node", "Volume")
     with pytest.raises(ValueError, match='"Pod" is not one of Container, Group, Network'):
         schema.schema("Pod")
 

@@ -1,0 +1,1 @@
+"""The driver of `Spaces`, and the mechanisms that it chooses from."""
