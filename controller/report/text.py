@@ -15,7 +15,7 @@ from controller.reconcile.plan import Plan
 from controller.report.preview import Overview, Preview
 from controller.steps._base import Effect
 
-Status = ContainerStatus | NetworkStatus | VolumeStatus
+Status = ContainerStatus | NetworkStatus | GroupStatus | VolumeStatus
 
 BINARY = {suffix: size for suffix, size in BYTES.items() if suffix.endswith("i")}
 COLOURS = {"green": "32", "yellow": "33", "red": "31", "dim": "2", "bold": "1"}
