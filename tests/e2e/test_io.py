@@ -19,10 +19,13 @@ from tests.loop_disks import ext4_disk
 PROGRAMS = "/opt/masu/rootfs/programs"
 MI = 1 << 20
 FIO = (
-    "fio --output-format=json --thread --directory=/disk --direct=1 --ioengine=psync --size=16M --time_based"
-    " --ramp_time=1s --runtime=2s --name=reader --rw=randread --name=writer --rw=randwrite"
+    "fio --output-format=json --thread --directory=/disk --direct=1 --ioengine=psync --size=4M --time_based"
+    " --ramp_time=1s --runtime=3s --name=reader --rw=randread --name=writer --rw=randwrite"
 )
-"""One reader and one writer at once. What goes through while the first slices are dealt out is not counted."""
+"""One reader and one writer at once. What goes through while the first slices are dealt out is not counted.
+
+The limits are low: an operation each 6 ms and more, so that a busy machine is not what is measured.
+"""
 
 
 @pytest.fixture
@@ -52,17 +55,17 @@ def test_fio_is_held_to_the_bytes_and_to_the_operations_of_each_direction(
     disk: tuple[str, Path], masu: Masu
 ) -> None:
     _, directory = disk
-    masu.write(_on(directory, read="40Mi/s", write="20Mi/s"))
+    masu.write(_on(directory, read="10Mi/s", write="5Mi/s"))
     masu.start()
     pid = masu.running()
     found = _fio(masu, "64k")
-    assert found["read"]["bw_bytes"] == pytest.approx(40 * MI, rel=0.05)
-    assert found["write"]["bw_bytes"] == pytest.approx(20 * MI, rel=0.05)
-    masu.write(_on(directory, read="max", write="max", readIops=400, writeIops=200))
-    until(lambda: masu.status()["converged"] and not masu.plan()["changes"], "the edit is live")
+    assert found["read"]["bw_bytes"] == pytest.approx(10 * MI, rel=0.05)
+    assert found["write"]["bw_bytes"] == pytest.approx(5 * MI, rel=0.05)
+    masu.write(_on(directory, read="max", write="max", readIops=100, writeIops=50))
+    until(lambda: not masu.plan()["changes"], "the edit is live")
     found = _fio(masu, "4k")
-    assert found["read"]["iops"] == pytest.approx(400, rel=0.05)
-    assert found["write"]["iops"] == pytest.approx(200, rel=0.05)
+    assert found["read"]["iops"] == pytest.approx(100, rel=0.05)
+    assert found["write"]["iops"] == pytest.approx(50, rel=0.05)
     assert masu.pid() == pid
 
 
