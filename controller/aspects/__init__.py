@@ -20,6 +20,7 @@ from controller.aspects.devices import Devices
 from controller.aspects.forwarding import Forwarding
 from controller.aspects.funnels import Funnels
 from controller.aspects.gateways import Gateways
+from controller.aspects.guarantees import Guarantees
 from controller.aspects.hostname import Hostname
 from controller.aspects.hugepages import HugePages
 from controller.aspects.interfaces import Interfaces
@@ -41,7 +42,7 @@ from controller.aspects.ruleset import Ruleset
 from controller.aspects.state import State
 from controller.aspects.sysctls import Sysctls
 from controller.aspects.volume import Volume
-from controller.model.resource import CONTAINER, FIREWALL, GROUP, NETWORK, VOLUME
+from controller.model.resource import CONTAINER, FIREWALL, GROUP, INSTANCE, NETWORK, VOLUME
 
 ASPECTS: tuple[Aspect[Any, Any], ...] = (
     Cgroup(),
@@ -97,6 +98,7 @@ VOLUME_ASPECTS: tuple[Aspect[Any, Any], ...] = (Volume(),)
 ASPECTS_OF: Mapping[str, tuple[Aspect[Any, Any], ...]] = {
     CONTAINER: ASPECTS,
     GROUP: GROUP_ASPECTS,
+    INSTANCE: (Guarantees(),),
     NETWORK: NETWORK_ASPECTS,
     FIREWALL: FIREWALL_ASPECTS,
     VOLUME: VOLUME_ASPECTS,

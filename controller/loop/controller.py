@@ -20,7 +20,7 @@ from controller.loop.queue import WorkQueue
 from controller.model.attachment import Leases
 from controller.model.desired import DesiredSet
 from controller.model.event import Event
-from controller.model.resource import CONTAINER, FIREWALL, GROUP, VOLUME, kind_of
+from controller.model.resource import CONTAINER, FIREWALL, GROUP, INSTANCE, VOLUME, kind_of
 from controller.model.status import HOST_LACKS, LIMITED, Condition
 from controller.reconcile import guard
 from controller.reconcile.desired import Desired, Named, Wish, desire, resolve
@@ -249,7 +249,7 @@ class Controller:
         return self._reconciler.converge(desired, self._watch, leave, self._held(desired))
 
     def _watch(self, name: str, group: str) -> None:
-        if kind_of(name) in {CONTAINER, GROUP}:
+        if kind_of(name) in {CONTAINER, GROUP, INSTANCE}:
             self._tracker.watch_group(name, group)
 
     def _held(self, desired: Desired) -> Wait | None:
@@ -296,7 +296,7 @@ class Controller:
         links = desired.links if desired else ()
         if kind_of(name) == FIREWALL:
             return self._tracker.watch_firewall(name)
-        if kind_of(name) == GROUP:
+        if kind_of(name) in {GROUP, INSTANCE}:
             return self._tracker.watch_group(name, result.last.subject.group)
         if kind_of(name) == VOLUME:
             return self._tracker.watch_host_mounts(name)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from controller.model.resource import CONTAINER, GROUP, key_of, kind_of, name_of
+from controller.model.resource import CONTAINER, GROUP, INSTANCE, key_of, kind_of, name_of
 
 BUDGET = "@"
 
@@ -23,14 +23,21 @@ SUBSYSTEMS: Mapping[str, tuple[str, ...]] = {
 
 def cgroup_of(root: str, key: str) -> str:
     """`root`: that of the instance. What has no cgroup gets a path at which there is none."""
+    if kind_of(key) == INSTANCE:
+        return root
     if kind_of(key) == GROUP:
-        return f"{root}/{BUDGET}{name_of(key)}"
+        return in_budget_of(root, name_of(key))
     return f"{root}/{key}"
 
 
 def key_of_directory(name: str) -> str:
     """Whose the directory is: a container's, or a budget's."""
     return key_of(GROUP, name.removeprefix(BUDGET)) if name.startswith(BUDGET) else key_of(CONTAINER, name)
+
+
+def in_budget_of(root: str, budget: str) -> str:
+    """The budget's own path."""
+    return f"{root}/{BUDGET}{budget}"
 
 
 def in_budget(group: str, budget: str) -> str:

@@ -16,7 +16,17 @@ from controller.model.frame import Frame
 from controller.model.names import plain_path
 from controller.model.network import group_of
 from controller.model.notice import Notice
-from controller.model.resource import CONTAINER, FIREWALL, GROUP, NETWORK, VOLUME, Resource, digest, key_of
+from controller.model.resource import (
+    CONTAINER,
+    FIREWALL,
+    GROUP,
+    INSTANCE,
+    NETWORK,
+    VOLUME,
+    Resource,
+    digest,
+    key_of,
+)
 from controller.model.space import VOLUME_SORT, Space, content_path
 from controller.model.status import HOST_LACKS, Condition
 from controller.model.sysctl import sysctl_path
@@ -139,7 +149,23 @@ def wishes(named: Named, resources: Mapping[str, Resource], found: Topology) -> 
         key = key_of(FIREWALL, named.instance)
         wanted[key] = Wish(key, FIREWALL, {"firewall": found.firewall, "forwarding": found.forwarding})
     wanted.update({each.key: each for each in map(_group_wish, resources.values()) if each})
+    key = key_of(INSTANCE, named.instance)
+    wanted[key] = Wish(key, INSTANCE, {"guarantees": _guarantees(resources)})
     return wanted
+
+
+def _guarantees(resources: Mapping[str, Resource]) -> dict[str, Any]:
+    """Who is guaranteed memory, and in which budget it is on a host with a single hierarchy."""
+    containers = [each for each in resources.values() if each.kind == CONTAINER]
+    groups = [each for each in resources.values() if each.kind == GROUP]
+    return {
+        "members": [
+            (next(iter(_budgets(each, resources).values()), ""), each.section("limits.memory"))
+            for each in containers
+            if each.section("limits.memory")
+        ],
+        "budgets": {each.name: each.section("memory") for each in groups if each.section("memory")},
+    }
 
 
 def _volume_wishes(resources: Mapping[str, Resource]) -> dict[str, Wish]:

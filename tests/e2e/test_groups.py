@@ -155,3 +155,24 @@ def test_what_one_hierarchy_cannot_express_is_a_spec_error(masu: Masu) -> None:
         "@b/web",
         "web",
     )
+
+
+@pytest.mark.on_v2
+def test_guaranteed_memory_is_guaranteed_above_too(masu: Masu) -> None:
+    """cgroup v2 alone has guarantees, and they hold no further than those of the groups above."""
+    if len(cgroup_mounts()) > 1:
+        masu.write(container(limits={"memory": {"low": "8Mi"}}))
+        assert masu.apply().returncode == 5
+        return
+    masu.write(
+        group("batch", cpu={"max": "0.5"}),
+        container("one", limits={"memory": {"low": "8Mi"}}),
+        container("two", limits={"memory": {"low": "4Mi", "min": "2Mi"}}, group="batch"),
+    )
+    assert masu.apply().returncode == 0
+    top = Path("/sys/fs/cgroup/masu") / masu.instance
+    assert (top / "memory.low").read_text() == f"{12 << 20}\n"
+    assert (top / "memory.min").read_text() == f"{2 << 20}\n"
+    assert (top / "@batch" / "memory.low").read_text() == f"{4 << 20}\n"
+    assert int((top.parent / "memory.low").read_text()) >= 12 << 20
+    assert masu.plan()["changes"] == []
