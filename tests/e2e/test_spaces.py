@@ -39,7 +39,7 @@ def _images(masu: Masu) -> int:
     )
 
 
-@pytest.mark.on_v2
+@pytest.mark.on_v2_long
 def test_full_inside_is_not_full_outside(either: Masu) -> None:
     """Two containers, one in a user namespace, share a volume and see the same owners in it."""
     either.write(
@@ -65,7 +65,7 @@ def test_full_inside_is_not_full_outside(either: Masu) -> None:
     assert either.plan()["changes"] == []
 
 
-@pytest.mark.on_v2
+@pytest.mark.on_v2_long
 def test_grown_while_it_is_used_and_never_shrunk(masu: Masu) -> None:
     def spec(size: str, **more: Any) -> list[dict[str, Any]]:
         return [volume("data", size=size), container(rootfs={"size": size}, mounts=[DATA], **more)]

@@ -1,6 +1,6 @@
 """Disk space on real file systems: images on the machine's own, subvolumes on a btrfs made for the test.
 
-Project quotas are tested in the virtual machine: tests/vm/inner/test_project_quotas.py.
+Project quotas are tested in the virtual machine: tests/vm/inner/test_disk_space.py.
 """
 
 from __future__ import annotations

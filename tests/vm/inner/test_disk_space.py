@@ -1,6 +1,6 @@
-"""Project quotas of ext4: the machine's kernel has what most development machines lack.
+"""Project quotas of ext4, and images that grow in use: what development machines lack, kernel or right.
 
-The machine's own root is mounted without them, so that everything else in here is done with images.
+The machine's own root is mounted without quotas, so that everything else in here is done with images.
 """
 
 from __future__ import annotations
@@ -71,6 +71,13 @@ def test_a_project_grows_in_use(disk: Path) -> None:
 
 def test_a_half_made_project_goes(disk: Path) -> None:
     check_that_what_is_half_made_goes(disk)
+
+
+def test_an_image_grows_in_use() -> None:
+    """Takes CAP_SYS_RESOURCE."""
+    directory = Path("/var/tmp/spaces")
+    directory.mkdir()
+    check_that_it_grows_in_use(directory)
 
 
 def test_two_spaces_have_two_projects_and_listed_ones_are_passed_over(
