@@ -13,7 +13,7 @@ endif
 
 .PHONY: help
 help: ## what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: run
 run: ## set up, then converge specs/ and keep it converged, in the foreground
@@ -36,6 +36,10 @@ lint: ready ## ruff, mypy, import contracts
 .PHONY: unit
 unit: $(BIN)/pytest ## the tests that need no root, in seconds
 	@exec $(PYTEST) tests/unit tests/cases $(ARGS)
+
+.PHONY: reference
+reference: $(BIN)/pytest ## write docs/reference.md from the schemas
+	@for kind in Container Network Volume Group Node; do $(BIN)/masu schema $$kind -o markdown; done >docs/reference.md
 
 .PHONY: vm
 vm: ready ## the tests inside a virtual machine with pure cgroup v2

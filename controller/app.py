@@ -14,9 +14,15 @@ from controller.errors import GuardRefused, Problem, StepFailed
 from controller.host import facts as host_facts
 from controller.host import service
 from controller.host.alone import InstanceLock
+from controller.host.cgroups.device_rules import DeviceRules
+from controller.host.cgroups.homes import Homes
 from controller.host.cgroups.tree import CgroupTree
 from controller.host.clock import SystemClock
 from controller.host.devices import DeviceFiles
+from controller.host.disks import HostDisks
+from controller.host.errands import Errands
+from controller.host.grants import GrantFile
+from controller.host.hardware import SysfsHardware
 from controller.host.inside import NamespaceInside
 from controller.host.journal import Journal
 from controller.host.keeping import KeeperClient
@@ -27,6 +33,7 @@ from controller.host.name_files import NameFiles
 from controller.host.namespaces import KeptNamespaces
 from controller.host.network_watch import NetworkWatch
 from controller.host.nftables import NftablesFirewall
+from controller.host.nodes import DeviceNodes
 from controller.host.oci import OciRuntime
 from controller.host.oci_exec import exec_inside
 from controller.host.places import Places
@@ -38,30 +45,40 @@ from controller.host.rtnetlink import Rtnetlink
 from controller.host.ruleset_bridge import Scope
 from controller.host.spaces.choice import spaces_in
 from controller.host.store import ConditionFiles, DesiredFile
+from controller.host.tallies import TallyFiles
+from controller.host.triggers import TriggerFiles
+from controller.host.uevents import DeviceWatch
 from controller.host.visits import Visits
 from controller.host.watch import KernelWatch
 from controller.loop.controller import Controller, work
 from controller.loop.daemon import Daemon
+from controller.loop.door import Door
+from controller.loop.notices import NobodyNotices, Notices, Noticing
 from controller.loop.queue import WorkQueue
 from controller.loop.take_down import deny_grace, set_rules, take_down
 from controller.model import marks
 from controller.model.desired import DesiredSet
 from controller.model.event import Event
-from controller.model.resource import NETWORK, VOLUME, key_of, kind_of
+from controller.model.grant import Grants
+from controller.model.node import NodeStatus, node_in
+from controller.model.resource import GROUP, NETWORK, VOLUME, key_of, kind_of
 from controller.model.space import VOLUME_SORT, Space
-from controller.model.status import Condition, ContainerStatus
+from controller.model.status import LIMITED, Condition, ContainerStatus
 from controller.reconcile import guard
+from controller.reconcile.admission import House
 from controller.reconcile.apply import Failpoint
-from controller.reconcile.desired import Named, Wish, desire, resolve
+from controller.reconcile.capacity import foresee, in_force, node_status
+from controller.reconcile.desired import Desired, Named, Wish, desire, resolve
 from controller.reconcile.leases import without
-from controller.reconcile.plan import existing, plan, present, recorded, removal, subject_of
+from controller.reconcile.plan import Plan, existing, plan, present, recorded, removal, subject_of
 from controller.reconcile.reconciler import Reconciler
-from controller.reconcile.status import network_status, status_of, volume_status
+from controller.reconcile.status import group_status, network_status, status_of, volume_status
 from controller.report.preview import Overview, Preview
 from controller.settings import Settings
 from controller.spec.accept import accept, across
 from controller.spec.across import users
 from controller.steps.freezer import frozen_by
+from controller.steps.runtime import DOES_NOT_FIT
 from controller.version import VERSION
 
 POLL_S = 0.005
@@ -92,12 +109,14 @@ class App:
     settings: Settings
     places: Places
     host: Host
+    homes: Homes
     namespaces: KeptNamespaces
     firewall: NftablesFirewall
     journal: Journal
     keeper: KeeperClient
     store: DesiredFile
     leases: LeaseFile
+    grants: GrantFile
     conditions: ConditionFiles
 
     @classmethod
@@ -106,7 +125,8 @@ class App:
         places = Places(settings.instance, settings.run_root, settings.state_root)
         found = host_facts.look(host_facts.runtime(settings.runtime) if runtime else None)
         keeper = KeeperClient(places.keeper, places.logs, service.open_files())
-        processes = ProcDirectory(found)
+        homes = Homes(found)
+        processes = ProcDirectory(homes)
         visits = Visits()
         namespaces = KeptNamespaces(places.namespaces, visits)
         scope = Scope(marks.table_name(settings.instance), *marks.prefixes(settings.instance))
@@ -114,11 +134,11 @@ class App:
         host = Host(
             instance=settings.instance,
             facts=found,
-            cgroups=CgroupTree(found),
+            cgroups=CgroupTree(homes),
             processes=processes,
             inside=NamespaceInside(visits),
             records=RecordFiles(places.records),
-            runtime=OciRuntime(places, found, keeper, processes),
+            runtime=OciRuntime(places, homes, keeper, processes),
             layers=LayerDirectories(places),
             spaces=spaces_in(places),
             clock=SystemClock(),
@@ -126,18 +146,24 @@ class App:
             links=Rtnetlink(namespaces),
             names=NameFiles(places.names),
             devices=DeviceFiles(places.devices),
+            disks=HostDisks("/sys"),
+            device_rules=DeviceRules(homes),
+            hardware=SysfsHardware("/sys"),
+            nodes=DeviceNodes(places.bundles, visits),
             queueing=TrafficControl(namespaces),
             firewall=firewall,
             listeners=Listeners(),
+            tallies=TallyFiles(homes, places.counters),
         )
         store, conditions = DesiredFile(places, VERSION), ConditionFiles(places.conditions)
-        leases = LeaseFile(places.leases)
+        leases, grants = LeaseFile(places.leases), GrantFile(places.grants, found.boot_id)
         journal = Journal(places.events)
-        return cls(settings, places, host, namespaces, firewall, journal, keeper, store, leases, conditions)
+        files = (journal, keeper, store, leases, grants, conditions)
+        return cls(settings, places, host, homes, namespaces, firewall, *files)
 
     def run(self, source: str) -> None:
         """The daemon: converge and keep converged until SIGTERM; containers go on running."""
-        with self._alone(), self._controller(source) as (controller, told):
+        with self._alone(), self._controller(source, notices=True) as (controller, told):
             daemon = Daemon(
                 controller, self.host, told, workers=self.settings.workers, resync_s=self.settings.resync_s
             )
@@ -158,7 +184,7 @@ class App:
 
     def apply(self, source: str, wait_s: float) -> tuple[bool, Controller]:
         """Converge once, for at most `wait_s` seconds. → whether everything converged."""
-        with self._alone(), self._controller(source) as (controller, told):
+        with self._alone(), self._controller(source, notices=False) as (controller, told):
             threads = [
                 threading.Thread(target=work, args=(controller, told, self.host), daemon=True)
                 for _ in range(self.settings.workers)
@@ -178,28 +204,53 @@ class App:
         """Read-only. What `apply` would do."""
         before = self.store.load()
         found = self._source(source).snapshot()
-        after = accept(before, found, _parse)
+        after = accept(before, found, _parse, self.host.facts.layout)
         left = present(self.places.group, self.host)
         known = recorded(self.host) | set(before.containers)
         wishes = self._wishes(after, left)
         removed = frozenset[str]() if after.frozen else left - set(wishes)
         wanted = [desire(each, self.host.facts) for _, each in sorted(wishes.items())]
-        plans = [plan(each, self.places.group_of(each.name), self.host) for each in wanted]
+        plans = {each.name: self._planned(each) for each in wanted}
+        let_in = foresee(after.resources, plans, self.grants.load(), self.host.facts)
+        for name in let_in.kept:
+            granted = in_force(wishes[name], let_in.grants[name])
+            plans[name] = self._planned(desire(granted, self.host.facts))
+        born = [each for name, each in plans.items() if name not in let_in.waiting]
         removals = [removal(name, self.places.group_of(name), self.host) for name in sorted(removed)]
         return Preview(
-            plans=tuple(each for each in (*plans, *removals) if each.changes),
+            plans=tuple(each for each in (*born, *removals) if each.changes),
             removed=tuple(sorted(removed)),
             rejected=after.rejected,
             frozen=after.frozen,
             refused=_refusal(known, removed & known, allowed=self.settings.allow_removals),
-            lacks=tuple((each.name, lack) for each in wanted for lack in each.lacks),
-            waits=tuple((each.container, why) for each in plans for why in each.hindrances),
+            lacks=tuple(
+                (each.name, lack) for each in wanted for lack in (*each.lacks, *plans[each.name].lacks)
+            ),
+            limited=tuple(
+                (name, said)
+                for name, each in plans.items()
+                for said in (*each.remarks, *let_in.remarks(name))
+                if said.type == LIMITED
+            ),
+            waits=(
+                *((name, why) for name, each in plans.items() for why in each.hindrances),
+                *((name, f"{DOES_NOT_FIT}: {why}") for name, why in let_in.unfit.items()),
+            ),
+            unfit=tuple(let_in.unfit),
+            node=self._node(after, let_in.grants, let_in.unfit),
         )
+
+    def _planned(self, desired: Desired) -> Plan:
+        return plan(desired, self.places.group_of(desired.name), self.host)
+
+    def _node(self, desired: DesiredSet, grants: Grants, waiting: Collection[str]) -> NodeStatus:
+        house = House.of(desired.resources, self.host.facts)
+        return node_status(node_in(desired.resources), house, grants, waiting)
 
     def status(self, name: str = "") -> Overview:
         """Read-only. What is desired, and what is observed now, with or without a daemon.
 
-        `name`: only the container, the network and the volume of that name.
+        `name`: only the container, the network, the group and the volume of that name.
         """
         desired = self.store.load()
         left = existing(self.places.group, self.host)
@@ -207,16 +258,30 @@ class App:
         names = {*desired.containers, *left}
         chosen = sorted(names if not name else names & {name})
         networks = [each for each in desired.of_kind(NETWORK).values() if name in {"", each.name}]
+        containers = tuple(self._status_of(each, wishes.get(each)) for each in chosen)
         volumes = {*desired.of_kind(VOLUME), *self.put_by()}
         return Overview(
             desired,
-            tuple(self._status_of(each, wishes.get(each)) for each in chosen),
+            containers,
             tuple(network_status(each, wishes, self.host, self.conditions) for each in networks),
+            tuple(
+                group_status(each, wishes, desired.resources, self.places.group, self.host, self.conditions)
+                for each in desired.of_kind(GROUP).values()
+                if name in {"", each.name}
+            ),
             tuple(
                 volume_status(each, wishes, self.host, self.places.spaces, self.conditions)
                 for each in sorted(volumes if not name else volumes & {name})
             ),
+            None if name else self._promised(desired, containers),
         )
+
+    def _promised(self, desired: DesiredSet, containers: Collection[ContainerStatus]) -> NodeStatus:
+        """Read-only. What those who are there were given."""
+        names = {each.name for each in containers}
+        given = {name: each for name, each in self.grants.load().items() if name in names}
+        waiting = [each.name for each in containers for one in each.conditions if one.reason == DOES_NOT_FIT]
+        return self._node(desired, given, waiting)
 
     def down(
         self, keys: tuple[str, ...], wait_s: float, *, now: bool, volumes: bool
@@ -242,7 +307,9 @@ class App:
             else:
                 set_rules(last, self.host, keep=not (keys or volumes))
                 left = take_down(last, reconciler, self.host, told, deadline_ms=until_ms)
-            for each in chosen - set(left):
+            gone = chosen - set(left)
+            self.grants.save({name: each for name, each in self.grants.load().items() if name not in gone})
+            for each in gone:
                 self.conditions.remove(each)
                 if keys or left:
                     self.leases.save(without(self.leases.load(), each))
@@ -264,7 +331,7 @@ class App:
             raise StepFailed(f"container {name} is not running" if known else f"there is no container {name}")
         if frozen_by(self.host, group):
             raise StepFailed(f"container {name} is frozen: a command in it would be, too")
-        return exec_inside(self.host.facts, self.places, name, group, subject.pid, command)
+        return exec_inside(self.homes, self.places, name, group, subject.pid, command)
 
     def put_by(self) -> frozenset[str]:
         """Read-only. Names of the volumes that are there, defined by a file or not."""
@@ -304,15 +371,20 @@ class App:
             lock.release()
 
     @contextmanager
-    def _controller(self, source: str) -> Iterator[tuple[Controller, EventLog]]:
+    def _controller(self, source: str, *, notices: bool) -> Iterator[tuple[Controller, EventLog]]:
+        """`notices`: with somebody who notices when a container is in want."""
         told = self._teller()
+        triggers = TriggerFiles(self.homes, lambda name, watch: noticing.wake(name, watch))  # noqa: PLW0108
+        noticing = self._noticing(told, triggers) if notices else NobodyNotices()
         work_queue = WorkQueue()
         watch = KernelWatch(
-            self.host.facts,
+            self.homes,
             work_queue.add,
             lambda: controller.resync(),  # noqa: PLW0108  # it is made below
             lambda said: told.event(Event(self.host.clock.wall_ms(), "", "Blind", said, level="warning")),
             NetworkWatch(self.namespaces, self.firewall),
+            DeviceWatch(),
+            triggers,
         )
         controller = Controller(
             self.host,
@@ -321,9 +393,11 @@ class App:
             self._source(source),
             self.store,
             self.leases,
+            Door(self.host, self.grants),
             self.conditions,
             told,
             watch,
+            noticing,
             _parse,
             work_queue,
             allow_removals=self.settings.allow_removals,
@@ -331,8 +405,12 @@ class App:
         try:
             yield controller, told
         finally:
+            noticing.close()
             watch.close()
             self.keeper.close()
+
+    def _noticing(self, told: EventLog, triggers: TriggerFiles) -> Noticing:
+        return Notices(self.host, told, triggers, Errands(self.homes, self.places))
 
     def _failpoint(self) -> Failpoint:
         return service.failpoint(self.settings.fail_at, self.settings.trace_steps)
@@ -383,7 +461,7 @@ def validate(paths: tuple[str, ...]) -> tuple[Problem, ...]:
     known = DesiredSet()
     for path in paths:
         found = DirectorySource(path).snapshot()
-        accepted = accept(DesiredSet(), found, _parse)
+        accepted = accept(DesiredSet(), found, _parse, "")
         problems.extend(accepted.rejected)
         known = replace(known, files={**known.files, **accepted.files})
     problems.extend(across(known))

@@ -220,7 +220,7 @@ def _plan(arguments: argparse.Namespace) -> int:
 def _plan_code(found: Preview) -> int:
     if found.rejected:
         return INVALID
-    if found.refused or any(step.risk for each in found.plans for step in each.steps):
+    if found.refused or found.unfit or any(step.risk for each in found.plans for step in each.steps):
         return REFUSED
     return CHANGES if found.plans else DONE
 
@@ -279,8 +279,8 @@ def _status(arguments: argparse.Namespace) -> int:
 
     gc.disable()  # it ends soon: what is garbage may stay
     found = _app(arguments, runtime=False).status(arguments.name and _name(arguments.name))
-    if arguments.name and not (found.containers or found.networks or found.volumes):
-        why = f"no container, network or volume {arguments.name} in instance {arguments.instance}"
+    if arguments.name and not (found.containers or found.networks or found.groups or found.volumes):
+        why = f"no container, network, group or volume {arguments.name} in instance {arguments.instance}"
         print(f"masu: there is {why}", file=sys.stderr)
         return FAILED
     if arguments.output == "json":

@@ -14,12 +14,17 @@ from controller.aspects.bandwidth import Bandwidth
 from controller.aspects.bridge import Bridge
 from controller.aspects.bridge_settings import BridgeSettings
 from controller.aspects.cgroup import Cgroup
+from controller.aspects.counters import Counters
 from controller.aspects.cpu import Cpu
+from controller.aspects.devices import Devices
 from controller.aspects.forwarding import Forwarding
 from controller.aspects.funnels import Funnels
 from controller.aspects.gateways import Gateways
+from controller.aspects.guarantees import Guarantees
 from controller.aspects.hostname import Hostname
+from controller.aspects.hugepages import HugePages
 from controller.aspects.interfaces import Interfaces
+from controller.aspects.io import Io
 from controller.aspects.life import Life
 from controller.aspects.memory import Memory
 from controller.aspects.mounts import Mounts
@@ -27,6 +32,7 @@ from controller.aspects.names import Names
 from controller.aspects.namespaces import Namespaces
 from controller.aspects.net_settings import NetSettings
 from controller.aspects.netns import Netns
+from controller.aspects.notify import Notify
 from controller.aspects.pids import Pids
 from controller.aspects.ports import Ports
 from controller.aspects.process import Process
@@ -36,13 +42,16 @@ from controller.aspects.ruleset import Ruleset
 from controller.aspects.state import State
 from controller.aspects.sysctls import Sysctls
 from controller.aspects.volume import Volume
-from controller.model.resource import CONTAINER, FIREWALL, NETWORK, VOLUME
+from controller.model.resource import CONTAINER, FIREWALL, GROUP, INSTANCE, NETWORK, VOLUME
 
 ASPECTS: tuple[Aspect[Any, Any], ...] = (
     Cgroup(),
     Cpu(),
     Memory(),
+    HugePages(),
     Pids(),
+    Io(),
+    Devices(),
     Rootfs(),
     Namespaces(),
     Process(),
@@ -57,8 +66,19 @@ ASPECTS: tuple[Aspect[Any, Any], ...] = (
     Bandwidth(),
     Ports(),
     Names(),
+    Notify(),
+    Counters(),
     Life(),
     State(),
+)
+
+GROUP_ASPECTS: tuple[Aspect[Any, Any], ...] = (
+    Cgroup(),
+    Cpu(),
+    Memory(),
+    Pids(),
+    Io(),
+    HugePages(),
 )
 
 NETWORK_ASPECTS: tuple[Aspect[Any, Any], ...] = (
@@ -77,6 +97,8 @@ VOLUME_ASPECTS: tuple[Aspect[Any, Any], ...] = (Volume(),)
 
 ASPECTS_OF: Mapping[str, tuple[Aspect[Any, Any], ...]] = {
     CONTAINER: ASPECTS,
+    GROUP: GROUP_ASPECTS,
+    INSTANCE: (Guarantees(),),
     NETWORK: NETWORK_ASPECTS,
     FIREWALL: FIREWALL_ASPECTS,
     VOLUME: VOLUME_ASPECTS,

@@ -1,7 +1,8 @@
 """bridge_settings: kernel settings of a network's bridge. Source: Documentation/networking/ip-sysctl.rst.
 
 Ports published on 127.0.0.1 lead from the host's loopback onto it (route_localnet; the packet filter keeps
-containers from the host's own loopback). Nobody is asked whether an address of IPv6 is taken (accept_dad): that
+containers from the host's own loopback). A gateway that goes takes no other address of its subnet along, which may
+be somebody else's (promote_secondaries). Nobody is asked whether an address of IPv6 is taken (accept_dad): that
 takes seconds.
 """
 
@@ -35,6 +36,7 @@ class BridgeSettings:
             return None
         return {
             f"{ROOT}/ipv4/conf/{bridge.link}/route_localnet": str(int(bridge.publishes)),
+            f"{ROOT}/ipv4/conf/{bridge.link}/promote_secondaries": "1",
             f"{ROOT}/ipv6/conf/{bridge.link}/accept_dad": "0",
         }
 

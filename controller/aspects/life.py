@@ -12,6 +12,7 @@ from typing import Any
 
 from controller.aspects._base import Birth, Subject
 from controller.host.ports import Host
+from controller.model.device import absent_in
 from controller.model.facts import Facts
 from controller.model.frame import Frame
 from controller.model.launch import ExitRecord
@@ -19,6 +20,7 @@ from controller.model.quantity import parse_duration
 from controller.model.record import Exit, Record, StopRule
 from controller.model.signals import signal_number
 from controller.steps._base import Effect, Step
+from controller.steps.devices import seek
 from controller.steps.runtime import (
     AdoptContainer,
     Await,
@@ -46,6 +48,7 @@ the host's pid 1, in its own time.
 LOOK_AGAIN_MS = 5
 PATHS_LOOK_MS = 1000
 PARTNER_LOOK_MS = 500
+DEVICES_LOOK_MS = 1000
 SIGKILL = 9
 
 
@@ -83,6 +86,7 @@ class Seen:
     absent_partners: tuple[str, ...]
     launching: bool = False
     absent_paths: tuple[str, ...] = ()
+    absent_devices: tuple[str, ...] = ()
 
     @property
     def leftovers(self) -> bool:
@@ -140,6 +144,7 @@ class Life:
             layer=host.layers.state(subject.name),
             absent_partners=_absent(host, desired.frame.partners) if desired else (),
             launching=known.launching,
+            absent_devices=_absent_devices(host, desired),
         )
 
     def diff(self, subject: Subject, desired: Wanted, observed: Seen) -> list[Step]:
@@ -168,7 +173,11 @@ def _lacks(subject: Subject, host: Host, desired: Wanted | None) -> tuple[str, .
     """Read-only. What a new start would fail for, asked only when one is due."""
     if desired is None or subject.record is None or subject.record.digest == desired.frame.digest:
         return ()
-    return host.runtime.absent(desired.frame.config, desired.frame.root)
+    return (*host.runtime.absent(desired.frame.config, desired.frame.root), *_absent_devices(host, desired))
+
+
+def _absent_devices(host: Host, desired: Wanted | None) -> tuple[str, ...]:
+    return tuple(str(each) for each in absent_in(seek(host, desired.frame.claims))) if desired else ()
 
 
 def _oom_kills(host: Host, group: str) -> int:
@@ -313,6 +322,9 @@ def _birth(subject: Subject, desired: Wanted, seen: Seen, means: Effect) -> Iter
     if seen.absent_partners:
         message = f"container {seen.absent_partners[0]}, whose namespaces it shares, is not running"
         yield Await(subject.name, "WaitsForPartner", message, subject.now_ms + PARTNER_LOOK_MS)
+    if seen.absent_devices:
+        message = f"not on this host: {', '.join(seen.absent_devices)}"
+        yield Await(subject.name, "NoDevice", message, subject.now_ms + DEVICES_LOOK_MS)
     if seen.leftovers:
         yield ClearRuntime(subject.name, subject.group, means)
     if seen.layer is not None and (not frame.layered or seen.layer != frame.frame_digest):

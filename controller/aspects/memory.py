@@ -1,4 +1,4 @@
-"""limits.memory: max, high, low, min and swap, on cgroup v1 and v2.
+"""limits.memory: max, high, low, min, swap and oomGroup, on cgroup v1 and v2.
 
 Sources: Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst. The kernel counts in pages and
 rounds down (mm/page_counter.c); "no limit" reads as `max` on v2 and as the largest count of pages on v1.
@@ -8,26 +8,30 @@ from __future__ import annotations
 
 from typing import Any
 
-from controller.aspects._knobs import Knob, KnobAspect, live_keys, mapping
+from controller.aspects._knobs import Desired, Knob, KnobAspect, each_alone, live_keys, mapping
 from controller.errors import HostLacks
 from controller.model.facts import Facts
 from controller.model.quantity import parse_bytes
 
 LONG_MAX = 2**63 - 1
 
+KEYS = ("max", "high", "low", "min", "swap", "oomGroup")
 V2_FILES = {"max": "memory.max", "high": "memory.high", "low": "memory.low", "min": "memory.min"}
+MEMSW = "memory.memsw.limit_in_bytes"
 V1_FILES = {"max": "memory.limit_in_bytes", "high": "memory.soft_limit_in_bytes"}
 
 
 class Memory(KnobAspect):
     name = "memory"
     section = "limits.memory"
-    keys = live_keys("memory", ("max", "high", "low", "min", "swap"))
+    keys = live_keys("memory", KEYS)
 
-    def parse(self, section: Any, facts: Facts) -> tuple[Knob, ...] | None:
-        """Pure. Raises HostLacks for a key that this host's memory subsystem does not have."""
+    def parse(self, section: Any, facts: Facts) -> Desired | None:
+        """Pure. Raises HostLacks where there is no memory subsystem at all; a limit that is written is set,
+        whatever other key this host lacks.
+        """
         written = mapping(section)
-        wanted = [key for key in ("max", "high", "low", "min", "swap") if key in written]
+        wanted = [key for key in KEYS if key in written]
         if not wanted:
             return None
         version = facts.version("memory")
@@ -35,7 +39,7 @@ class Memory(KnobAspect):
             raise HostLacks("limits.memory: the kernel or the cgroup layout has no memory subsystem")
         make = _v2_knob if version == 2 else _v1_knob
         forced = bool(written.get("force", False))
-        return tuple(make(key, written, facts, forced=forced) for key in wanted)
+        return each_alone(wanted, lambda key: (make(key, written, facts, forced=forced),), "memory.{}".format)
 
 
 def _pages(amount: int, facts: Facts) -> int:
@@ -43,6 +47,9 @@ def _pages(amount: int, facts: Facts) -> int:
 
 
 def _v2_knob(key: str, written: Any, facts: Facts, *, forced: bool) -> Knob:
+    if key == "oomGroup":
+        word = str(int(bool(written[key])))
+        return Knob("memory.oomGroup", "memory", "memory.oom.group", word, word)
     text = str(written[key])
     if key == "swap" and not facts.swap_limits:
         raise HostLacks("limits.memory.swap: this kernel does not account swap (memory.swap.max is missing)")
@@ -55,11 +62,16 @@ def _v2_knob(key: str, written: Any, facts: Facts, *, forced: bool) -> Knob:
 def _v1_knob(key: str, written: Any, facts: Facts, *, forced: bool) -> Knob:
     if key in {"low", "min"}:
         raise HostLacks(f"limits.memory.{key}: cgroup v1 has no such protection; it needs cgroup v2")
+    if key == "oomGroup":
+        raise HostLacks(
+            "limits.memory.oomGroup: on cgroup v1 the kernel ends one process; it needs cgroup v2"
+        )
     if key == "swap":
         return _v1_swap(written, facts)
     value, accepted = _v1_amount(str(written[key]), 0, facts)
     used = "memory.usage_in_bytes" if key == "max" else ""
-    return Knob(f"memory.{key}", "memory", V1_FILES[key], value, accepted, used, forced)
+    below = MEMSW if key == "max" and facts.swap_limits and "swap" not in written else ""
+    return Knob(f"memory.{key}", "memory", V1_FILES[key], value, accepted, used, forced, below=below)
 
 
 def _v1_swap(written: Any, facts: Facts) -> Knob:
@@ -71,7 +83,7 @@ def _v1_swap(written: Any, facts: Facts) -> Knob:
     unlimited = "max" in (str(written["max"]), str(written["swap"]))
     base = 0 if unlimited else parse_bytes(str(written["max"])) // facts.page_size * facts.page_size
     value, accepted = _v1_amount("max" if unlimited else str(written["swap"]), base, facts)
-    return Knob("memory.swap", "memory", "memory.memsw.limit_in_bytes", value, accepted, order=1)
+    return Knob("memory.swap", "memory", MEMSW, value, accepted, order=1)
 
 
 def _v1_amount(text: str, base: int, facts: Facts) -> tuple[str, str]:

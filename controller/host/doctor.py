@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 
 from controller.errors import MasuError
+from controller.host import doctor_disks
 from controller.host import facts as host_facts
 from controller.host.command import output
 from controller.host.places import Places
@@ -15,6 +16,7 @@ from controller.host.spaces.choice import spaces_in
 from controller.host.text import read_text
 from controller.model.facts import CORE, USED_SUBSYSTEMS, Facts
 from controller.model.finding import Finding, Level
+from controller.model.quantity import format_bytes
 
 SETUP = "run `make run` once as root, which installs it into /opt/masu"
 NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts")
@@ -34,10 +36,12 @@ def examine(wanted_runtime: str) -> list[Finding]:
     return [
         *_basics(facts),
         *_cgroups(facts),
+        *doctor_disks.findings(facts),
         *_namespaces(),
         *_runtimes(facts),
         _criu(),
         *_tools(),
+        _device_rules(facts),
         *_networks(),
         *_file_systems(),
     ]
@@ -66,6 +70,28 @@ def _cgroups(facts: Facts) -> Iterator[Finding]:
     yield Finding(
         "swap limits", "ok" if facts.swap_limits else "limited", str(facts.swap_limits).lower(), fix
     )
+    yield _pressure(facts)
+    yield _huge_pages(facts)
+
+
+def _pressure(facts: Facts) -> Finding:
+    """Of what `notify` watches."""
+    if not facts.pressure:
+        fix = "boot with psi=1, or take a kernel with CONFIG_PSI; without it notify has levels of cgroup v1 alone"
+        return Finding("pressure (PSI)", "limited", "not accounted", fix)
+    if facts.hierarchy(CORE) is None:
+        fix = "mount cgroup2, also beside cgroup v1: pressure of a container is in its files"
+        return Finding("pressure (PSI)", "limited", "of the whole host alone", fix)
+    if facts.pressure_window_ms > 1:
+        fix = "give masu CAP_SYS_RESOURCE: without it the kernel looks every two seconds"
+        return Finding("pressure (PSI)", "limited", "windows of whole two seconds", fix)
+    return Finding("pressure (PSI)", "ok", "windows from 500ms to 10s")
+
+
+def _huge_pages(facts: Facts) -> Finding:
+    sizes = ", ".join(format_bytes(each) for each in sorted(facts.huge_pages))
+    fix = "" if sizes else "a kernel with CONFIG_HUGETLBFS"
+    return Finding("huge pages", "ok" if sizes else "limited", sizes or "none", fix)
 
 
 def _subsystem(subsystem: str, facts: Facts) -> Finding:
@@ -129,6 +155,22 @@ def _tools() -> Iterator[Finding]:
             path or "not installed",
             "" if path else f"apt install {package}",
         )
+
+
+def _device_rules(facts: Facts) -> Finding:
+    """On v2 by loading a program that is attached nowhere, and is gone at once."""
+    name = "device rules"
+    if facts.hierarchy("devices"):
+        return Finding(name, "ok", "by the devices subsystem")
+    from controller.host.cgroups import device_rules  # noqa: PLC0415  what only the trial needs
+
+    said = device_rules.lacking() if facts.hierarchy(CORE) else "no devices subsystem, and no cgroup2"
+    fix = (
+        ""
+        if not said
+        else "a kernel with CONFIG_CGROUP_BPF, and masu as root: containers open what they like"
+    )
+    return Finding(name, "limited" if said else "ok", said or "by BPF programs on cgroup v2", fix)
 
 
 def _networks() -> list[Finding]:

@@ -14,11 +14,14 @@ from controller.model.quantity import parse_cpu_list
 PREFIX_BIN = "/opt/masu/bin"
 """Where `make run` puts runtimes that work where the distribution's do not."""
 VERSION_TIMEOUT_S = 5
+CAP_SYS_RESOURCE = 24
+UNPRIVILEGED_WINDOW_MS = 2000
+"""Documentation/accounting/psi.rst: only multiples of it, without CAP_SYS_RESOURCE."""
 
 
 def look(runtime: Runtime | None) -> Facts:
     """Every fact but the runtime, which costs a process to ask and is passed in."""
-    found = detect.hierarchies()
+    found, memory = detect.hierarchies(), _meminfo()
     return Facts(
         hierarchies=found,
         page_size=os.sysconf("SC_PAGE_SIZE"),
@@ -28,6 +31,12 @@ def look(runtime: Runtime | None) -> Facts:
         machine=os.uname().machine,
         boot_id=(read_text("/proc/sys/kernel/random/boot_id") or "").strip(),
         swap_limits=detect.swap_limits(found),
+        memory_total=memory.get("MemTotal", 0),
+        swap_total=memory.get("SwapTotal", 0),
+        tasks_total=_tasks_total(),
+        pressure=os.path.exists("/proc/pressure/memory"),
+        pressure_window_ms=1 if _may(CAP_SYS_RESOURCE) else UNPRIVILEGED_WINDOW_MS,
+        huge_pages=_huge_pages(),
         named=detect.named(),
         runtime=runtime,
     )
@@ -36,6 +45,34 @@ def look(runtime: Runtime | None) -> Facts:
 def _listed(path: str) -> frozenset[int]:
     text = (read_text(path) or "0").strip()
     return frozenset(parse_cpu_list(text))
+
+
+def _meminfo() -> dict[str, int]:
+    """Name → bytes (proc_meminfo(5)); lines without a unit are left out."""
+    fields = (line.split() for line in (read_text("/proc/meminfo") or "").splitlines())
+    return {each[0].rstrip(":"): int(each[1]) * 1024 for each in fields if each[2:] == ["kB"]}
+
+
+def _tasks_total() -> int:
+    """The kernel stops at the lesser of the two (kernel/fork.c; Documentation/admin-guide/sysctl/kernel.rst)."""
+    found = (read_text(f"/proc/sys/kernel/{each}") for each in ("pid_max", "threads-max"))
+    return min((int(each) for each in found if each), default=0)
+
+
+def _may(capability: int) -> bool:
+    """capabilities(7)."""
+    lines = (read_text("/proc/self/status") or "").splitlines()
+    effective = next((line.split()[1] for line in lines if line.startswith("CapEff:")), "0")
+    return bool(int(effective, 16) >> capability & 1)
+
+
+def _huge_pages() -> frozenset[int]:
+    """Documentation/admin-guide/mm/hugetlbpage.rst."""
+    try:
+        names = os.listdir("/sys/kernel/mm/hugepages")
+    except FileNotFoundError:
+        return frozenset()
+    return frozenset(int(each.removeprefix("hugepages-").removesuffix("kB")) * 1024 for each in names)
 
 
 def search_path() -> str:

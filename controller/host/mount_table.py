@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from controller.errors import StepFailed
@@ -39,6 +40,28 @@ def look(pid: int, wanted: Mapping[str, str]) -> Mapping[str, MountSeen] | None:
     finally:
         os.close(root)
     return {target: each for target, each in seen.items() if each}
+
+
+@dataclass(frozen=True, slots=True)
+class Mounted:
+    """What a path is on: kind of file system, where it comes from, and the options of the file system itself."""
+
+    kind: str
+    source: str
+    options: tuple[str, ...]
+
+
+def mounted(path: str) -> Mounted | None:
+    """The mount that a path of the host is on; None: it has just gone. Raises OSError; proc_pid_mountinfo(5)."""
+    descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        line = _Table(os.getpid()).line(descriptor, fresh=True)
+    finally:
+        os.close(descriptor)
+    if line is None:
+        return None
+    kind, *source, options = line[line.index("-") + 1 :]  # a mount may come from nowhere
+    return Mounted(kind, unescaped("".join(source)), tuple(map(unescaped, options.split(","))))
 
 
 def path_inside(descriptor: int) -> str:
@@ -81,7 +104,7 @@ def _seen(table: _Table, root: int, target: str, source: str) -> MountSeen | Non
             line = table.line(descriptor, fresh=attempt > 0)
             if line is None:
                 continue  # it was unmounted meanwhile
-            if _unescaped(line[4]) != path_inside(descriptor):
+            if unescaped(line[4]) != path_inside(descriptor):
                 if attempt:
                     return None
                 continue
@@ -103,6 +126,6 @@ def _shows(descriptor: int, source: str, kind: str) -> bool | None:
         return None  # the source is gone; what was mounted stays
 
 
-def _unescaped(text: str) -> str:
+def unescaped(text: str) -> str:
     """The octal escapes of blanks and backslashes in mountinfo."""
     return _OCTAL.sub(lambda found: chr(int(found[1], 8)), text)

@@ -27,6 +27,8 @@ _GROUPS: Final = 0x1 | 0x8 | 0x10 | 0x40 | 0x100 | 0x400 | 1 << 23 | 1 << 24
 """RTMGRP_LINK, TC, IPV4_IFADDR, IPV4_ROUTE, IPV6_IFADDR, IPV6_ROUTE, IPV4_NETCONF, IPV6_NETCONF (rtnetlink.h)."""
 _DETECTION: Final = "/proc/sys/net/ipv6/conf/default/accept_dad"
 """Whether others are asked before an IPv6 address is used, which takes seconds; masu gives no address twice."""
+_PROMOTION: Final = "/proc/sys/net/ipv4/conf/all/promote_secondaries"
+"""Whether an address outlives another one of its subnet that was there first: else a change interrupts both."""
 _LOW_PORTS: Final = "/proc/sys/net/ipv4/ip_unprivileged_port_start"
 
 
@@ -65,6 +67,7 @@ class KeptNamespaces:
             loopback.set_up()
             if os.path.exists(_DETECTION):
                 _write(_DETECTION, "0")
+            _write(_PROMOTION, "1")
             if low_ports:
                 _write(_LOW_PORTS, "0")
             syscalls.mount(_OWN, self.path(name), MS_BIND)

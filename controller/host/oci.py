@@ -10,15 +10,19 @@ import contextlib
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from controller.errors import HostLacks, LaunchFailed
+from controller.host import oci_cgroups
+from controller.host.cgroups.homes import Homes
 from controller.host.keeping import KeeperClient
 from controller.host.places import Places
 from controller.host.processes import ProcDirectory
 from controller.host.text import make_directories, read_text, remove_file, remove_tree, write_atomic
-from controller.model.facts import CORE, Facts, Runtime
+from controller.model.cgroups import budget_of
+from controller.model.device import ANY, RIGHTS, Rule
+from controller.model.facts import Facts, Runtime
 from controller.model.frame import OWN_SYS
 from controller.model.launch import (
     BindMount,
@@ -27,6 +31,7 @@ from controller.model.launch import (
     Init,
     LaunchRecipe,
     MountOp,
+    NodesMount,
     OverlayMount,
     SysMount,
 )
@@ -34,7 +39,6 @@ from controller.model.process import RuntimeState
 from controller.model.space import ROOTFS, Space, content_path
 
 LAUNCH_TIMEOUT_MS = 30_000
-UNIFIED_ROOT = "/sys/fs/cgroup"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +46,23 @@ class OciRuntime:
     """Stateless apart from where things are; every method may be called from any thread."""
 
     places: Places
-    facts: Facts
+    homes: Homes
     keeper: KeeperClient
     processes: ProcDirectory
+
+    @property
+    def facts(self) -> Facts:
+        return self.homes.facts
 
     def write_bundle(self, name: str, config: Mapping[str, Any], root: Mapping[str, Any]) -> None:
         bundle = self._bundle(name)
         make_directories(f"{bundle}/rootfs", 0o711)
         make_directories(f"{bundle}/lower", 0o711)
         make_directories(f"{bundle}/sys", 0o711)
+        if root["nodes"]:
+            make_directories(f"{bundle}/nodes", 0o711)
+        else:
+            remove_tree(f"{bundle}/nodes")
         for volume in root.get("volumes", ()):
             make_directories(f"{bundle}/volumes/{volume}", 0o711)
         text = json.dumps(self._completed(name, config, root))
@@ -67,17 +79,18 @@ class OciRuntime:
             argv=tuple(_argv(runtime, self.places, bundle, name)),
             env={"PATH": os.defpath},
             cwd=bundle,
-            join=() if runtime.joins_itself else self.facts.join_files(group),
+            join=() if runtime.joins_itself else self.homes.join_files(group),
             mounts=(
                 *self._root_mounts(name, root),
-                *self._cgroup_mounts(runtime),
+                *oci_cgroups.shown(self.homes, runtime, group),
                 *self._sys_mounts(name, root),
                 *self._volume_mounts(name, root),
             ),
             pid_file=f"{bundle}/pid",
-            members=self.facts.hierarchies[0].path(group) + "/cgroup.procs" if self.facts.hierarchies else "",
+            members=next(iter(self.homes.join_files(group)), ""),
             timeout_ms=LAUNCH_TIMEOUT_MS,
             offsets=root.get("offsets", {}),
+            nodes=self._nodes(name, root),
         )
 
     def absent(self, config: Mapping[str, Any], root: Mapping[str, Any]) -> tuple[str, ...]:
@@ -123,8 +136,8 @@ class OciRuntime:
         text = (read_text(f"{self._bundle(name)}/pid") or "").strip() if remembered else ""
         pid = int(text) if text.isdigit() else 0
         stat = self.processes.stat(pid) if pid else None
-        there = stat is not None and not stat.ended and group in self.processes.groups(pid).values()
-        ours = there and self.keeper.knows(name)
+        paths = self.processes.groups(pid).values() if stat and not stat.ended else ()
+        ours = any(budget_of(group, path) is not None for path in paths) and self.keeper.knows(name)
         logs, kept = f"{self.places.logs}/{name}", f"{self.places.keeper}/exits/{name}.json"
         traces = remembered or any(os.path.exists(path) for path in (self._bundle(name), logs, kept))
         return RuntimeState(remembered, traces, pid if ours else 0, self.keeper.launching(name))
@@ -155,14 +168,16 @@ class OciRuntime:
         linux = {**config["linux"], "rootfsPropagation": "private"}
         linux["namespaces"] = [self._kept(name, each) for each in linux["namespaces"]]
         if self._runtime().joins_itself:
-            linux["cgroupsPath"] = self.places.group_of(name)
+            linux["cgroupsPath"] = oci_cgroups.joined(self.homes, self.places.group_of(name))
+            linux["resources"] = {"devices": [_deny_all(), *map(_allowed, where["rules"])]}
         mapped = "uidMappings" in linux
         mounts = [
             self._placed(name, each, mapped=mapped)
             for each in config["mounts"]
             if self._has_a_place(each, where)
         ]
-        return {**config, "root": root, "linux": linux, "mounts": mounts}
+        nodes = [_node_bind(f"{self._bundle(name)}/nodes", each.place) for each in where["nodes"]]
+        return {**config, "root": root, "linux": linux, "mounts": [*mounts, *nodes]}
 
     def _placed(self, name: str, mount: Mapping[str, Any], *, mapped: bool) -> Mapping[str, Any]:
         """What is mounted for this launch alone is found below the bundle."""
@@ -216,12 +231,30 @@ class OciRuntime:
     def _sys_mounts(self, name: str, root: Mapping[str, Any]) -> list[MountOp]:
         return [SysMount(self._namespace(name), f"{self._bundle(name)}/sys")] if root.get("sys") else []
 
-    def _cgroup_mounts(self, runtime: Runtime) -> list[MountOp]:
-        """crun refuses a hybrid layout: it is shown the cgroup2 mount alone, in the launch's own namespace."""
-        core = self.facts.hierarchy(CORE)
-        if runtime.name == "crun" and core and core.mount != UNIFIED_ROOT:
-            return [BindMount(core.mount, UNIFIED_ROOT)]
-        return []
+    def _nodes(self, name: str, root: Mapping[str, Any]) -> tuple[NodesMount, ...]:
+        nodes = tuple(replace(each, name=_flat(each.name)) for each in root["nodes"])
+        return (NodesMount(f"{self._bundle(name)}/nodes", nodes),) if nodes else ()
+
+
+def _flat(place: str) -> str:
+    """The name of a file for a node that is deeper below /dev, as sysfs writes it."""
+    return place.replace("/", "!")
+
+
+def _node_bind(directory: str, place: str) -> dict[str, Any]:
+    options = ["bind", "rprivate", "nosuid", "noexec"]
+    source = f"{directory}/{_flat(place)}"
+    return {"destination": f"/dev/{place}", "type": "bind", "source": source, "options": options}
+
+
+def _deny_all() -> dict[str, Any]:
+    return {"allow": False, "access": RIGHTS}
+
+
+def _allowed(rule: Rule) -> dict[str, Any]:
+    """OCI config-linux.md, Allowed Device list: a number that is left out is any."""
+    numbers = {key: each for key, each in (("major", rule.major), ("minor", rule.minor)) if each != ANY}
+    return {"allow": True, "type": rule.kind, **numbers, "access": rule.access}
 
 
 def _lower(source: str, target: str, ids: Mapping[str, Any] | None) -> MountOp:

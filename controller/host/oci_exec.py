@@ -1,61 +1,59 @@
 """`masu exec`: the runtime's own exec, so that the command has the container's namespaces, rights and filters.
 
-crun is shown the cgroup2 mount alone on hybrid layouts, as at launch; the cgroup is joined first.
+The runtime is shown of cgroupfs what it was shown at launch; the cgroup is joined first.
 """
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 
 from controller.errors import HostLacks
-from controller.host import syscalls
-from controller.host.oci import UNIFIED_ROOT
+from controller.host import oci_cgroups
+from controller.host.cgroups.homes import Homes
+from controller.host.entering import WayIn, enter
 from controller.host.places import Places
-from controller.model.facts import CORE, Facts
 
 
-def exec_inside(
-    facts: Facts, places: Places, name: str, group: str, pid: int, command: tuple[str, ...]
-) -> int:
-    """Run it in the foreground with this process's own standard streams; returns its exit code."""
-    runtime = facts.runtime
+def way_in(
+    homes: Homes,
+    places: Places,
+    name: str,
+    group: str,
+    pid: int,
+    options: Sequence[str],
+    command: Sequence[str],
+) -> WayIn:
+    """How a command gets into a container. `options` are those that both runtimes' exec knows. Raises HostLacks.
+
+    runc joins the cgroups by itself: its many threads would count as processes of the container.
+    """
+    runtime = homes.facts.runtime
     if runtime is None:
         raise HostLacks("no OCI runtime runs here: install crun or runc, or run `masu doctor`")
     own = ["--cgroup-manager=disabled"] if runtime.name == "crun" else []
+    shown = oci_cgroups.shown(homes, runtime, group)
+    return WayIn(
+        argv=(runtime.path, "--root", places.runtime, *own, "exec", *options, name, *command),
+        join=() if runtime.joins_itself else homes.join_files(group),
+        init=pid,
+        shown=tuple((each.source, each.target) for each in shown),
+    )
+
+
+def exec_inside(
+    homes: Homes, places: Places, name: str, group: str, pid: int, command: tuple[str, ...]
+) -> int:
+    """Run it in the foreground with this process's own standard streams; returns its exit code."""
     terminal = ["--tty"] if sys.stdin.isatty() and sys.stdout.isatty() else []
-    argv = [runtime.path, "--root", places.runtime, *own, "exec", *terminal, name, *command]
-    _become_member(facts, group, joins_itself=runtime.joins_itself)
-    _enter_time(pid)
-    core = facts.hierarchy(CORE)
-    if runtime.name == "crun" and core and core.mount != UNIFIED_ROOT:
-        syscalls.unshare(syscalls.CLONE_NEWNS)
-        syscalls.mount("none", "/", syscalls.MS_REC | syscalls.MS_SLAVE)
-        syscalls.mount(core.mount, UNIFIED_ROOT, syscalls.MS_BIND)
+    way = way_in(homes, places, name, group, pid, terminal, command)
+    enter(way)
     for number in (signal.SIGINT, signal.SIGQUIT):
         signal.signal(number, signal.SIG_IGN)
-    code = subprocess.run(argv, check=False, preexec_fn=_default_signals).returncode
+    code = subprocess.run(way.argv, check=False, preexec_fn=_default_signals).returncode
     return 128 - code if code < 0 else code
-
-
-def _become_member(facts: Facts, group: str, *, joins_itself: bool) -> None:
-    """This very process enters the container's cgroups: what it starts is limited and counted with the rest."""
-    if joins_itself:
-        return
-    for path in facts.join_files(group):
-        with open(path, "w") as knob:
-            knob.write("0")
-
-
-def _enter_time(pid: int) -> None:
-    """The time namespace is not in the bundle config, so the runtime does not know of it."""
-    theirs = f"/proc/{pid}/ns/time"
-    if os.path.exists(theirs) and os.stat(theirs).st_ino != os.stat("/proc/self/ns/time").st_ino:
-        descriptor = os.open(theirs, os.O_RDONLY | os.O_CLOEXEC)
-        syscalls.setns(descriptor, syscalls.CLONE_NEWTIME)
-        os.close(descriptor)
 
 
 def _default_signals() -> None:

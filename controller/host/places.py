@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from controller.model.cgroups import cgroup_of
 from controller.model.marks import table_name
 
 
@@ -32,7 +33,7 @@ class Places:
         return f"/masu/{self.instance}"
 
     def group_of(self, name: str) -> str:
-        return f"/masu/{self.instance}/{name}"
+        return cgroup_of(self.group, name)
 
     @property
     def records(self) -> str:
@@ -77,6 +78,10 @@ class Places:
         return f"{self.state}/leases.json"
 
     @property
+    def grants(self) -> str:
+        return f"{self.run}/grants.json"
+
+    @property
     def layers(self) -> str:
         return f"{self.state}/layers"
 
@@ -107,6 +112,10 @@ class Places:
         return f"{self.run}/conditions"
 
     @property
+    def counters(self) -> str:
+        return f"{self.run}/counters"
+
+    @property
     def desired(self) -> str:
         return f"{self.state}/desired.json"
 
@@ -120,7 +129,15 @@ class Places:
 
     def sweep(self) -> None:
         """Remove the directories of an instance that holds nothing any more; the events stay readable."""
-        for directory in (self.bundles, self.records, self.conditions, self.runtime, self.keeper, self.names):
+        for directory in (
+            self.bundles,
+            self.records,
+            self.conditions,
+            self.counters,
+            self.runtime,
+            self.keeper,
+            self.names,
+        ):
             shutil.rmtree(directory, ignore_errors=True)
         spaces = (f"{self.spaces}/rootfs", f"{self.spaces}/volume", self.spaces)
         for directory in (self.namespaces, self.layers, *spaces, self.logs, self.state):

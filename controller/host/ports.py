@@ -11,12 +11,18 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from controller.model.attachment import Leases
+from controller.model.counters import Tally
 from controller.model.desired import DesiredSet
+from controller.model.device import HostNode, Match, NodeSeen, Rules
+from controller.model.device import Node as DeviceNode
+from controller.model.disks import Backing, Disk
 from controller.model.event import Event
 from controller.model.facts import Facts
 from controller.model.firewall import Firewall, Listener, Publication
+from controller.model.grant import Grants
 from controller.model.launch import ExitRecord, Init, LaunchRecipe
 from controller.model.links import AddressSeen, Device, LinkChange, LinkSeen, RouteSeen
+from controller.model.notice import Notice, Watch
 from controller.model.process import IdMap, IdRange, MountSeen, ProcessStat, RuntimeState
 from controller.model.queueing import Node, QueueingSeen
 from controller.model.record import Record
@@ -26,21 +32,26 @@ from controller.model.status import Condition
 
 
 class Cgroups(Protocol):
-    """cgroupfs. `group` is a path below every mount, such as /masu/default/web."""
+    """cgroupfs. `group` is a path below every mount, such as /masu/default/web, in whatever budget it really is."""
 
     def children(self, group: str) -> frozenset[str]:
         """Names of the groups directly below, in any hierarchy."""
         ...
 
-    def present(self, group: str) -> frozenset[str]:
-        """Mounts on which the group exists."""
+    def homes(self, group: str) -> Mapping[str, str]:
+        """Mount → where the group is on it, with all its files; without mounts on which it is not."""
         ...
 
     def populated(self, group: str) -> bool:
         """Whether a process is in the group or in one below it, in any hierarchy."""
         ...
 
-    def create(self, group: str) -> None: ...
+    def place(self, group: str, budgets: Mapping[str, str], last: int) -> None:
+        """`budgets`: mount → the budget to make it in, "" for none.
+
+        Whoever is in it elsewhere is brought over, the process `last` at the end.
+        """
+        ...
 
     def remove(self, group: str, evict: Callable[[], None]) -> None:
         """`evict` is called while something is still in the group."""
@@ -195,6 +206,53 @@ class Devices(Protocol):
     def forget(self, container: str) -> None: ...
 
 
+class Disks(Protocol):
+    """Block devices. Looks only."""
+
+    def behind(self, path: str) -> Backing:
+        """Every whole device that what is under `path` is stored on; never raises for one that is not there."""
+        ...
+
+    def hardware(self) -> tuple[Disk, ...]:
+        """The host's disks, without those that are made of others."""
+
+
+class DeviceRules(Protocol):
+    """Which device nodes the processes of a cgroup may open, and make. Raises HostLacks."""
+
+    def state(self, group: str, rules: Rules) -> str | None:
+        """Empty: exactly these are in force; else what is, in words; None: there is no such group."""
+        ...
+
+    def put(self, group: str, rules: Rules) -> None:
+        """What is allowed before and after is never refused in between, unless everything was allowed before."""
+        ...
+
+
+class Hardware(Protocol):
+    """The device nodes of the host."""
+
+    def at(self, path: str) -> HostNode | None: ...
+
+    def matching(self, match: Match) -> tuple[HostNode, ...]: ...
+
+
+class Nodes(Protocol):
+    """Device nodes that masu has made below /dev of running containers."""
+
+    def look(self, container: str, pid: int, places: Collection[str]) -> Mapping[str, NodeSeen] | None:
+        """Place → what is there: of all that is masu's, and of `places`. None when the process has ended."""
+        ...
+
+    def put(self, container: str, init: Init, node: DeviceNode) -> None:
+        """Also where another node is."""
+        ...
+
+    def take(self, container: str, init: Init, place: str) -> None:
+        """One that is gone is fine."""
+        ...
+
+
 class PacketFilter(Protocol):
     """The instance's own table of nftables."""
 
@@ -297,6 +355,20 @@ class Runtimes(Protocol):
     def exit_of(self, name: str) -> ExitRecord | None: ...
 
 
+class Tallies(Protocol):
+    """What was counted of containers, where a group that goes would take it along. In /run."""
+
+    def number(self, group: str, subsystem: str) -> int:
+        """One that no other group has or had; 0: there is none."""
+        ...
+
+    def read(self, name: str) -> Tally | None: ...
+
+    def write(self, name: str, tally: Tally) -> None: ...
+
+    def remove(self, name: str) -> None: ...
+
+
 class Layers(Protocol):
     """Writable layers in /var/lib, and the id ranges leased with them."""
 
@@ -377,9 +449,14 @@ class Host:
     links: Links
     names: NameFiles
     devices: Devices
+    disks: Disks
+    device_rules: DeviceRules
+    hardware: Hardware
+    nodes: Nodes
     queueing: Queueing
     firewall: PacketFilter
     listeners: Listeners
+    tallies: Tallies
 
 
 class SourcePort(Protocol):
@@ -404,6 +481,14 @@ class LeaseStore(Protocol):
     def save(self, leases: Leases) -> None: ...
 
 
+class GrantStore(Protocol):
+    """What containers were admitted with, kept until the next boot."""
+
+    def load(self) -> Grants: ...
+
+    def save(self, grants: Grants) -> None: ...
+
+
 class Conditions(Protocol):
     """What is to be said of each container, where `masu status` finds it."""
 
@@ -422,6 +507,28 @@ class EventLog(Protocol):
     """Tells people: the event file and the console."""
 
     def event(self, event: Event) -> None: ...
+
+
+class Triggers(Protocol):
+    """Descriptors by which the kernel tells that a container is about to be in want."""
+
+    def arm(self, name: str, group: str, wanted: Collection[Watch]) -> Mapping[Watch, str]:
+        """These and no others; what is armed already costs a look at the group. → what cannot be, and why."""
+        ...
+
+    def arm_again(self, name: str, watch: Watch) -> None:
+        """After it has woken somebody, which it does once; what has been in between is passed over."""
+        ...
+
+    def disarm(self, name: str) -> None: ...
+
+
+class Commands(Protocol):
+    """Commands in containers, as `masu exec` runs them."""
+
+    def run(self, name: str, group: str, init: Init, notice: Notice) -> tuple[int, str]:
+        """→ (exit code, 124 after its time-out, and the last line that it said). Takes as long as it takes."""
+        ...
 
 
 class Tracker(Protocol):
@@ -452,6 +559,10 @@ class Tracker(Protocol):
 
     def watch_firewall(self, name: str) -> bool:
         """The instance's own table of the packet filter, likewise."""
+        ...
+
+    def watch_devices(self, name: str, *, wanted: bool) -> bool:
+        """The host's devices, as far as the kernel tells when one comes or goes, likewise."""
         ...
 
     def untrack(self, name: str) -> None: ...

@@ -9,21 +9,23 @@ import time
 from collections.abc import Iterator, Mapping
 
 from controller.errors import StepFailed
+from controller.host.cgroups.homes import Homes
 from controller.host.cgroups.tree import branches
 from controller.host.proc_stat import stat_of
 from controller.host.text import failed, read_text
-from controller.model.facts import CORE, Facts
-from controller.model.process import Extent, IdMap, ProcessStat
+from controller.model.cgroups import budget_of
+from controller.model.facts import CORE
+from controller.model.process import IdMap, ProcessStat, parse_extents
 
 KILL_WAIT_S = 5.0
 NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts")
 
 
 class ProcDirectory:
-    """Stateless apart from the facts; every method may be called from any thread."""
+    """Every method may be called from any thread."""
 
-    def __init__(self, facts: Facts) -> None:
-        self._facts = facts
+    def __init__(self, homes: Homes) -> None:
+        self._homes, self._facts = homes, homes.facts
         self._own = _namespaces_of("self")
 
     def stat(self, pid: int) -> ProcessStat | None:
@@ -59,7 +61,7 @@ class ProcDirectory:
         if uids is None or gids is None:
             return None
         offsets = read_text(f"/proc/{pid}/timens_offsets") or ""
-        return IdMap(_extents(uids), _extents(gids), tuple(_offsets(offsets)))
+        return IdMap(parse_extents(uids), parse_extents(gids), tuple(_offsets(offsets)))
 
     def groups(self, pid: int) -> Mapping[str, str]:
         """cgroup mount → path below it, from /proc/PID/cgroup (cgroups(7))."""
@@ -92,8 +94,8 @@ class ProcDirectory:
 
     def _members(self, group: str) -> list[int]:
         pids: set[int] = set()
-        for each in self._facts.hierarchies:
-            for path in branches(each.path(group)):
+        for home in self._homes.directories(group):
+            for path in branches(home):
                 pids.update(int(word) for word in (read_text(f"{path}/cgroup.procs") or "").split())
         return sorted(pid for pid in pids if pid and not self._ended(pid))
 
@@ -102,11 +104,11 @@ class ProcDirectory:
         return stat is None or stat.ended
 
     def _kill_at_once(self, group: str) -> bool:
-        core = self._facts.hierarchy(CORE)
+        core = self._homes.core(group)
         if core is None:
             return False
         try:
-            with open(core.path(group) + "/cgroup.kill", "w") as knob:
+            with open(f"{core}/cgroup.kill", "w") as knob:
                 knob.write("1")
         except OSError:
             return False
@@ -115,7 +117,7 @@ class ProcDirectory:
     def _kill_member(self, pid: int, group: str) -> None:
         """Look again through the pidfd before killing: the number may belong to somebody else by now."""
         with contextlib.suppress(OSError), _pidfd(pid) as descriptor:
-            if any(path == group or path.startswith(group + "/") for path in self.groups(pid).values()):
+            if any(budget_of(group, path) is not None for path in self.groups(pid).values()):
                 signal.pidfd_send_signal(descriptor, signal.SIGKILL)
 
 
@@ -134,11 +136,6 @@ def _pidfd(pid: int) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
-
-
-def _extents(text: str) -> tuple[Extent, ...]:
-    rows = (line.split() for line in text.splitlines())
-    return tuple((int(inside), int(outside), int(size)) for inside, outside, size in rows)
 
 
 def _offsets(text: str) -> Iterator[tuple[str, int]]:

@@ -55,8 +55,11 @@ _AT_RECURSIVE: Final = 0x8000
 _OPEN_TREE_CLONE: Final = 1
 _FSMOUNT_CLOEXEC: Final = 1
 _MS_PRIVATE: Final = 1 << 18
+_RESOLVE_NO_XDEV: Final = 0x01
 _MOUNT_ATTR_IDMAP: Final = 0x00100000
 _RESOLVE_NO_MAGICLINKS: Final = 0x02
+_RESOLVE_NO_SYMLINKS: Final = 0x04
+_RESOLVE_BENEATH: Final = 0x08
 _RESOLVE_IN_ROOT: Final = 0x10
 _RACED_ATTEMPTS: Final = 32
 
@@ -121,6 +124,14 @@ def unshare(kinds: int) -> None:
 def seteuid(uid: int) -> None:
     """The effective user of this thread alone, which libc's would change for all; man 2 setresuid."""
     _call(_SETRESUID, -1, uid, -1)
+
+
+def set_file_owner(uid: int, gid: int) -> None:
+    """As whom this thread makes and removes files: those of a file system of a user namespace can be nobody's
+    whom it does not know (EOVERFLOW); man 2 setfsuid, which glibc does for the calling thread alone.
+    """
+    _LIBC.setfsgid(gid)
+    _LIBC.setfsuid(uid)
 
 
 def mount(source: str, target: str, flags: int) -> None:
@@ -203,12 +214,31 @@ def fsmount(context: int, attributes: MountAttr) -> int:
     return _call(_FSMOUNT, context, _FSMOUNT_CLOEXEC, int(attributes))
 
 
+def file_system(path: str) -> int:
+    """The magic number of the file system that a path is on; man 2 statfs, f_type, which comes first."""
+    buffer = (ctypes.c_long * 32)()
+    _checked(_LIBC.statfs(os.fsencode(path), buffer))
+    return int(buffer[0])
+
+
 def open_below(root: int, path: str) -> int:
     """An O_PATH descriptor of what `path` means to a process whose root is `root`; man 2 openat2.
 
     Symlinks, `..` and absolute targets stay below `root`; magic links (/proc/PID/fd/…) are refused.
     """
-    how = _OpenHow(os.O_PATH | os.O_CLOEXEC, 0, _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS)
+    return _openat2(root, path, 0, _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS)
+
+
+def open_plain(root: int, path: str, *, across: bool) -> int:
+    """An O_PATH descriptor of the directory `path` below `root`, on which way there is no symlink (ELOOP), no `..`,
+    and unless `across` no other mount (EXDEV); man 2 openat2.
+    """
+    resolve = _RESOLVE_BENEATH | _RESOLVE_NO_SYMLINKS | _RESOLVE_NO_MAGICLINKS
+    return _openat2(root, path, os.O_DIRECTORY, resolve | (0 if across else _RESOLVE_NO_XDEV))
+
+
+def _openat2(root: int, path: str, flags: int, resolve: int) -> int:
+    how = _OpenHow(os.O_PATH | os.O_CLOEXEC | flags, 0, resolve)
     for _ in range(_RACED_ATTEMPTS):  # EAGAIN: something was renamed meanwhile, openat2(2) says to try again
         try:
             return _call(_OPENAT2, root, os.fsencode(path), ctypes.byref(how), ctypes.sizeof(how))

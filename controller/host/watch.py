@@ -1,4 +1,5 @@
-"""Nudges from the kernel: inotify on cgroup directories, pidfds of container inits, their mount tables, netlink.
+"""Nudges from the kernel: inotify on cgroup directories, pidfds of inits, their mount tables, netlink, devices,
+triggers and eventfds of pressure.
 
 One thread, one epoll.
 
@@ -16,8 +17,11 @@ import struct
 import threading
 from collections.abc import Callable, Collection
 
+from controller.host.cgroups.homes import Homes
 from controller.host.network_watch import NetworkWatch
-from controller.model.facts import Facts
+from controller.host.triggers import TriggerFiles
+from controller.host.uevents import DeviceWatch
+from controller.model.cgroups import key_of_directory
 
 IN_MODIFY = 0x002
 IN_DELETE = 0x200
@@ -28,7 +32,8 @@ MASK = IN_MODIFY | IN_DELETE_SELF
 CHANGED = select.EPOLLPRI | select.EPOLLET
 """Armed once: to arm it again would poll the file, and a mount table tells each change to one poll alone."""
 EVENT = struct.Struct("iIII")
-QUIET_FILES = frozenset({b"memory.events", b"memory.events.local", b"memory.swap.events", b"pids.events"})
+COUNTED_FILE = b"memory.events"
+QUIET_FILES = frozenset({COUNTED_FILE, b"memory.events.local", b"memory.swap.events", b"pids.events"})
 """Counters that the kernel bumps while a limit is being hit; nothing that masu owns changes with them."""
 
 Nudge = Callable[[str], None]
@@ -39,13 +44,15 @@ class KernelWatch:
 
     def __init__(
         self,
-        facts: Facts,
+        homes: Homes,
         nudge: Nudge,
         overflow: Callable[[], None],
         complain: Callable[[str], None],
         network: NetworkWatch,
+        devices: DeviceWatch,
+        triggers: TriggerFiles,
     ) -> None:
-        self._facts = facts
+        self._homes = homes
         libc = ctypes.CDLL(None, use_errno=True)
         self._add_watch, self._remove_watch = libc.inotify_add_watch, libc.inotify_rm_watch
         self._inotify = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -60,8 +67,9 @@ class KernelWatch:
         self._pids: dict[str, tuple[int, int]] = {}
         self._tables: dict[str, tuple[int, int]] = {}
         self._owners: dict[int, str] = {}
-        self._network = network
+        self._network, self._devices, self._triggers = network, devices, triggers
         self._epoll = select.epoll()
+        triggers.attach(self._epoll)
         self._epoll.register(self._inotify, select.EPOLLIN)
         self._waker_read, self._waker_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._epoll.register(self._waker_read, select.EPOLLIN)
@@ -76,7 +84,7 @@ class KernelWatch:
         with self._lock:
             fresh = name not in self._watches
             if fresh:
-                self._watch_directories(name, tuple(each.path(group) for each in self._facts.hierarchies))
+                self._watch_directories(name, self._homes.directories(group))
             return fresh
 
     def watch_init(self, name: str, pid: int) -> None:
@@ -111,8 +119,13 @@ class KernelWatch:
     def watch_firewall(self, name: str) -> bool:
         return self._network.watch_firewall(name, self._epoll)
 
+    def watch_devices(self, name: str, *, wanted: bool) -> bool:
+        """What the host's devices do, for whoever wants one."""
+        return self._devices.watch(name, self._epoll, wanted=wanted)
+
     def untrack(self, name: str) -> None:
         self._network.forget(name)
+        self._devices.forget(name)
         with self._lock:
             for watch in self._watches.pop(name, ()):
                 self._remove_watch(self._inotify, watch)
@@ -124,6 +137,8 @@ class KernelWatch:
         os.write(self._waker_write, b"x")
         self._thread.join(2)
         self._network.close()
+        self._devices.close()
+        self._triggers.close()
         with self._lock:
             for kept in (self._pids, self._tables):
                 for name in list(kept):
@@ -186,18 +201,25 @@ class KernelWatch:
 
     def _run(self) -> None:
         while True:
-            for descriptor, _ in self._epoll.poll():
+            for descriptor, events in self._epoll.poll():
                 if descriptor == self._waker_read:
                     return
                 if descriptor == self._inotify:
                     self._drain()
-                elif self._network.has(descriptor):
-                    for each in self._network.drain(descriptor):
-                        self._nudge(each)
+                elif self._triggers.has(descriptor):
+                    self._triggers.drain(descriptor, events)
                 else:
-                    name = self._owners.get(descriptor)
-                    if name:
+                    for name in self._concerned(descriptor):
                         self._nudge(name)
+
+    def _concerned(self, descriptor: int) -> Collection[str]:
+        """Whom to look at, now that something waits there."""
+        if self._devices.has(descriptor):
+            return self._devices.drain()
+        if self._network.has(descriptor):
+            return self._network.drain(descriptor)
+        name = self._owners.get(descriptor)
+        return (name,) if name else ()
 
     def _drain(self) -> None:
         try:
@@ -205,6 +227,7 @@ class KernelWatch:
         except BlockingIOError:
             return
         names: set[str] = set()
+        counted: set[str] = set()
         offset = 0
         while offset < len(data):
             watch, mask, _, length = EVENT.unpack_from(data, offset)
@@ -214,20 +237,24 @@ class KernelWatch:
                 self._overflow()
             elif watch in self._parents:
                 self._lost_child(watch, mask, file.decode(errors="replace"), names)
-            elif (name := self._names.get(watch)) and file not in QUIET_FILES:
+            elif (name := self._names.get(watch)) and file in QUIET_FILES:
+                counted.update((name,) if file == COUNTED_FILE else ())
+            elif name:
                 names.add(name)
                 if mask & (IN_IGNORED | IN_DELETE_SELF):
                     self._forget_watches(name)
         for name in names:
             self._nudge(name)
+        for name in counted:
+            self._triggers.moved(name)
 
     def _lost_child(self, watch: int, mask: int, child: str, names: set[str]) -> None:
         """cgroupfs does not tell of a directory's own end, only its parent's watch does."""
         if mask & IN_IGNORED:
             self._parents.pop(watch, None)
-        elif child in self._watches:
-            names.add(child)
-            self._forget_watches(child)
+        elif (name := key_of_directory(child)) in self._watches:
+            names.add(name)
+            self._forget_watches(name)
 
     def _forget_watches(self, name: str) -> None:
         """A directory vanished: all are watched anew the next time the container is tracked."""

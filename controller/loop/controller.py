@@ -14,11 +14,13 @@ from dataclasses import dataclass, field
 from controller.errors import GuardRefused, MasuError, Problem, SourceUnreadable
 from controller.host.ports import Conditions, EventLog, Host, LeaseStore, SourcePort, Store, Tracker
 from controller.loop.backoff import FIGHT_LOOK_S, Fight, after_repairs, retry_delay
+from controller.loop.door import Door
+from controller.loop.notices import Noticing
 from controller.loop.queue import WorkQueue
 from controller.model.attachment import Leases
 from controller.model.desired import DesiredSet
 from controller.model.event import Event
-from controller.model.resource import CONTAINER, FIREWALL, VOLUME, kind_of
+from controller.model.resource import CONTAINER, FIREWALL, GROUP, INSTANCE, VOLUME, kind_of
 from controller.model.status import HOST_LACKS, LIMITED, Condition
 from controller.reconcile import guard
 from controller.reconcile.desired import Desired, Named, Wish, desire, resolve
@@ -32,6 +34,7 @@ from controller.steps.runtime import FOR_PEOPLE
 
 NEEDS_LOOK_MS = 1000
 BROKEN_LOOK_S = 2.0
+WAITS = {GROUP: "WaitsForGroup", VOLUME: "WaitsForVolume"}
 TOLD = frozenset({"Refused", HOST_LACKS, LIMITED, "NotAsDesired"})
 """Types of conditions that no step tells of: said once, when they come. So are those that a person has to end."""
 
@@ -66,9 +69,11 @@ class Controller:
         source: SourcePort,
         store: Store,
         leases: LeaseStore,
+        door: Door,
         conditions: Conditions,
         log: EventLog,
         tracker: Tracker,
+        notices: Noticing,
         parse: Parse,
         queue: WorkQueue,
         *,
@@ -77,12 +82,14 @@ class Controller:
         self._host, self._reconciler, self._named = host, reconciler, named
         self._source, self._store, self._parse = source, store, parse
         self._conditions, self._log, self._tracker = conditions, log, tracker
+        self._notices = notices
         self._allow_removals = allow_removals
         self._lock = threading.Lock()
         self._taking = threading.Lock()  # held by whoever changes what is desired, or who has which lease
         self._set = store.load()
         self._lease_store = leases
         self._leases = leases.load()
+        self._door = door
         self._saved = True
         self._desired: dict[str, Desired] = {}
         self._digests: dict[str, str] = {}
@@ -132,10 +139,11 @@ class Controller:
         if not edited and now < held_until:
             self.queue.add_at(name, held_until)
             return None
-        result = self._reconcile(name, desired, contested)
+        result = self._door.judge(self._reconcile(name, desired, contested))
         memory.looked_at = now
         self._after(name, desired, result, memory, edited=edited)
         memory.digest = digest
+        self._settle(name, digest, result)
         return result
 
     def settled(self) -> bool:
@@ -182,7 +190,7 @@ class Controller:
             found = self._source.snapshot()
         except SourceUnreadable as error:
             return freeze(before, str(error))
-        after = accept(before, found, self._parse)
+        after = accept(before, found, self._parse, self._host.facts.layout)
         return self._guarded(before, after)
 
     def _guarded(self, before: DesiredSet, after: DesiredSet) -> DesiredSet:
@@ -202,6 +210,7 @@ class Controller:
         leaving = left - set(after.resources)
         wanted, leases = resolve(self._named, after.resources, self._leases, leaving)
         gone = set[str]() if after.frozen else set(left) - set(wanted)
+        wanted, stirred = self._door.decide(after.resources, wanted, left)
         digests = {key: each.digest for key, each in wanted.items()}
         changed = {key for key in wanted if self._digests.get(key) != digests[key]}
         desired = {key: each for key in changed if (each := self._wish(wanted[key]))}
@@ -216,8 +225,9 @@ class Controller:
             self._digests.update({key: digests[key] for key in desired})
             self._doomed = gone
         self._conditions.keep({*wanted, *gone})  # whoever buried the last one may have been killed at it
-        for key in (*sorted(gone), *_in_order(changed, self._desired)):
+        for key in (*sorted(gone), *_in_order(changed | stirred, self._desired)):
             self.queue.add(key)
+        self._door.save()  # while the workers are at it already: who runs without it is known by that
 
     def _wish(self, wish: Wish) -> Desired | None:
         """None, and told, when masu itself is at fault: the others go on, and this one as it was."""
@@ -234,21 +244,24 @@ class Controller:
 
     def _reconcile(self, name: str, desired: Desired | None, leave: Collection[str]) -> Result:
         if desired is None:
+            self._notices.forget(name)
             return self._reconciler.remove(name)
         return self._reconciler.converge(desired, self._watch, leave, self._held(desired))
 
     def _watch(self, name: str, group: str) -> None:
-        if kind_of(name) == CONTAINER:
+        if kind_of(name) in {CONTAINER, GROUP, INSTANCE}:
             self._tracker.watch_group(name, group)
 
     def _held(self, desired: Desired) -> Wait | None:
-        """Nobody is born before its networks with their rules, and its volumes, are in place."""
+        """Nobody is born without room, nor before its groups, volumes, networks and their rules are in place."""
+        if desired.kind == CONTAINER and (wait := self._door.held(desired.name)):
+            return wait
         with self._lock:
             unmet = [key for key in sorted(desired.needs) if not self._memory.get(key, Memory()).done]
         if not unmet:
             return None
         until = self._host.clock.now_ms() + NEEDS_LOOK_MS
-        reason = "WaitsForVolume" if all(kind_of(each) == VOLUME for each in unmet) else "WaitsForNetwork"
+        reason = WAITS.get(kind_of(unmet[0]), "WaitsForNetwork")
         return Wait(reason, f"waits for {', '.join(unmet)}", until)
 
     def _after(
@@ -283,6 +296,8 @@ class Controller:
         links = desired.links if desired else ()
         if kind_of(name) == FIREWALL:
             return self._tracker.watch_firewall(name)
+        if kind_of(name) in {GROUP, INSTANCE}:
+            return self._tracker.watch_group(name, result.last.subject.group)
         if kind_of(name) == VOLUME:
             return self._tracker.watch_host_mounts(name)
         if kind_of(name) != CONTAINER:
@@ -294,8 +309,22 @@ class Controller:
             self._tracker.watch_network(name, None, ())
         if desired and desired.watches_mounts:
             fresh |= self._tracker.watch_mounts(name, pid)
+        fresh |= self._tracker.watch_devices(name, wanted=bool(desired and desired.watches_devices))
         self._tracker.watch_init(name, pid)
+        if desired:
+            group, init = result.last.subject.group, result.last.subject.init
+            self._notices.expect(name, group, init, desired.notices, sampled=desired.throttles)
         return fresh
+
+    def _settle(self, name: str, digest: str, result: Result) -> None:
+        """Whoever waits for room may have what this one does not need any more."""
+        if kind_of(name) != CONTAINER or not self._door.differs(name, digest, result):
+            return
+        with self._taking:
+            if self._digests.get(name) == digest and self._door.differs(name, digest, result):
+                if self._door.settle(name, digest, result):
+                    self._take(self._set)
+                self._door.save()
 
     def _nudge_dependents(self, name: str, result: Result) -> None:
         """Whoever waits for a network or a volume, or hangs on what has just been made anew."""
@@ -372,8 +401,9 @@ class Controller:
             self._tracker.untrack(name)
             self._conditions.remove(name)
             self._give(without(self._leases, name))
-            if starved:
+            if self._door.forget(name) or starved:
                 self._take(self._set)
+            self._door.save()
 
     def _tell_source(self, before: DesiredSet, after: DesiredSet) -> None:
         at = self._host.clock.wall_ms()

@@ -33,6 +33,7 @@ class Hierarchy:
     subsystems: tuple[str, ...]
 
     def path(self, group: str) -> str:
+        """Of a group that is in no budget."""
         return self.mount + group
 
 
@@ -50,6 +51,9 @@ class Runtime:
 class Facts:
     """One look at the host. `swap_limits`: the memory subsystem can limit swap.
 
+    `memory_total`, `swap_total` in bytes; `tasks_total`: so many processes and threads; 0 where that is not known.
+    `pressure`: the kernel accounts stalls (PSI); `pressure_window_ms`: windows it takes are multiples of this.
+    `huge_pages`: sizes in bytes.
     `named`: mounts of v1 hierarchies without a subsystem (name=systemd): masu puts nothing there, but runc does.
     """
 
@@ -61,6 +65,12 @@ class Facts:
     machine: str
     boot_id: str
     swap_limits: bool
+    memory_total: int
+    swap_total: int
+    tasks_total: int
+    pressure: bool
+    pressure_window_ms: int
+    huge_pages: frozenset[int]
     named: tuple[str, ...] = ()
     runtime: Runtime | None = None
     missing: Mapping[str, str] = field(default_factory=dict)
@@ -82,7 +92,3 @@ class Facts:
         if versions == {1, 2}:
             return "hybrid"
         return "v1" if versions == {1} else "v2" if versions == {2} else "none"
-
-    def join_files(self, group: str) -> tuple[str, ...]:
-        """The `cgroup.procs` files through which a process enters `group` everywhere."""
-        return tuple(each.path(group) + "/cgroup.procs" for each in self.hierarchies)

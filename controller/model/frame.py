@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from controller.model.device import Claim
 from controller.model.process import Extent
 
 OWN_SYS = "own-sys"
@@ -34,6 +35,11 @@ class Frame:
         """Names of the containers whose namespaces this one joins."""
         spaces = self.config.get("linux", {}).get("namespaces", ())
         return tuple(sorted({each["partner"] for each in spaces if "partner" in each}))
+
+    @property
+    def claims(self) -> tuple[Claim, ...]:
+        """The devices that it asks for."""
+        return tuple(self.root.get("devices", ()))
 
     @property
     def layered(self) -> bool:

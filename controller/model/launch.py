@@ -52,6 +52,32 @@ class SysMount:
     op: str = "sys"
 
 
+NODES_MARK = "masu-nodes"
+"""The name of a tmpfs with device nodes of masu's in it: by it they are known inside (proc_pid_mountinfo(5))."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeMade:
+    """A device node by a file's `name`; user and group as the host counts them."""
+
+    name: str
+    kind: str
+    major: int
+    minor: int
+    mode: int
+    user: int
+    group: int
+
+
+@dataclass(frozen=True, slots=True)
+class NodesMount:
+    """A tmpfs at `target` with these device nodes, and nothing else."""
+
+    target: str
+    nodes: tuple[NodeMade, ...]
+    source: str = NODES_MARK
+
+
 MountOp = BindMount | IdmapMount | OverlayMount | SysMount
 
 
@@ -65,7 +91,7 @@ class LogLimits:
 
 @dataclass(frozen=True, slots=True)
 class LaunchRecipe:
-    """One call of the runtime: join cgroups, make a mount namespace, mount, exec `argv` in `cwd`.
+    """One call of the runtime: make a mount namespace and device nodes, join cgroups, mount, exec `argv` in `cwd`.
 
     `join`: cgroup.procs files that the process enters first, so that the container is born inside.
     `members`: a cgroup.procs file that lists the container's processes.
@@ -84,6 +110,7 @@ class LaunchRecipe:
     timeout_ms: int
     log: LogLimits = field(default_factory=LogLimits)
     offsets: Mapping[str, int] = field(default_factory=dict)
+    nodes: tuple[NodesMount, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -2,10 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 Extent = tuple[int, int, int]
 """(first id inside, first id outside, how many), as in /proc/PID/uid_map."""
+
+
+def parse_extents(text: str) -> tuple[Extent, ...]:
+    """Pure. From the text of uid_map or gid_map."""
+    rows = (line.split() for line in text.splitlines())
+    return tuple((int(inside), int(outside), int(size)) for inside, outside, size in rows)
+
+
+def id_outside(extents: Iterable[Extent], number: int) -> int | None:
+    """Pure. The host's id for one inside; None: there is no such id inside."""
+    return next(
+        (outside + number - inside for inside, outside, size in extents if inside <= number < inside + size),
+        None,
+    )
+
+
+def id_inside(extents: Iterable[Extent], number: int) -> int | None:
+    """Pure. The other way round."""
+    return id_outside(((outside, inside, size) for inside, outside, size in extents), number)
 
 
 @dataclass(frozen=True, slots=True)

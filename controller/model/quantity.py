@@ -29,6 +29,7 @@ BYTES = {
     "k": 1000,
 }
 """Suffix → bytes, largest first."""
+BINARY = {suffix: size for suffix, size in BYTES.items() if suffix.endswith("i")}
 MILLISECONDS = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1000, "ms": 1}
 """Unit → milliseconds, largest first."""
 
@@ -40,7 +41,10 @@ MOST_BYTES = (1 << 63) - 1
 MOST_CPUS = 100_000
 LEAST_BITS, MOST_BITS = 8_000, 10**12
 """The traffic shapers of the kernel count in bytes; less than a packet a second is no rate."""
+LEAST_BYTES_PER_S = 512
+"""Less than a sector a second is no rate."""
 MOST_MS = 36_500 * MILLISECONDS["d"]
+LEAST_WINDOW_MS, MOST_WINDOW_MS = 500, 10_000
 MOST_CPU_NUMBER = 8191
 """CONFIG_NR_CPUS is at most 8192."""
 LONGEST_LIST = 4096
@@ -48,6 +52,7 @@ LONGEST_LIST = 4096
 _NUMBER = r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)"
 _BYTES = re.compile(rf"({_NUMBER})(?:({'|'.join(BYTES)})|[eE]([-+]?[0-9]{{1,2}}))?")
 _BYTES_MEANT = re.compile(rf"({_NUMBER}) *(k|m|g|t|p|e)(i?)(?:b|bytes?)?", re.IGNORECASE)
+_BYTE_RATE = re.compile(rf"({_NUMBER})({'|'.join(BYTES)})?/s")
 _RATE = re.compile(rf"({_NUMBER})(?:({'|'.join(BITS)})|({'|'.join(BYTES)})?/s)")
 _RATE_MEANT = re.compile(rf"({_NUMBER}) *([kmgt])(?:b|bit|bits|ib)?(?:ps|/s)?", re.IGNORECASE)
 _CPU = re.compile(rf"({_NUMBER})(m?)")
@@ -79,6 +84,19 @@ def format_bytes(amount: int) -> str:
     return min([*forms, str(amount)], key=len)
 
 
+def about_bytes(amount: int, *, up: bool) -> str:
+    """With one decimal at most, rounded up or down, for people: 7700000000 → "7.2Gi" rounded up, "7.1Gi" down."""
+    unit, size = next((each for each in BINARY.items() if amount >= each[1]), ("", 1))
+    tenths = -(-amount * 10 // size) if up else amount * 10 // size
+    whole, tenth = divmod(tenths, 10)
+    return f"{whole}.{tenth}{unit}" if tenth else f"{whole}{unit}"
+
+
+def format_cpu(thousandths: int) -> str:
+    """1500 → "1.5", 2000 → "2"."""
+    return f"{thousandths / 1000:g}"
+
+
 def parse_rate(text: str) -> int:
     """Bits per second of "100Mbit", "1.5Gbit" or "20Mi/s", which is bytes. Raises ValueError.
 
@@ -101,6 +119,19 @@ def format_rate(bits: int) -> str:
     units = (each for each in BITS.items() if bits % each[1] == 0 and bits >= each[1])
     unit, size = next(units, ("bit", 1))
     return f"{bits // size}{unit}"
+
+
+def parse_byte_rate(text: str) -> int:
+    """Bytes per second of "50Mi/s", rounded up. Raises ValueError."""
+    found = _fits(_BYTE_RATE, text)
+    if not found:
+        raise ValueError(f"{quote(text)} is not a rate of bytes: {_byte_rate_meant(text)}")
+    amount = ceil(Fraction(found[1]) * BYTES.get(found[2], 1))
+    if amount < LEAST_BYTES_PER_S:
+        raise ValueError(f"{quote(text)} is too little: at least {LEAST_BYTES_PER_S}/s")
+    if amount > MOST_BYTES:
+        raise ValueError(f"{quote(text)} is too much: write max for no limit")
+    return amount
 
 
 def parse_cpu(value: str | float) -> int:
@@ -134,6 +165,22 @@ def parse_duration(value: str | int) -> int:
     if Fraction(amount).denominator != 1:
         raise ValueError(f"{quote(text)} is finer than a millisecond")
     return int(amount)
+
+
+def parse_stall(text: str) -> tuple[int, int]:
+    """(stall, window) of "150ms/1s", in milliseconds. Raises ValueError.
+
+    The kernel takes windows from 500 ms to 10 s, and no stall above the window (kernel/sched/psi.c).
+    """
+    stalled, slash, whole = text.partition("/")
+    if not slash:
+        raise ValueError(f"{quote(text)} has no window: use for example 150ms/1s")
+    stall, window = parse_duration(stalled), parse_duration(whole)
+    if not LEAST_WINDOW_MS <= window <= MOST_WINDOW_MS:
+        raise ValueError(f"{quote(text)}: the window is from 500ms to 10s long")
+    if not 0 < stall <= window:
+        raise ValueError(f"{quote(text)}: the stall is above 0 and at most as long as the window")
+    return stall, window
 
 
 def format_duration(milliseconds: int) -> str:
@@ -197,6 +244,16 @@ def _rate_meant(text: str) -> str:
         return "use for example 100Mbit (bits) or 20Mi/s (bytes)"
     number, letter = found.groups()
     return f"use {number}{'k' if letter in 'kK' else letter.upper()}bit, or {number}{letter.upper()}i/s for bytes"
+
+
+def _byte_rate_meant(text: str) -> str:
+    found = _fits(_BYTES_MEANT, text.strip().removesuffix("ps").removesuffix("/s"))
+    if not found:
+        return "use for example 50Mi/s (1024) or 50M/s (1000)"
+    number, letter, binary = found.groups()
+    two = f"{number}{letter.upper()}i/s"
+    one = f"{number}{'k' if letter in 'kK' else letter.upper()}/s"
+    return f"use {two}" if binary else f"use {one} or {two}"
 
 
 def _duration_meant(text: str) -> str:

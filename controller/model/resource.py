@@ -18,8 +18,8 @@ def digest(value: Any) -> str:
 
 
 CONTAINER, NETWORK, GROUP, VOLUME, NODE = "Container", "Network", "Group", "Volume", "Node"
-FIREWALL = "Firewall"
-"""No document: what the others come to for the packet filter."""
+FIREWALL, INSTANCE = "Firewall", "Instance"
+"""No documents: what the others come to for the packet filter, and for the cgroups above them."""
 
 
 def key_of(kind: str, name: str) -> str:

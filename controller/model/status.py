@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+from controller.model.counters import Counts
 
 HOST_LACKS = "HostLacks"
 """Type of a condition: what is asked for cannot be done here, and so nothing has converged."""
@@ -72,6 +74,7 @@ class ContainerStatus:
     addresses: tuple[str, ...] = ()
     ports: tuple[str, ...] = ()
     """Those of the host that lead to it, as in "127.0.0.1:8080 → 80/tcp"; not those that are somebody else's."""
+    counters: Counts = field(default_factory=Counts)
     disk: Disk | None = None
     """The space that its writable layer is in, if that has a size."""
 
@@ -87,6 +90,7 @@ class ContainerStatus:
             "drift": [each.to_json() for each in self.drift],
             "addresses": list(self.addresses),
             "ports": list(self.ports),
+            "counters": self.counters.to_json(),
             "disk": self.disk.to_json() if self.disk else None,
             "checkpoint": {"last": None, "next": None, "verdict": None},
         }
@@ -118,6 +122,28 @@ class NetworkStatus:
             "link": self.link or None,
             "converged": self.converged,
             "containers": {name: list(each) for name, each in self.containers.items()},
+            "conditions": [each.to_json() for each in self.conditions],
+            "drift": [each.to_json() for each in self.drift],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class GroupStatus:
+    """`shares`: sorts of its budgets. `members`: container → the sorts that it shares with the others."""
+
+    name: str
+    shares: tuple[str, ...]
+    converged: bool
+    members: Mapping[str, tuple[str, ...]]
+    conditions: tuple[Condition, ...]
+    drift: tuple[Drift, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "shares": list(self.shares),
+            "converged": self.converged,
+            "members": {name: list(sorts) for name, sorts in self.members.items()},
             "conditions": [each.to_json() for each in self.conditions],
             "drift": [each.to_json() for each in self.drift],
         }

@@ -10,10 +10,23 @@ from controller.aspects import ASPECTS_OF
 from controller.aspects._bundle import compose
 from controller.errors import HostLacks
 from controller.model.attachment import NAME_FILES, Attachment, Leases
+from controller.model.cgroups import SUBSYSTEMS
 from controller.model.facts import Facts
 from controller.model.frame import Frame
 from controller.model.names import plain_path
-from controller.model.resource import CONTAINER, FIREWALL, NETWORK, VOLUME, Resource, digest, key_of
+from controller.model.network import group_of
+from controller.model.notice import Notice
+from controller.model.resource import (
+    CONTAINER,
+    FIREWALL,
+    GROUP,
+    INSTANCE,
+    NETWORK,
+    VOLUME,
+    Resource,
+    digest,
+    key_of,
+)
 from controller.model.space import VOLUME_SORT, Space, content_path
 from controller.model.status import HOST_LACKS, Condition
 from controller.model.sysctl import sysctl_path
@@ -61,12 +74,28 @@ class Desired:
     @property
     def watches_mounts(self) -> bool:
         """Whether a change of the container's mount table may be drift."""
-        return "mounts" in self.parts
+        return "mounts" in self.parts or self.watches_devices
+
+    @property
+    def watches_devices(self) -> bool:
+        """Whether it wants a device that may come and go."""
+        return bool(self.parts.get("devices"))
 
     @property
     def watches_network(self) -> bool:
         """Whether a change of its links, addresses or routes may be drift."""
         return self.kind != CONTAINER or bool(self.parts.get("interfaces"))
+
+    @property
+    def notices(self) -> tuple[Notice, ...]:
+        """What is to be told before it hurts."""
+        found = self.parts.get("notify")
+        return found.notices if found else ()
+
+    @property
+    def throttles(self) -> bool:
+        """Whether it may be held back for want of a cpu that it may not use."""
+        return "cpu" in self.parts
 
     @property
     def starves(self) -> bool:
@@ -108,7 +137,9 @@ def resolve(
 def wishes(named: Named, resources: Mapping[str, Resource], found: Topology) -> dict[str, Wish]:
     """Pure. By key: every container and volume, and every network that has something on the host."""
     wanted = {
-        key: _container_wish(named, each, found) for key, each in resources.items() if each.kind == CONTAINER
+        key: _container_wish(named, each, found, _budgets(each, resources))
+        for key, each in resources.items()
+        if each.kind == CONTAINER
     }
     for name, bridge in found.bridges.items():
         key = key_of(NETWORK, name)
@@ -117,7 +148,24 @@ def wishes(named: Named, resources: Mapping[str, Resource], found: Topology) -> 
     if not found.firewall.empty:
         key = key_of(FIREWALL, named.instance)
         wanted[key] = Wish(key, FIREWALL, {"firewall": found.firewall, "forwarding": found.forwarding})
+    wanted.update({each.key: each for each in map(_group_wish, resources.values()) if each})
+    key = key_of(INSTANCE, named.instance)
+    wanted[key] = Wish(key, INSTANCE, {"guarantees": _guarantees(resources)})
     return wanted
+
+
+def _guarantees(resources: Mapping[str, Resource]) -> dict[str, Any]:
+    """Who is guaranteed memory, and in which budget it is on a host with a single hierarchy."""
+    containers = [each for each in resources.values() if each.kind == CONTAINER]
+    groups = [each for each in resources.values() if each.kind == GROUP]
+    return {
+        "members": [
+            (next(iter(_budgets(each, resources).values()), ""), each.section("limits.memory"))
+            for each in containers
+            if each.section("limits.memory")
+        ],
+        "budgets": {each.name: each.section("memory") for each in groups if each.section("memory")},
+    }
 
 
 def _volume_wishes(resources: Mapping[str, Resource]) -> dict[str, Wish]:
@@ -132,7 +180,21 @@ def _volume_wishes(resources: Mapping[str, Resource]) -> dict[str, Wish]:
     }
 
 
-def _container_wish(named: Named, container: Resource, found: Topology) -> Wish:
+def _group_wish(group: Resource) -> Wish | None:
+    """Of a group that has more than bandwidth to share: that is the networks'."""
+    sorts = [each for each in SUBSYSTEMS if group.kind == GROUP and group.section(each) is not None]
+    limits = {f"limits.{each}": group.section(each) for each in sorts}
+    return Wish(group.key, GROUP, {"cgroup": {"counts": sorts}, **limits}) if sorts else None
+
+
+def _budgets(container: Resource, resources: Mapping[str, Resource]) -> dict[str, str]:
+    """Sort of budget → the group whose cgroup the container is in for it."""
+    found = {each: group_of(container, each) for each in SUBSYSTEMS}
+    written = {sort: resources.get(key_of(GROUP, name)) for sort, name in found.items() if name}
+    return {sort: each.name for sort, each in written.items() if each and each.section(sort) is not None}
+
+
+def _container_wish(named: Named, container: Resource, found: Topology, budgets: Mapping[str, str]) -> Wish:
     attachments = found.attachments.get(container.name, ())
     sections = {
         path: value
@@ -140,6 +202,7 @@ def _container_wish(named: Named, container: Resource, found: Topology) -> Wish:
         for path in ((*LIFE_SECTIONS, "") if aspect.name == LIFE else (aspect.section,))
         if path and (value := container.section(path)) is not None
     }
+    sections["cgroup"] = {"budgets": budgets}
     sections["networks"] = attachments or None
     sections.update(_settings(container, attachments))
     sections["ports"] = tuple(
@@ -153,6 +216,7 @@ def _container_wish(named: Named, container: Resource, found: Topology) -> Wish:
     sections["mounts"] = mounts or None
     needs = {key_of(NETWORK, each.network) for each in attachments if each.type == "bridge"}
     needs |= {key_of(FIREWALL, named.instance)} if needs else set()
+    needs |= {key_of(GROUP, name) for name in budgets.values()}
     needs |= {key_of(VOLUME, each) for each in volumes_of(container)}
     return Wish(container.key, CONTAINER, sections, frozenset(needs))
 

@@ -9,6 +9,7 @@ from typing import Any
 from controller.aspects import ASPECTS_OF
 from controller.aspects._base import Subject
 from controller.host.ports import Host
+from controller.model.cgroups import BUDGET, key_of_directory
 from controller.model.marks import network_of_mark
 from controller.model.record import Record
 from controller.model.resource import CONTAINER, FIREWALL, NETWORK, VOLUME, key_of, kind_of
@@ -59,8 +60,6 @@ class Plan:
                 yield f"{step.reason}: {step.message}"
         for each in self.broken:
             yield f"{each.reason}: {each.key}: desired {each.desired}, live {each.live}"
-        for said in self.remarks:
-            yield f"{said.reason}: {said.message}"
 
     @property
     def changes(self) -> bool:
@@ -136,7 +135,21 @@ def _remarks(aspect: Any, part: Any, observed: Any) -> list[Condition]:
 
 def existing(root: str, host: Host) -> frozenset[str]:
     """Read-only. Names of all containers of this instance of which anything is left on the host."""
-    return host.cgroups.children(root) | recorded(host) | host.namespaces.names() | host.names.names()
+    return _placed(root, host) | recorded(host) | host.namespaces.names() | host.names.names()
+
+
+def _placed(root: str, host: Host) -> frozenset[str]:
+    """Read-only. Names of all containers that have a cgroup, in a budget or not."""
+    directly = host.cgroups.children(root)
+    budgets = [each for each in directly if each.startswith(BUDGET)]
+    return directly.difference(budgets).union(*(host.cgroups.children(f"{root}/{each}") for each in budgets))
+
+
+def budgets(root: str, host: Host) -> frozenset[str]:
+    """Read-only. Keys of the groups of this instance that have left a cgroup on the host."""
+    return frozenset(
+        key_of_directory(each) for each in host.cgroups.children(root) if each.startswith(BUDGET)
+    )
 
 
 def recorded(host: Host) -> frozenset[str]:
@@ -161,4 +174,5 @@ def volumes(host: Host) -> frozenset[str]:
 def present(root: str, host: Host) -> frozenset[str]:
     """Read-only. Keys of everything of which anything is left."""
     firewall = {key_of(FIREWALL, host.instance)} if host.firewall.present() else set()
-    return existing(root, host) | networks(host) | volumes(host) | firewall
+    groups = budgets(root, host)
+    return existing(root, host) | groups | networks(host) | volumes(host) | firewall

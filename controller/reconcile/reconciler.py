@@ -7,12 +7,14 @@ from dataclasses import dataclass
 
 from controller.errors import GuardRefused, HostLacks, MasuError
 from controller.host.ports import Host
+from controller.model.cgroups import cgroup_of
 from controller.model.status import HOST_LACKS, Condition
 from controller.reconcile import guard
 from controller.reconcile.apply import Failpoint, Outcome, apply
 from controller.reconcile.desired import Desired
 from controller.reconcile.plan import Plan, plan, removal
 from controller.steps._base import Stage, Wait
+from controller.steps.runtime import DOES_NOT_FIT
 
 MAX_PASSES = 12
 """One change needs a few looks (stop, exit, start, verify); more than this is a circle."""
@@ -32,12 +34,19 @@ class Result:
 
     @property
     def exit_code(self) -> int:
-        """0 converged, 5 the host lacks something, else what the error says."""
+        """0 converged, 4 there is no room for it, 5 the host lacks something, else what the error says."""
         if self.converged:
             return 0
+        if any(each.reason == DOES_NOT_FIT for each in self.conditions):
+            return GuardRefused.exit_code
         if self.error:
             return self.error.exit_code
         return HostLacks.exit_code if any(each.type == HOST_LACKS for each in self.conditions) else 1
+
+    @property
+    def rests(self) -> bool:
+        """Nothing of it runs, and nothing is to be done about that."""
+        return not (self.last.lives or self.last.steps or self.error)
 
     @property
     def gone(self) -> bool:
@@ -75,7 +84,7 @@ class Reconciler:
         return self._settle(lambda: removal(name, self._group(name), self.host), (), lambda: None)
 
     def _group(self, name: str) -> str:
-        return f"{self.root}/{name}"
+        return cgroup_of(self.root, name)
 
     def _settle(
         self,

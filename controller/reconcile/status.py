@@ -5,12 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from controller.host.ports import Conditions, Host
+from controller.model.cgroups import SUBSYSTEMS, cgroup_of
+from controller.model.network import group_of
 from controller.model.record import Record, exit_status
-from controller.model.resource import FIREWALL, VOLUME, Resource, key_of
+from controller.model.resource import CONTAINER, FIREWALL, VOLUME, Resource, key_of
 from controller.model.space import ROOTFS, VOLUME_SORT, Space, content_path
-from controller.model.status import Condition, ContainerStatus, Disk, NetworkStatus, VolumeStatus
+from controller.model.status import (
+    Condition,
+    ContainerStatus,
+    Disk,
+    GroupStatus,
+    NetworkStatus,
+    VolumeStatus,
+)
 from controller.reconcile.desired import Desired, Wish, desire
 from controller.reconcile.plan import Plan, plan, subject_of
+from controller.steps.counting import counted
 
 
 def status_of(
@@ -34,6 +44,7 @@ def status_of(
         drift=(*found.drift, *found.broken),
         addresses=tuple(_bare(one) for each in wish.section("networks") or () for one in each.addresses),
         ports=tuple(_ports(name, host)) if wish.section("ports") else (),
+        counters=counted(host, name, group).total,
         disk=_disk(host, Space(ROOTFS, name)) if wanted.frame.sized else None,
     )
 
@@ -66,6 +77,34 @@ def network_status(
         drift=(*found.drift, *found.broken) if found else (),
         rules=rules,
         idle=idle,
+    )
+
+
+def group_status(
+    resource: Resource,
+    wishes: Mapping[str, Wish],
+    resources: Mapping[str, Resource],
+    root: str,
+    host: Host,
+    conditions: Conditions,
+) -> GroupStatus:
+    """Read-only. What a group shares of a network is in the status of that network."""
+    wish = wishes.get(resource.key)
+    wanted = desire(wish, host.facts) if wish else None
+    found = plan(wanted, cgroup_of(root, resource.key), host) if wanted else None
+    shares = tuple(each for each in ("network", *SUBSYSTEMS) if resource.section(each) is not None)
+    sharing = {
+        each.name: tuple(sort for sort in shares if group_of(each, sort) == resource.name)
+        for each in resources.values()
+        if each.kind == CONTAINER
+    }
+    return GroupStatus(
+        name=resource.name,
+        shares=shares,
+        converged=_converged(wanted, found) if wanted and found else True,
+        members={name: sorts for name, sorts in sorted(sharing.items()) if sorts},
+        conditions=_said(wanted, found, conditions) if wanted and found else (),
+        drift=(*found.drift, *found.broken) if found else (),
     )
 
 

@@ -10,6 +10,8 @@ from controller.model.space import VOLUME_SORT
 from controller.reconcile.apply import Outcome
 from controller.reconcile.reconciler import Result
 from controller.steps._base import Step
+from controller.steps.counting import ForgetCounters
+from controller.steps.devices import PutNode, TakeNode
 from controller.steps.network import MakeBridge, RemoveBridge
 from controller.steps.runtime import LaunchContainer, RecordExit, RemoveRecord, StopContainer
 from controller.steps.spaces import MakeSpace, RemoveSpace, UnmountSpace
@@ -84,6 +86,17 @@ def _said(step: Step, result: Result) -> tuple[str, str] | None:
             return "Created", f"bridge {step.wanted}"
         case MakeSpace() | RemoveSpace() | UnmountSpace():
             return _said_of_space(step)
+    return _told(step)
+
+
+def _told(step: Step) -> tuple[str, str] | None:
+    match step:
+        case PutNode():
+            return "DeviceAdded", step.text
+        case TakeNode():
+            return "DeviceRemoved", step.text
+        case ForgetCounters():
+            return "Counted", step.total.text
     return None
 
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from controller.errors import GuardRefused, Problem
 from controller.model.desired import DesiredSet
-from controller.model.status import Condition, ContainerStatus, NetworkStatus, VolumeStatus
+from controller.model.node import NodeStatus
+from controller.model.status import Condition, ContainerStatus, GroupStatus, NetworkStatus, VolumeStatus
 from controller.reconcile.plan import Plan
 
 
@@ -22,6 +23,11 @@ class Preview:
     lacks: tuple[tuple[str, Condition], ...]
     waits: tuple[tuple[str, str], ...] = ()
     """(key, why it cannot be as desired until somebody does something about it)."""
+    limited: tuple[tuple[str, Condition], ...] = ()
+    """(key, what is done but means less here than elsewhere)."""
+    unfit: tuple[str, ...] = ()
+    """Containers for which, or for whose edit, there is no room."""
+    node: NodeStatus | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,4 +37,6 @@ class Overview:
     desired: DesiredSet
     containers: tuple[ContainerStatus, ...]
     networks: tuple[NetworkStatus, ...] = ()
+    groups: tuple[GroupStatus, ...] = ()
     volumes: tuple[VolumeStatus, ...] = ()
+    node: NodeStatus | None = None

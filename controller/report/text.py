@@ -8,13 +8,14 @@ from typing import Any
 
 from controller.model.event import Event
 from controller.model.finding import Finding
+from controller.model.node import NodeStatus
 from controller.model.quantity import BYTES, format_bytes
-from controller.model.status import ContainerStatus, Disk, NetworkStatus, VolumeStatus
+from controller.model.status import ContainerStatus, Disk, GroupStatus, NetworkStatus, VolumeStatus
 from controller.reconcile.plan import Plan
 from controller.report.preview import Overview, Preview
 from controller.steps._base import Effect
 
-Status = ContainerStatus | NetworkStatus | VolumeStatus
+Status = ContainerStatus | NetworkStatus | GroupStatus | VolumeStatus
 
 BINARY = {suffix: size for suffix, size in BYTES.items() if suffix.endswith("i")}
 COLOURS = {"green": "32", "yellow": "33", "red": "31", "dim": "2", "bold": "1"}
@@ -56,6 +57,8 @@ def plan_json(found: Preview) -> dict[str, Any]:
         "refused": _refusals(found),
         "lacks": [{"container": name, "message": lack.message} for name, lack in found.lacks],
         "waits": [{"container": name, "message": why} for name, why in found.waits],
+        "limited": [{"container": name, "message": said.message} for name, said in found.limited],
+        "node": found.node.to_json() if found.node else None,
         "frozen": found.frozen,
     }
 
@@ -71,6 +74,7 @@ def plan_text(found: Preview, *, colours: bool) -> str:
     lines += [f"refused: {each}" for each in _refusals(found)]
     lines += [f"host lacks: {name}: {lack.message}" for name, lack in found.lacks]
     lines += [f"waits: {name}: {why}" for name, why in found.waits]
+    lines += [f"limited: {name}: {said.message}" for name, said in found.limited]
     lines += [f"source frozen: {found.frozen}"] if found.frozen else []
     lines.append(_plan_summary(found))
     return "\n".join(lines) + "\n"
@@ -96,6 +100,8 @@ def status_json(instance: str, found: Overview) -> dict[str, Any]:
         "revision": found.desired.revision,
         "containers": [each.to_json() for each in found.containers],
         "networks": [each.to_json() for each in found.networks],
+        "groups": [each.to_json() for each in found.groups],
+        "node": found.node.to_json() if found.node else None,
         "volumes": [each.to_json() for each in found.volumes],
         "rejected": [_problem_json(each) for each in found.desired.rejected],
         "frozen": found.desired.frozen,
@@ -109,15 +115,20 @@ def _problem_json(problem: Any) -> dict[str, Any]:
 def status_text(found: Overview, *, wide: bool, colours: bool) -> str:
     rows: list[tuple[str, ...]] = [("NAME", "STATE", "PID", "CONVERGED", "RESTARTS", "EXIT", "REASON")]
     rows += [_status_row(each) for each in found.containers]
-    alone = (found.networks or found.volumes) and not found.containers
+    alone = (found.networks or found.groups or found.volumes) and not found.containers
     lines = [] if alone else [line.rstrip() for line in _table(rows)]
     for each in found.containers if wide else ():
         lines += [f"  {each.name}: addresses: {', '.join(each.addresses)}"] if each.addresses else []
         lines += [f"  {each.name}: ports: {', '.join(each.ports)}"] if each.ports else []
+        lines += [f"  {each.name}: counters: {each.counters.text}"] if each.counters.any else []
         lines += [f"  {each.name}: disk: {_disk_text(each.disk)}"] if each.disk else []
         lines += _details(each, colours=colours)
-    networks = _network_lines(found.networks, wide=wide, colours=colours)
-    for table in (networks, _volume_lines(found.volumes, wide=wide, colours=colours)):
+    for table in (
+        _network_lines(found.networks, wide=wide, colours=colours),
+        _group_lines(found.groups, wide=wide, colours=colours),
+        _volume_lines(found.volumes, wide=wide, colours=colours),
+        _node_lines(found.node, wide=wide, colours=colours),
+    ):
         lines += ["", *table] if lines and table else table
     lines += [_paint(f"rejected: {each}", "red", colours=colours) for each in found.desired.rejected]
     if found.desired.frozen:
@@ -150,6 +161,20 @@ def _network_lines(found: Sequence[NetworkStatus], *, wide: bool, colours: bool)
     return lines
 
 
+def _group_lines(found: Sequence[GroupStatus], *, wide: bool, colours: bool) -> list[str]:
+    if not found:
+        return []
+    rows: list[tuple[str, ...]] = [("GROUP", "SHARES", "CONVERGED", "MEMBERS", "REASON")]
+    for each in found:
+        converged, shares = "yes" if each.converged else "no", ",".join(each.shares)
+        rows.append((each.name, shares, converged, str(len(each.members)), _reason(each)))
+    lines = [line.rstrip() for line in _table(rows)]
+    for each in found if wide else ():
+        lines += [f"  {each.name}: {name}: {', '.join(sorts)}" for name, sorts in each.members.items()]
+        lines += _details(each, colours=colours)
+    return lines
+
+
 def _volume_lines(found: Sequence[VolumeStatus], *, wide: bool, colours: bool) -> list[str]:
     if not found:
         return []
@@ -166,6 +191,23 @@ def _volume_lines(found: Sequence[VolumeStatus], *, wide: bool, colours: bool) -
         lines += [f"  {each.name}: containers: {', '.join(each.containers)}"] if each.containers else []
         lines += _details(each, colours=colours)
     return lines
+
+
+def _node_lines(node: NodeStatus | None, *, wide: bool, colours: bool) -> list[str]:
+    """What is promised of the host: when it is asked for, or when a file describes the host."""
+    if node is None or not (wide or node.name):
+        return []
+    rows: list[tuple[str, ...]] = [
+        ("NODE", "TOTAL", "RESERVED", "PROMISED", "CONTAINERS", "UNLIMITED", "OVERCOMMIT")
+    ]
+    for each in node.promises:
+        total, reserved, promised = each.shown
+        amount = f"{promised} (over)" if each.is_over else promised
+        counts = (str(each.containers), str(each.unlimited or "-"))
+        rows.append((each.key, total, reserved, amount, *counts, each.policy))
+    lines = [line.rstrip() for line in _table(rows)]
+    waits = f"no room for: {', '.join(node.waiting)}"
+    return [*lines, *([_paint(waits, "yellow", colours=colours)] if node.waiting else [])]
 
 
 def _disk_text(disk: Disk) -> str:

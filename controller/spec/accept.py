@@ -18,8 +18,8 @@ from controller.spec.misfit import Misfit
 Parse = Callable[[bytes, str], tuple[Resource, ...]]
 
 
-def accept(before: DesiredSet, found: Snapshot, parse: Parse) -> DesiredSet:
-    """Pure. A file whose digest is known is not parsed again."""
+def accept(before: DesiredSet, found: Snapshot, parse: Parse, layout: str) -> DesiredSet:
+    """Pure. A file whose digest is known is not parsed again. `layout`: see `across.misfits`."""
     states = {each.path: _read(before.files.get(each.path), each, parse) for each in found.files}
     _give_up(states, {each.path for each in found.files if each.is_leaving})
     unsure = [path for path in before.files if path not in states and _concerned(path, found.unreadable)]
@@ -27,13 +27,13 @@ def accept(before: DesiredSet, found: Snapshot, parse: Parse) -> DesiredSet:
     if not states:
         reason = "the source holds no spec file; nothing is removed without `masu down`"
         return replace(before, unreadable=found.unreadable, frozen=reason)
-    settled = _settle_misfits(before, _keep_used(before, _settle_duplicates(before, states)))
+    settled = _settle_misfits(before, _keep_used(before, _settle_duplicates(before, states)), layout)
     return DesiredSet(found.revision, settled, found.unreadable)
 
 
 def across(desired: DesiredSet) -> list[Problem]:
     """Pure. Problems that only show when all files are seen together."""
-    return [_misfit_problem(each) for each in misfits(desired.resources, {})]
+    return [_misfit_problem(each) for each in misfits(desired.resources, {}, "")]
 
 
 def freeze(before: DesiredSet, reason: str) -> DesiredSet:
@@ -90,12 +90,12 @@ def _keep_used(before: DesiredSet, found: Mapping[str, FileState]) -> dict[str, 
     return kept
 
 
-def _settle_misfits(before: DesiredSet, found: Mapping[str, FileState]) -> dict[str, FileState]:
+def _settle_misfits(before: DesiredSet, found: Mapping[str, FileState], layout: str) -> dict[str, FileState]:
     """What does not fit the rest is rejected, and keeps its last version; one that had none is not made."""
     earlier, settled, judged = before.resources, dict(found), set[str]()
     while True:
         now = {each.key: each for state in settled.values() for each in state.resources}
-        new = [each for each in misfits(now, earlier) if each.resource.key not in judged]
+        new = [each for each in misfits(now, earlier, layout) if each.resource.key not in judged]
         if not new:
             return settled
         judged.update(each.resource.key for each in new)

@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import combinations
 
 from controller.model.addresses import Published, parse_interface, parse_mac, parse_published
-from controller.model.network import Network, group_of, interfaces_of, networks_of
-from controller.model.resource import CONTAINER, GROUP, NETWORK, VOLUME, Resource, key_of
+from controller.model.network import Network, interfaces_of, networks_of
+from controller.model.resource import CONTAINER, GROUP, NETWORK, NODE, VOLUME, Resource, key_of
 from controller.model.volume import volumes_of
+from controller.spec.across_groups import groups, groups_of
 from controller.spec.across_interfaces import interfaces
 from controller.spec.across_shares import shares
-from controller.spec.misfit import Misfit, Order, at_fault, whose
+from controller.spec.misfit import Misfit, Order, at_fault, by_seniority, whose
 
 PARTNER = "container:"
 
@@ -28,8 +29,11 @@ def users(resource: Resource, others: Iterable[Resource]) -> tuple[Resource, ...
     return tuple(sorted(found, key=lambda each: each.name))
 
 
-def misfits(resources: Mapping[str, Resource], earlier: Mapping[str, Resource]) -> list[Misfit]:
-    """Pure. `earlier`: what was accepted before, by key; who is as it was is not at fault."""
+def misfits(resources: Mapping[str, Resource], earlier: Mapping[str, Resource], layout: str) -> list[Misfit]:
+    """Pure. `earlier`: what was accepted before, by key; who is as it was is not at fault.
+
+    `layout`: how the host mounts cgroups, on which some rules depend; empty where no host is meant.
+    """
     containers = {each.name: each for each in resources.values() if each.kind == CONTAINER}
     written = [each for each in resources.values() if each.kind == NETWORK]
     networks = {each.name: Network.of(each) for each in written}
@@ -40,12 +44,21 @@ def misfits(resources: Mapping[str, Resource], earlier: Mapping[str, Resource]) 
     return [
         *_partners(containers),
         *_references(containers, networks, resources),
+        *groups(containers, networks, resources, order, layout),
         *shares(containers, networks, resources, order),
         *_policies(written, networks),
         *_overlaps(written, networks, order),
         *interfaces(containers, networks, resources, order),
         *_twice(containers, networks, order),
+        *_hosts(resources, order),
     ]
+
+
+def _hosts(resources: Mapping[str, Resource], order: Order) -> Iterator[Misfit]:
+    nodes = by_seniority((each for each in resources.values() if each.kind == NODE), order)
+    for each in nodes[1:]:
+        why = f"is a second Node: this host is already described by {whose(nodes[0], each)}"
+        yield Misfit(each, "metadata.name", why)
 
 
 def _partners(containers: Mapping[str, Resource]) -> Iterator[Misfit]:
@@ -76,13 +89,9 @@ def _partner_names(wanted: Resource) -> set[str]:
     return {value.removeprefix(PARTNER) for value in values if value.startswith(PARTNER)}
 
 
-def _groups_of(container: Resource) -> set[str]:
-    return {group_of(container, "network")} - {""}
-
-
 USED: Mapping[str, Callable[[Resource], Iterable[str]]] = {
     NETWORK: networks_of,
-    GROUP: _groups_of,
+    GROUP: groups_of,
     VOLUME: volumes_of,
 }
 """Kind → the names of that kind that a container cannot be without."""
@@ -99,12 +108,6 @@ def _references(
         for name in volumes_of(wanted):
             if key_of(VOLUME, name) not in resources:
                 yield Misfit(wanted, "spec.mounts", f'mounts volume "{name}", which no valid file defines')
-        for name in _groups_of(wanted):
-            group = resources.get(key_of(GROUP, name))
-            if group is None:
-                yield Misfit(wanted, "spec.group", f'is in group "{name}", which no valid file defines')
-            elif group.section("network") and not any(each.type == "bridge" for each in on):
-                yield Misfit(wanted, "spec.group", f'shares bandwidth in group "{name}", but is on no bridge')
         known = len(on) == len(networks_of(wanted))
         if wanted.section("ports") and known and not any(each.type == "bridge" for each in on):
             yield Misfit(wanted, "spec.ports", "publishes ports, but is on no bridge")

@@ -10,7 +10,7 @@ from controller.model.names import plain_path
 from controller.model.quantity import parse_bytes, parse_duration
 from controller.model.resource import Resource
 from controller.model.space import parse_size
-from controller.spec import check_network
+from controller.spec import check_devices, check_network, check_notify
 
 if TYPE_CHECKING:  # `masu status` needs these rules, but no YAML
     from controller.spec.document import Document
@@ -49,10 +49,14 @@ def _container(document: Document, wanted: Resource) -> tuple[Problem, ...]:
         *_hostname(document, wanted, spaces),
         *_restart(document, wanted.section("restart") or {}),
         *_memory(document, wanted.section("limits.memory") or {}),
+        *_io(document, wanted.section("limits.io") or ()),
         *_partners(document, wanted.name, spaces),
         *_rootfs(document, wanted.section("rootfs") or {}),
         *_targets(document, wanted.section("mounts") or ()),
+        *check_devices.devices(document, wanted),
         *check_network.interfaces(document, wanted, spaces),
+        *_hugepages(document, wanted.section("limits.hugepages") or {}),
+        *check_notify.entries(document, wanted),
     )
 
 
@@ -105,12 +109,34 @@ def _memory(document: Document, memory: Mapping[str, Any]) -> Iterator[Problem]:
             yield document.problem(path, f"{lower} is above {upper}: {memory[lower]} > {memory[upper]}")
 
 
+def _io(document: Document, entries: Iterable[Mapping[str, Any]]) -> Iterator[Problem]:
+    for index, entry in enumerate(entries):
+        path = ("spec", "limits", "io", index)
+        if entry.keys() == {"path"}:
+            yield document.problem(
+                path, "limits nothing: add read, write, readIops, writeIops, weight or latency"
+            )
+        for key in entry if "path" not in entry else ():
+            if key != "weight":
+                yield document.problem((*path, key), f"{key} is that of a disk: write the path, too")
+
+
 def _restart(document: Document, restart: Mapping[str, Any]) -> Iterator[Problem]:
     backoff = restart.get("backoff", {})
     initial, longest = (str(backoff.get(key, "0")) for key in ("initial", "max"))
     if "max" in backoff and parse_duration(initial) > parse_duration(longest):
         path = ("spec", "restart", "backoff", "initial")
         yield document.problem(path, f"the first pause is above the longest: {initial} > {longest}")
+
+
+def _hugepages(document: Document, written: Mapping[str, Any]) -> Iterator[Problem]:
+    sizes: dict[int, str] = {}
+    for each in written:
+        path, page = ("spec", "limits", "hugepages", each), parse_bytes(each)
+        if page & (page - 1):
+            yield document.problem(path, f"{each} is not the size of a page: sizes are powers of two")
+        if sizes.setdefault(page, each) != each:
+            yield document.problem(path, f"{each} is the same size as {sizes[page]}")
 
 
 def _rootfs(document: Document, rootfs: Mapping[str, Any]) -> Iterator[Problem]:

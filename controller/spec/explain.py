@@ -70,9 +70,10 @@ def _missing(error: Error) -> list[str]:
 
 def _unknown(error: Error) -> Iterator[tuple[str, str]]:
     known = error.schema.get("properties", {})
-    for key in error.instance:
+    for key, value in error.instance.items():
         if key not in known:
-            yield key, f"unknown field{_meant(key, known) or _elsewhere(key, known) or _listed(known)}"
+            meant = _meant(key, known) or _elsewhere(key, value, known) or _listed(known)
+            yield key, f"unknown field{meant}"
 
 
 def _meant(word: str, choices: Iterable[str]) -> str:
@@ -80,13 +81,19 @@ def _meant(word: str, choices: Iterable[str]) -> str:
     return f', did you mean "{close}"?' if close and close != word else ""
 
 
-def _elsewhere(key: str, known: Mapping[str, Any]) -> str:
-    """A field that exists one level deeper: `memory` belongs into `limits`."""
-    for owner, each in known.items():
-        close = suggest(key, each.get("properties", ()))
-        if close:
-            return f', did you mean "{owner}.{close}"?'
-    return ""
+def _elsewhere(key: str, value: Any, known: Mapping[str, Any]) -> str:
+    """A field that exists one level deeper, and takes such a value if one does: `memory` belongs into `limits`."""
+    found = [
+        (_takes(each["properties"][close], value), f"{owner}.{close}")
+        for owner, each in known.items()
+        if (close := suggest(key, each.get("properties", ())))
+    ]
+    return f', did you mean "{max(found, key=lambda each: each[0])[1]}"?' if found else ""
+
+
+def _takes(schema: Mapping[str, Any], value: Any) -> bool:
+    kinds = schema.get("type", ())
+    return isinstance(value, Mapping) == ("object" in ([kinds] if isinstance(kinds, str) else kinds))
 
 
 def _listed(known: Iterable[str]) -> str:

@@ -56,6 +56,11 @@ def _signed_duration(text: str) -> None:
     quantity.parse_duration(text.removeprefix("-"))
 
 
+def _target(text: str) -> None:
+    if quantity.parse_duration(text) == 0:
+        raise ValueError(f"{quote(text)} is no target: write max for none")
+
+
 def _user(text: str) -> None:
     user, colon, group = text.partition(":")
     for each in (user, group) if colon else (user,):
@@ -102,13 +107,17 @@ FORMATS: Mapping[str, Callable[[Any], bool]] = {
     "masu-path": _text_only(check_host_path),
     "masu-bytes": _scalar(quantity.parse_bytes),
     "masu-bytes-or-max": _scalar(_or_max(quantity.parse_bytes)),
+    "masu-cpu": _scalar(quantity.parse_cpu),
     "masu-cpu-or-max": _scalar(_or_max(_cpu)),
     "masu-cpu-list": _scalar(quantity.parse_cpu_list),
     "masu-duration": _scalar(quantity.parse_duration),
+    "masu-target": _text_only(_or_max(_target)),
     "masu-signed-duration": _scalar(_signed_duration),
+    "masu-stall": _text_only(quantity.parse_stall),
     "masu-user": _scalar(_user),
     "masu-signal": _scalar(_signal),
     "masu-rlimit": _rlimit,
+    "masu-byte-rate-or-max": _text_only(_or_max(quantity.parse_byte_rate)),
     "masu-rate": _text_only(quantity.parse_rate),
     "masu-subnet": _text_only(addresses.parse_subnet),
     "masu-address": _text_only(addresses.parse_address),

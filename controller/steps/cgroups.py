@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 from controller.errors import NotReadBack
 from controller.host.ports import Host
+from controller.model.cgroups import in_budget
+from controller.model.keyed import Cell
 from controller.steps._base import Effect, Stage, Step, Wait
 from controller.steps.freezer import end
 
+IN_USE_LOOK_MS = 100
+
+CONTROL = "cgroup.subtree_control"
 DIRECTION_STAGE = {"down": Stage.DECREASE, "same": Stage.CHANGE, "up": Stage.INCREASE}
 
 
@@ -21,19 +27,102 @@ class CreateCgroup(Step):
     effect: ClassVar[Effect] = Effect.LIVE
 
     group: str
-    missing: tuple[str, ...]
+    missing: Mapping[str, str]
+    """Mount → the budget that it is in there."""
 
     @property
     def text(self) -> str:
-        return f"create cgroup {self.group} in {len(self.missing)} hierarchies"
+        return f"create cgroup {self.group}{_named(self.missing)} in {_count(self.missing)}"
 
     @property
     def change(self) -> tuple[str, str, str] | None:
         return ("cgroup", "incomplete", self.group)
 
     def apply(self, host: Host) -> Wait | None:
-        host.cgroups.create(self.group)
+        host.cgroups.place(self.group, self.missing, 0)
         return None
+
+
+@dataclass(frozen=True, slots=True)
+class MoveCgroup(Step):
+    """Bring the container into other budgets, or out of them, with all its processes; init comes last."""
+
+    stage: ClassVar[Stage] = Stage.PLACE
+    effect: ClassVar[Effect] = Effect.LIVE
+
+    group: str
+    budgets: Mapping[str, str]
+    homes: tuple[str, ...]
+    init: int
+
+    @property
+    def text(self) -> str:
+        return f"move the cgroup{_named(self.budgets) or ' out of its groups'} ({_count(self.budgets)})"
+
+    @property
+    def change(self) -> tuple[str, str, str] | None:
+        wanted = sorted({in_budget(self.group, each) for each in self.budgets.values()})
+        return ("group", ", ".join(self.homes), ", ".join(wanted))
+
+    def apply(self, host: Host) -> Wait | None:
+        host.cgroups.place(self.group, self.budgets, self.init)
+        return None
+
+
+def _named(budgets: Mapping[str, str]) -> str:
+    """Whose budgets those are, in words."""
+    names = sorted(set(budgets.values()) - {""})
+    return f" into group {', '.join(names)}" if names else ""
+
+
+def _count(mounts: Collection[str]) -> str:
+    return f"{len(mounts)} hierarch{'y' if len(mounts) == 1 else 'ies'}"
+
+
+@dataclass(frozen=True, slots=True)
+class HandDown(Step):
+    """Switch a v2 subsystem on for the group, at every level above it.
+
+    Only for one that somebody asks for: it costs all groups there a little (cgroup-v2.rst, "Enabling and
+    Disabling").
+    """
+
+    stage: ClassVar[Stage] = Stage.PLACE
+    effect: ClassVar[Effect] = Effect.LIVE
+
+    group: str
+    subsystem: str
+
+    @property
+    def text(self) -> str:
+        return f"switch cgroup subsystem {self.subsystem} on for {self.group}"
+
+    @property
+    def scope(self) -> str:
+        return self.subsystem
+
+    @property
+    def change(self) -> tuple[str, str, str] | None:
+        return (f"cgroup.{self.subsystem}", "absent", "on")
+
+    def apply(self, host: Host) -> Wait | None:
+        hierarchy = host.facts.hierarchy(self.subsystem)
+        home = host.cgroups.homes(self.group).get(hierarchy.mount, self.group) if hierarchy else self.group
+        for above in _above(home):
+            if not self._on(host, above):
+                host.cgroups.write(above, self.subsystem, CONTROL, f"+{self.subsystem}")
+                if not self._on(host, above):
+                    raise NotReadBack(f"{above or '/'} {CONTROL}: {self.subsystem} is still off")
+        return None
+
+    def _on(self, host: Host, group: str) -> bool:
+        return self.subsystem in (host.cgroups.read(group, self.subsystem, CONTROL) or "").split()
+
+
+def _above(group: str) -> list[str]:
+    """Groups above, the root, which is "", first."""
+    parts = group.split("/")
+    return ["/".join(parts[:count]) for count in range(1, len(parts))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +152,7 @@ class MoveProcesses(Step):
 
 @dataclass(frozen=True, slots=True)
 class SetKnob(Step):
-    """Write one cgroup file and read it back; `live` is None where the file was not there when looked at.
+    """Write one cgroup file, or one cell of it, and read it back; `live` is None where the file was not there.
 
     `accepted` is the text that the kernel is expected to read back, rounding included.
     """
@@ -79,6 +168,7 @@ class SetKnob(Step):
     live: str | None
     direction: str = "same"
     danger: str = ""
+    cell: Cell | None = None
 
     @property
     def stage(self) -> Stage:
@@ -86,7 +176,7 @@ class SetKnob(Step):
 
     @property
     def text(self) -> str:
-        return f"set {self.key} ({self.file}): {self.live or 'absent'} → {self.accepted}"
+        return f"set {self.key} ({self._place}): {self.live or 'absent'} → {self.accepted}"
 
     @property
     def scope(self) -> str:
@@ -101,11 +191,17 @@ class SetKnob(Step):
         return (self.key, self.live or "absent", self.accepted)
 
     def apply(self, host: Host) -> Wait | None:
-        host.cgroups.write(self.group, self.subsystem, self.file, self.value)
-        live = host.cgroups.read(self.group, self.subsystem, self.file)
+        text = self.cell.line(self.value) if self.cell else self.value
+        host.cgroups.write(self.group, self.subsystem, self.file, text)
+        read = host.cgroups.read(self.group, self.subsystem, self.file)
+        live = self.cell.find(read) if self.cell and read is not None else read
         if live is None or live.split() != self.accepted.split():
-            raise NotReadBack(f"{self.group} {self.file}: wrote {self.value!r}, reads back {live!r}")
+            raise NotReadBack(f"{self.group} {self.file}: wrote {text!r}, reads back {read!r}")
         return None
+
+    @property
+    def _place(self) -> str:
+        return f"{self.file} {self.cell.entry}" if self.cell else self.file
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,4 +219,25 @@ class RemoveCgroup(Step):
 
     def apply(self, host: Host) -> Wait | None:
         host.cgroups.remove(self.group, lambda: end(host, self.group, None))
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveBudget(Step):
+    """Remove the group of a budget that nobody shares any more; whoever still runs in it is not harmed."""
+
+    stage: ClassVar[Stage] = Stage.UNPLACE
+    effect: ClassVar[Effect] = Effect.DELETE
+
+    group: str
+
+    @property
+    def text(self) -> str:
+        return f"remove cgroup {self.group}"
+
+    def apply(self, host: Host) -> Wait | None:
+        if host.cgroups.populated(self.group):
+            message = "a container that is still in it has to leave first"
+            return Wait("GroupInUse", message, host.clock.now_ms() + IN_USE_LOOK_MS)
+        host.cgroups.remove(self.group, lambda: None)
         return None

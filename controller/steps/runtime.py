@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from controller.errors import StepFailed
+from controller.errors import HostLacks, StepFailed
 from controller.host.ports import Host
+from controller.model.device import nodes_for, rules_for
 from controller.model.frame import Frame, IdMapping, resolve
 from controller.model.launch import Init
 from controller.model.record import Exit, Record, StopRule
 from controller.steps._base import Effect, Stage, Step, Wait
+from controller.steps.devices import nodes_made, seek
 from controller.steps.freezer import end, thaw
 
 LAUNCH_LOOK_MS = 100
 
 
+DOES_NOT_FIT = "DoesNotFit"
 FOR_PEOPLE = frozenset(
     {"AddressTaken", "SubnetTaken", "NameTaken", "DeviceTaken", "NoParent", "NoDevice"}
-    | {"NoAddressLeft", "MtuTooLarge", "NoPacketFilter"}
+    | {"NoAddressLeft", "MtuTooLarge", "NoPacketFilter", DOES_NOT_FIT}
 )
 """Reasons for waiting that last until somebody does something about them."""
 
@@ -227,7 +231,9 @@ class WriteBundle(Step):
         ids = id_mapping(host, self.container, self.frame)
         partners = {other: _live_pid(host, other) for other in self.frame.partners}
         config = resolve(self.frame.config, ids, partners)
-        host.runtime.write_bundle(self.container, config, self.frame.root)
+        found = seek(host, self.frame.claims)
+        root = {**self.frame.root, "nodes": nodes_for(found), "rules": rules_for(found)}
+        host.runtime.write_bundle(self.container, config, root)
         return None
 
 
@@ -256,11 +262,12 @@ class LaunchContainer(Step):
         ids = id_mapping(host, self.container, self.frame)
         if ids:
             root["ids"] = {"uids": list(ids.uids), "gids": list(ids.gids)}
+        root["nodes"] = nodes_made(host, self.frame.claims, ids)
         recipe = host.runtime.recipe(self.container, self.group, root)
         record = newborn(host, self)
         host.records.write(record)
         thaw(host, self.group)  # whoever enters a frozen cgroup is frozen, the runtime included
-        return conclude(host, record, host.runtime.launch(recipe))
+        return conclude(host, record, self, host.runtime.launch(recipe))
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,15 +277,22 @@ class FinishLaunch(LaunchContainer):
     record: Record
 
     def apply(self, host: Host) -> Wait | None:
-        return conclude(host, self.record, host.runtime.launched(self.container))
+        return conclude(host, self.record, self, host.runtime.launched(self.container))
 
 
-def conclude(host: Host, record: Record, launched: Init | None) -> Wait | None:
-    """Write down who was born, or say when to look again."""
+def conclude(host: Host, record: Record, launch: LaunchContainer, launched: Init | None) -> Wait | None:
+    """Write down who was born, or say when to look again.
+
+    A runtime that moves the container into its cgroups by itself has also put device rules of its own there, which
+    allow the same to be opened, but every node to be made.
+    """
     if launched is None:
         message = "the runtime has not started it yet"
         return Wait("Launching", message, host.clock.now_ms() + LAUNCH_LOOK_MS)
     host.records.write(born(host, record, launched))
+    if host.facts.runtime and host.facts.runtime.joins_itself:
+        with suppress(HostLacks):  # which a look tells
+            host.device_rules.put(launch.group, rules_for(seek(host, launch.frame.claims)))
     return None
 
 

@@ -47,7 +47,7 @@ def observe(world: World, count: int, what: str, budget_s: float | None) -> list
 
 def _desired(app: App, world: World) -> list[Desired]:
     found = DirectorySource(str(world.source)).snapshot()
-    after = accept(app.store.load(), found, _parse)
+    after = accept(app.store.load(), found, _parse, app.host.facts.layout)
     wishes, _ = resolve(app._named(), after.resources, app.leases.load(), ())
     return [desire(each, app.host.facts) for each in wishes.values()]
 

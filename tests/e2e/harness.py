@@ -179,6 +179,7 @@ class Masu:
             (run, f"bundles/{name}"),
             (run, f"runtime/{name}"),
             (run, f"conditions/{name}.json"),
+            (run, f"counters/{name}.json"),
             (run, f"netns/{name}"),
             (run, f"names/{name}"),
             (run, f"devices/{name}.json"),
@@ -191,8 +192,14 @@ class Masu:
             (state, f"spaces/*/.{name}.*"),
         ]
         found = [str(path) for base, pattern in patterns for path in base.glob(pattern)]
+        found += [f"{run}/grants.json: {each}" for each in self.grants() if fnmatch(each, name)]
         for mount in cgroup_mounts():
-            found += [str(path) for path in Path(mount).glob(f"masu/{self.instance}/{name}") if path.is_dir()]
+            found += [
+                str(path)
+                for pattern in (name, f"@*/{name}")
+                for path in Path(mount).glob(f"masu/{self.instance}/{pattern}")
+                if path.is_dir()
+            ]
         mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
         found += [each for each in mounts if self.instance in each and fnmatch(Path(each).name, name)]
         return found + self.in_space(name)
@@ -213,6 +220,13 @@ class Masu:
     def volumes(self) -> dict[str, dict[str, Any]]:
         whole = json.loads(self.run("status", "-o", "json").stdout)
         return {each["name"]: each for each in whole["volumes"]}
+
+    def grants(self) -> list[str]:
+        """Who was let in, whoever was first comes first."""
+        try:
+            return list(json.loads(Path(f"/run/masu/{self.instance}/grants.json").read_text())["grants"])
+        except FileNotFoundError:
+            return []
 
     def processes(self) -> list[int]:
         """Every process in the instance's cgroups, in any hierarchy."""

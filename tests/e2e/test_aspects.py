@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -279,3 +280,29 @@ def test_a_removed_cgroup_of_a_stopped_container_is_made_again(masu: Masu) -> No
     until(path.exists, "made")
     path.parent.rmdir()
     until(lambda: path.exists() and path.read_text() == "20\n", "made again, with its limit")
+
+
+@pytest.mark.on_v2
+def test_weights_share_a_cpu_as_they_say(masu: Masu) -> None:
+    """A hog and whoever is in a hurry, 1:9 on one cpu: a tenth, and nine tenths."""
+    busy = {"args": ["/bin/sh", "-c", "while :; do :; done"]}
+    shares = {"hog": 100, "hurry": 900}
+    masu.write(
+        *(
+            container(name, process=busy, limits={"cpu": {"cpus": "0", "weight": weight}})
+            for name, weight in shares.items()
+        )
+    )
+    assert masu.apply().returncode == 0
+    pids = {name: masu.pid(name) for name in shares}
+    before = {name: _cpu_ticks(pid) for name, pid in pids.items()}
+    time.sleep(5)
+    used = {name: _cpu_ticks(pid) - before[name] for name, pid in pids.items()}
+    assert sum(used.values()) > 20, "they did run"
+    assert abs(used["hog"] / sum(used.values()) - 0.1) <= 0.02, used
+
+
+def _cpu_ticks(pid: int) -> int:
+    """proc_pid_stat(5), utime and stime."""
+    words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(words[11]) + int(words[12])

@@ -93,7 +93,8 @@ def test_exit_code_and_policy(masu: Masu) -> None:
     )
     masu.start()
     never = until(
-        lambda: (found := masu.status("never")).get("exitCode") is not None and found, "never ended"
+        lambda: (found := masu.status("never")).get("exitCode") is not None and found["converged"] and found,
+        "never ended and nothing is left to do",
     )
     assert (never["state"], never["exitCode"], never["restarts"], never["converged"]) == (
         "exited",

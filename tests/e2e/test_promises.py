@@ -29,6 +29,7 @@ WRITES = re.compile(
     r"\b(openat?|creat|mkdir(at)?|rmdir|unlink(at)?|rename(at2?)?|mount|umount2?|setns|unshare|kill|"
     r"pidfd_send_signal|sethostname|truncate|ftruncate|symlink(at)?|link(at)?|chmod|fchmod(at)?|f?chown(at)?|"
     r"move_mount|fsmount|mknod(at)?|utimensat|write|pwrite64|sendto|sendmsg|connect)\("
+    r"|\bbpf\(BPF_PROG_(?:LOAD|ATTACH|DETACH)"
 )
 NETLINK_SOCKET = re.compile(r"socket\(AF_NETLINK, [^,]+, (NETLINK_\w+)\) = \d+<\w+:\[(\d+)\]>")
 NETLINK_MESSAGE = re.compile(r"send(?:to|msg)\(\d+<\w+:\[(\d+)\]>.*?nlmsg_type=([^ ,]+)")
@@ -76,16 +77,25 @@ def _asks(line: str, protocols: Mapping[str, str]) -> bool:
 
 def test_1_plan_and_validate_write_nothing(masu: Masu, tmp_path: Path) -> None:
     """Every system call of both is traced, in a world that differs from the spec."""
+    devices = [
+        {"path": "/dev/cpu_dma_latency"},
+        {"match": {"subsystem": "tty", "name": "tty0"}, "optional": True},
+    ]
     masu.write(
         volume("data", size="16Mi"),
-        container(limits={"memory": {"max": "64Mi"}}, hostname="box", sysctls={"net.core.somaxconn": "64"}),
+        container(
+            limits={"memory": {"max": "64Mi"}},
+            hostname="box",
+            sysctls={"net.core.somaxconn": "64"},
+            devices=devices,
+        ),
     )
     assert masu.apply().returncode == 0
     set_knob(memory_max(masu), str(1 << 30))
     masu.write(
         volume("data", size="32Mi"),
         volume("more", size="16Mi"),
-        container(limits={"memory": {"max": "32Mi"}}),
+        container(limits={"memory": {"max": "32Mi"}}, devices=devices[1:]),
         container("new", rootfs={"size": "16Mi"}, mounts=[{"volume": "more", "target": "/data"}]),
     )
     before = _tree(masu)

@@ -19,6 +19,11 @@ def group(name: str, line: int = 1, **network: Any) -> Resource:
     return Resource(name, "a.yaml", {}, {"network": network}, line, kind=GROUP)
 
 
+def budgets(name: str, line: int = 1, **sorts: Any) -> Resource:
+    """A group that shares more than bandwidth."""
+    return Resource(name, "a.yaml", {}, sorts, line, kind=GROUP)
+
+
 def volume(name: str, line: int = 1, **spec: Any) -> Resource:
     return Resource(name, "a.yaml", {}, spec, line, kind=VOLUME)
 

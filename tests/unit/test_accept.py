@@ -21,7 +21,7 @@ def parse(text: bytes, file: str) -> tuple[Resource, ...]:
 
 
 def take(before: DesiredSet, **files: str) -> DesiredSet:
-    return accept(before, snapshot({f"{name}.yaml": text for name, text in files.items()}), parse)
+    return accept(before, snapshot({f"{name}.yaml": text for name, text in files.items()}), parse, "")
 
 
 def snapshot(texts: dict[str, str], *unreadable: Problem, leaving: str = "") -> Snapshot:
@@ -66,7 +66,7 @@ def test_silence_freezes() -> None:
 def test_an_unreadable_file_keeps_what_it_said() -> None:
     first = take(DesiredSet(), one="a=1", two="b=1")
     problem = Problem("one.yaml", 0, 0, "", "cannot be read")
-    second = accept(first, snapshot({"two.yaml": "b=2"}, problem), parse)
+    second = accept(first, snapshot({"two.yaml": "b=2"}, problem), parse, "")
     assert versions(second) == {"a": "1", "b": "2"}
     assert second.rejected == (problem,)
 
@@ -106,7 +106,7 @@ def test_partners_must_exist_and_not_share_in_a_circle() -> None:
     def problems(*containers: Resource) -> list[str]:
         by_name = {each.name: each for each in containers}
         found = snapshot({each.file: each.name for each in containers})
-        accepted = accept(DesiredSet(), found, lambda text, _: (by_name[text.decode()],))
+        accepted = accept(DesiredSet(), found, lambda text, _: (by_name[text.decode()],), "")
         assert not across(accepted), "what is rejected is not desired"
         return [problem.message for problem in accepted.rejected]
 
@@ -115,15 +115,18 @@ def test_partners_must_exist_and_not_share_in_a_circle() -> None:
 
 
 def test_files_of_a_directory_that_cannot_be_listed_keep_what_they_said() -> None:
-    first = accept(DesiredSet(), snapshot({"s/sub/one.yaml": "a=1", "s/two.yaml": "b=1"}), parse)
+    first = accept(DesiredSet(), snapshot({"s/sub/one.yaml": "a=1", "s/two.yaml": "b=1"}), parse, "")
     problem = Problem("s/sub", 0, 0, "", "cannot be listed")
-    assert versions(accept(first, snapshot({"s/two.yaml": "b=1"}, problem), parse)) == {"a": "1", "b": "1"}
+    assert versions(accept(first, snapshot({"s/two.yaml": "b=1"}, problem), parse, "")) == {
+        "a": "1",
+        "b": "1",
+    }
 
 
 def test_a_renamed_file_defines_its_containers_under_the_new_name_at_once() -> None:
     """Also when it is edited on the way, and when it then comes back."""
     first = take(DesiredSet(), one="a=1 b=1")
-    both = accept(first, snapshot({"one.yaml": "a=1 b=1", "two.yaml": "a=2"}, leaving="one.yaml"), parse)
+    both = accept(first, snapshot({"one.yaml": "a=1 b=1", "two.yaml": "a=2"}, leaving="one.yaml"), parse, "")
     assert versions(both) == {"a": "2", "b": "1"}
     assert both.rejected == ()
     assert versions(take(both, two="a=2")) == {"a": "2"}

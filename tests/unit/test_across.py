@@ -8,16 +8,17 @@ import pytest
 
 from controller.model.resource import Resource
 from controller.spec.across import misfits, users
-from tests.unit.resources import bridge, by_key, container, group, network
+from tests.unit.resources import bridge, budgets, by_key, container, group, network
 
 FRONT = bridge()
 BACK = bridge("back", "10.89.0.0/24", line=50)
 
 
-def found(*resources: Resource, earlier: tuple[Resource, ...] = ()) -> list[tuple[str, str, str]]:
-    return [
-        (each.resource.key, each.path, each.why) for each in misfits(by_key(*resources), by_key(*earlier))
-    ]
+def found(
+    *resources: Resource, earlier: tuple[Resource, ...] = (), layout: str = ""
+) -> list[tuple[str, str, str]]:
+    misfitting = misfits(by_key(*resources), by_key(*earlier), layout)
+    return [(each.resource.key, each.path, each.why) for each in misfitting]
 
 
 def on(name: str = "front", **entry: Any) -> dict[str, Any]:
@@ -66,7 +67,21 @@ GOOD: dict[str, tuple[Resource, ...]] = {
         group("g", egress={"max": "1Mbit"}),
         container("a", "front", group="g"),
     ),
+    "a group of several sorts without a bridge": (
+        budgets("g", cpu={"max": "1"}, network={"egress": {"max": "1Mbit"}}),
+        container("a", group="g"),
+    ),
+    "cpu that just fits": (
+        budgets("g", cpu={"max": "1.5"}),
+        container("a", group="g", limits={"cpu": {"max": "1500m"}}),
+    ),
+    "two groups where each subsystem has its own hierarchy": (
+        budgets("c", cpu={"max": "1"}),
+        budgets("m", memory={"max": "1Gi"}),
+        container("a", group={"cpu": "c", "memory": "m"}),
+    ),
 }
+TORN = GOOD["two groups where each subsystem has its own hierarchy"]
 BAD: dict[str, tuple[tuple[Resource, ...], str, str, str]] = {
     "no such network": (
         (container("a", "front"),),
@@ -85,6 +100,18 @@ BAD: dict[str, tuple[tuple[Resource, ...], str, str, str]] = {
         "a",
         "spec.group",
         "is on no bridge",
+    ),
+    "a sort that the group has not": (
+        (budgets("g", cpu={"max": "1"}), container("a", group={"memory": "g"})),
+        "a",
+        "spec.group.memory",
+        'shares memory of group "g", which has none',
+    ),
+    "more cpu than the group has": (
+        (budgets("g", cpu={"max": "0.5"}), container("a", group="g", limits={"cpu": {"max": "1"}})),
+        "a",
+        "spec.limits.cpu.max",
+        "is more than",
     ),
     "ports without a bridge": ((container("a", ports=["80:80"]),), "a", "spec.ports", "is on no bridge"),
     "a router of another network": (
@@ -288,3 +315,19 @@ def test_users_are_those_who_would_be_left_without() -> None:
     assert [each.name for each in users(FRONT, everybody)] == ["a", "b"]
     assert [each.name for each in users(everybody[2], everybody)] == ["b"]
     assert users(everybody[3], everybody) == ()
+
+
+def test_one_hierarchy_has_one_group_for_a_container() -> None:
+    (problem,) = found(*TORN, layout="v2")
+    assert problem[:2] == ("a", "spec.group")
+    assert "cpu of c, memory of m: cgroup v2 has one hierarchy" in problem[2]
+    assert not found(*TORN, layout="hybrid")
+
+
+def test_a_group_that_shrinks_below_what_a_member_has_gives_way() -> None:
+    """Whoever changed is at fault."""
+    wide, narrow = budgets("g", cpu={"max": "2"}), budgets("g", cpu={"max": "500m"})
+    member = container("a", group="g", limits={"cpu": {"max": "1"}})
+    assert [each[:2] for each in found(narrow, member, earlier=(wide, member))] == [
+        ("group/g", "spec.cpu.max")
+    ]

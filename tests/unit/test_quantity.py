@@ -102,6 +102,36 @@ def test_bytes_print_shortest(amount, text):
 
 
 @pytest.mark.parametrize(
+    ("text", "amount"),
+    [("50Mi/s", 50 << 20), ("1.5M/s", 1_500_000), ("512/s", 512), ("0.3333Ki/s", None), ("512.1/s", 513)],
+)
+def test_rates_of_disks_are_bytes_each_second_rounded_up(text, amount):
+    if amount is None:
+        with pytest.raises(ValueError, match="too little: at least 512/s"):
+            q.parse_byte_rate(text)
+    else:
+        assert q.parse_byte_rate(text) == amount
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("50Mi", "use 50Mi/s"),
+        ("50MB/s", "use 50M/s or 50Mi/s"),
+        ("50MBps", "use 50M/s or 50Mi/s"),
+        ("50 MiB/s", "use 50Mi/s"),
+        ("50Mbit", "use for example 50Mi/s"),
+        ("50", "use for example 50Mi/s"),
+        ("8Ei/s", "write max for no limit"),
+        ("max", "use for example"),
+    ],
+)
+def test_rates_of_disks_without_a_second_or_in_bits_are_refused(text, hint):
+    with pytest.raises(ValueError, match=hint):
+        q.parse_byte_rate(text)
+
+
+@pytest.mark.parametrize(
     ("text", "milli"),
     [("1.5", 1500), ("500m", 500), (2, 2000), (0.5, 500), ("0", 0), ("0.001", 1), (1.1, 1100)],
 )

@@ -52,6 +52,7 @@ spec:
     cpu: {max: 1.5, weight: 200, cpus: 0-1, mems: 0}
     memory: {max: 256Mi, high: 200M, low: 0.5Gi, min: 1e3, swap: 0, force: false}
     pids: {max: 128}
+    io: [{path: /srv, read: 50Mi/s, write: max, readIops: 500, writeIops: max, weight: 200, latency: 10ms}]
 """
 LEAST = """
 apiVersion: masu/v1
@@ -106,6 +107,10 @@ def test_good_sections_have_no_problems(sections):
 @pytest.mark.parametrize(
     ("sections", "problem"),
     [
+        (
+            {"limits": {"io": [{"path": "/srv", "latency": "0s"}]}},
+            'spec.limits.io[0].latency: "0s" is no target: write max for none',
+        ),
         ({"limits": {"memory": {"maxx": 1}}}, 'spec.limits.memory.maxx: unknown field, did you mean "max"?'),
         (
             {"limits": {"memory": {"max": "256Mb"}}},
@@ -248,7 +253,10 @@ def test_each_mistake_in_a_process_is_one_problem(fields, problem):
         (
             "kind: Contaner",
             [
-                '1:1: kind: "Contaner" is not one of Container, Group, Network, Volume, did you mean "Container"?'
+                (
+                    '1:1: kind: "Contaner" is not one of Container, Group, Network, Node, Volume,'
+                    ' did you mean "Container"?'
+                )
             ],
         ),
         ("kind: [Container]", ["1:1: kind: expected a string, got a list"]),
@@ -286,14 +294,15 @@ def test_the_whole_schema_stands_alone_and_is_valid():
     assert ".schema.json" not in text
     assert set(whole["$defs"]) == {
         "metadata", "state", "rootfs", "process", "restart", "namespaces", "hostname", "sysctls", "mounts",
-        "cpu", "memory", "pids", "networks", "ports", "hosts", "resolver", "group", "values",
+        "cpu", "hugepages", "memory", "pids", "io", "networks", "ports", "hosts", "resolver", "group", "notify",
+        "devices", "values",
     }  # fmt: skip
     (full,) = read(FULL.encode(), "f.yaml")
     assert not list(Draft202012Validator(whole).iter_errors(full.value))
 
 
 def test_an_unknown_kind_has_no_schema():
-    assert schema.kinds() == ("Container", "Group", "Network", "Volume")
+    assert schema.kinds() == ("Container", "Group", "Network", "Node", "Volume")
     with pytest.raises(ValueError, match='"Pod" is not one of Container, Group, Network'):
         schema.schema("Pod")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -29,30 +30,50 @@ OWN = {"mnt": 1, "net": 2, "pid": 3, "ipc": 4, "uts": 5, "user": 6, "cgroup": 7,
 PRIVATE = {"mnt": 11, "net": 12, "pid": 13, "ipc": 14, "uts": 15, "user": 6, "cgroup": 17, "time": 8}
 
 
-def test_cgroup_missing_in_one_hierarchy_is_made() -> None:
-    desired = Cgroup().parse(None, HYBRID)
+HOME = dict.fromkeys((each.mount for each in HYBRID.hierarchies), SUBJECT.group)
+
+
+def cgroup_steps(section: dict[str, Any], placed: Placed) -> list[tuple[str, str]]:
+    desired = Cgroup().parse(section, HYBRID)
     assert desired
-    everywhere = frozenset(desired.mounts)
-    home = dict.fromkeys(desired.mounts, SUBJECT.group)
-    assert Cgroup().diff(SUBJECT, desired, Placed(everywhere, home)) == []
-    one = Cgroup().diff(SUBJECT, desired, Placed(everywhere - {"/sys/fs/cgroup/pids"}, home))
-    assert [step.text for step in one] == ["create cgroup /masu/test/web in 1 hierarchies"]
+    return [(step.kind, step.text) for step in Cgroup().diff(SUBJECT, desired, placed)]
+
+
+def test_cgroup_missing_in_one_hierarchy_is_made() -> None:
+    assert cgroup_steps({}, Placed(HOME, HOME)) == []
+    some = {mount: path for mount, path in HOME.items() if "pids" not in mount}
+    assert cgroup_steps({}, Placed(some, HOME)) == [
+        ("CreateCgroup", "create cgroup /masu/test/web in 1 hierarchy")
+    ]
 
 
 def test_strayed_init_is_brought_home_and_a_child_group_is_home() -> None:
-    desired = Cgroup().parse(None, HYBRID)
+    below = dict.fromkeys(HOME, SUBJECT.group + "/inner")
+    assert cgroup_steps({}, Placed(HOME, below)) == []
+    for stray in ("/", SUBJECT.group + "2"):
+        away = {**below, "/sys/fs/cgroup/pids": stray}
+        assert [kind for kind, _ in cgroup_steps({}, Placed(HOME, away))] == ["MoveProcesses"]
+
+
+def test_a_container_moves_into_a_budget_and_out_of_it() -> None:
+    """Only in the hierarchy that counts what is shared."""
+    inside = {**HOME, "/sys/fs/cgroup/pids": "/masu/test/@batch/web"}
+    shares = {"budgets": {"pids": "batch"}}
+    text = "move the cgroup into group batch (1 hierarchy)"
+    assert cgroup_steps(shares, Placed(HOME, HOME)) == [("MoveCgroup", text)]
+    assert cgroup_steps(shares, Placed(inside, inside)) == []
+    assert [kind for kind, _ in cgroup_steps({}, Placed(inside, inside))] == ["MoveCgroup"]
+
+
+def test_an_interrupted_move_goes_on_as_long_as_init_is_elsewhere() -> None:
+    inside = {**HOME, "/sys/fs/cgroup/pids": "/masu/test/@batch/web"}
+    assert [kind for kind, _ in cgroup_steps({}, Placed(HOME, inside))] == ["MoveCgroup"]
+
+
+def test_a_budget_is_only_where_it_counts() -> None:
+    desired = Cgroup().parse({"counts": ["memory"]}, HYBRID)
     assert desired
-    everywhere = frozenset(desired.mounts)
-    below = dict.fromkeys(desired.mounts, SUBJECT.group + "/inner")
-    assert Cgroup().diff(SUBJECT, desired, Placed(everywhere, below)) == []
-    away = {**below, "/sys/fs/cgroup/pids": "/"}
-    assert [step.kind for step in Cgroup().diff(SUBJECT, desired, Placed(everywhere, away))] == [
-        "MoveProcesses"
-    ]
-    beside = {**below, "/sys/fs/cgroup/pids": SUBJECT.group + "2"}
-    assert [step.kind for step in Cgroup().diff(SUBJECT, desired, Placed(everywhere, beside))] == [
-        "MoveProcesses"
-    ]
+    assert desired.budgets == {"/sys/fs/cgroup/memory": ""}
 
 
 def test_hostname() -> None:

@@ -181,7 +181,7 @@ def test_containers_need_their_volumes_and_keep_them() -> None:
     data = volume("data", size="1Gi")
     web = container("web", mounts=[{"volume": "data", "target": "/a"}, {"volume": "data", "target": "/b"}])
     assert users(data, [web, container("other")]) == (web,)
-    (found,) = misfits(by_key(web), {})
+    (found,) = misfits(by_key(web), {}, "")
     assert (found.path, found.why) == ("spec.mounts", 'mounts volume "data", which no valid file defines')
     wishes, _ = resolve(Named("i", "/run/names", "/state/spaces"), by_key(data, web), {}, ())
     assert wishes["web"].needs == {"volume/data"}

@@ -1,26 +1,59 @@
-"""The image that all machines boot from. `inner/` holds tests that only make sense inside a machine."""
+"""The image that all machines boot from. `inner/` holds tests that only make sense inside a machine.
+
+The machine with the tests that run inside is started at once and asked at the end: it takes minutes, most of which
+are another cpu's.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-from pathlib import Path
 
 import pytest
 
 from tests.vm.machine import QEMU, Image
-from tests.vm.project import CHECKOUT
+from tests.vm.project import build_image
+from tests.vm.suite import Suite
 
 collect_ignore = [] if os.environ.get("MASU_VM") else ["inner"]
 """The machine sets MASU_VM for what runs in it."""
+
+SUITE = pytest.StashKey[Suite]()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=_asks_the_machine)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    if not session.config.option.collectonly and any(map(_asks_the_machine, session.items)) and _possible():
+        session.config.stash[SUITE] = Suite()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if SUITE in config.stash:
+        config.stash[SUITE].close()
+
+
+@pytest.fixture
+def suite(request: pytest.FixtureRequest) -> Suite:
+    if SUITE not in request.config.stash:
+        pytest.skip(f"{QEMU} is not installed: apt-get install qemu-system-x86 qemu-utils")
+    return request.config.stash[SUITE]
 
 
 @pytest.fixture(scope="session")
 def image() -> Image:
     """Built on the first run (about a minute), then found. A host without qemu skips; CI installs it."""
-    if shutil.which(QEMU) is None and not os.environ.get("CI"):
+    if not _possible():
         pytest.skip(f"{QEMU} is not installed: apt-get install qemu-system-x86 qemu-utils")
-    script = CHECKOUT / ".setup" / "vm-image.sh"
-    done = subprocess.run([script], stdout=subprocess.PIPE, text=True, timeout=600, check=True)
-    return Image(Path(done.stdout.strip()))
+    return build_image()
+
+
+def _possible() -> bool:
+    return shutil.which(QEMU) is not None or bool(os.environ.get("CI"))
+
+
+def _asks_the_machine(item: pytest.Item) -> bool:
+    return "suite" in getattr(item, "fixturenames", ())

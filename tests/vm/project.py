@@ -7,9 +7,19 @@ import sys
 import tarfile
 from pathlib import Path
 
+from tests.vm.machine import Image
+
 CHECKOUT = Path(__file__).resolve().parents[2]
 TEST_TREE = ("tests", "specs", "schemas", "pyproject.toml")
 """`controller/` is left out on purpose: inside, `import controller` must find the installed package."""
+
+
+def build_image() -> Image:
+    """Made on the first call (about a minute), then found; other processes wait for whoever makes it."""
+    script = CHECKOUT / ".setup" / "vm-image.sh"
+    done = subprocess.run([script], stdout=subprocess.PIPE, text=True, timeout=900, check=True)
+    return Image(Path(done.stdout.strip()))
+
 
 UNPACK = """
 set -e

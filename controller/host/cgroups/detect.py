@@ -51,10 +51,11 @@ def swap_limits(found: tuple[Hierarchy, ...]) -> bool:
         if "memory" in each.subsystems:
             if each.version == 1:
                 return os.path.exists(each.mount + "/memory.memsw.limit_in_bytes")
-            return _any_child_has(each.mount, "memory.swap.max") or os.path.exists("/proc/swaps")
+            return any_child_has(each.mount, "memory.swap.max") or os.path.exists("/proc/swaps")
     return False
 
 
-def _any_child_has(mount: str, file: str) -> bool:
+def any_child_has(mount: str, file: str) -> bool:
+    """Files of limits are not in the root group."""
     with os.scandir(mount) as entries:
         return any(os.path.exists(f"{entry.path}/{file}") for entry in entries if entry.is_dir())

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from controller.errors import HostLacks, KnobRefused, StepFailed
 from controller.host.cgroups import v1, v2
+from controller.host.cgroups.homes import Homes
 from controller.host.text import failed, read_text
-from controller.model.facts import Facts, Hierarchy
+from controller.model.cgroups import in_budget
+from controller.model.facts import Hierarchy
 
 BUSY_WAIT_S = 2.0
 """How long a removed group may stay busy: the kernel frees it a little after its last process."""
 
 
 class CgroupTree:
-    """Stateless apart from the facts; every method may be called from any thread."""
+    """Every method may be called from any thread."""
 
-    def __init__(self, facts: Facts) -> None:
-        self._facts = facts
+    def __init__(self, homes: Homes) -> None:
+        self._homes, self._facts = homes, homes.facts
 
     def children(self, group: str) -> frozenset[str]:
         """Names of the groups directly below `group`, in any hierarchy."""
@@ -33,35 +36,52 @@ class CgroupTree:
                 continue
         return frozenset(names)
 
-    def present(self, group: str) -> frozenset[str]:
-        """Mounts on which the group exists, with the files of every subsystem."""
-        return frozenset(each.mount for each in self._facts.hierarchies if _present(each, group))
+    def homes(self, group: str) -> Mapping[str, str]:
+        """Mount → where the group is on it, with all its files; without mounts on which it is not."""
+        found = ((each, self._homes.locate(each, group)) for each in self._facts.hierarchies)
+        return {each.mount: path.removeprefix(each.mount) for each, path in found if _complete(each, path)}
 
     def populated(self, group: str) -> bool:
         """cgroup v2 says so itself, v1 has to be walked."""
         for each in self._facts.hierarchies:
+            place = self._homes.locate(each, group)
             if each.version == 2:
-                events = read_text(f"{each.path(group)}/cgroup.events") or ""
+                events = read_text(f"{place}/cgroup.events") or ""
                 found = "populated 1" in events.splitlines()
             else:
-                found = any(read_text(f"{path}/cgroup.procs") for path in branches(each.path(group)))
+                found = any(read_text(f"{path}/cgroup.procs") for path in branches(place))
             if found:
                 return True
         return False
 
-    def create(self, group: str) -> None:
+    def place(self, group: str, budgets: Mapping[str, str], last: int) -> None:
+        """Make the group in these budgets and bring over whoever is in it elsewhere.
+
+        `last` is moved when all others have been: as long as it is not, anybody can see that the move goes on.
+        """
         for each in self._facts.hierarchies:
+            if each.mount not in budgets:
+                continue
+            wanted = in_budget(group, budgets[each.mount])
+            place = each.mount + wanted
             try:
                 prepare = v1.prepare if each.version == 1 else v2.prepare
-                prepare(each.mount, group, each.subsystems)
+                prepare(each.mount, wanted, each.subsystems)
+                for other in self._homes.all_of(each, group):
+                    if other != place:
+                        _bring_over(other, place, last)
             except OSError as error:
-                raise failed(error, "creating cgroup", each.path(group)) from error
+                raise failed(error, "placing cgroup", place) from error
+            self._homes.locate(each, group)
 
     def remove(self, group: str, evict: Callable[[], None]) -> None:
         """Remove the group and whatever was made below it, everywhere; the masu parents go when empty.
 
         `evict` is called when something is still in it.
         """
+        for each in self._facts.hierarchies:
+            for place in self._homes.all_of(each, group):
+                _remove(place, evict)
         for mount in (*(each.mount for each in self._facts.hierarchies), *self._facts.named):
             _remove(mount + group, evict)
             for parent in _parents(group):
@@ -75,29 +95,24 @@ class CgroupTree:
         hierarchy = self._facts.hierarchy(subsystem)
         if hierarchy is None:
             return None
-        text = read_text(f"{hierarchy.mount}{group}/{file}")
+        known = self._homes.path(hierarchy, group)
+        text = read_text(f"{known}/{file}")
+        if text is None and (found := self._homes.locate(hierarchy, group)) != known:
+            text = read_text(f"{found}/{file}")
         return text.rstrip("\n") if text is not None else None
 
     def write(self, group: str, subsystem: str, file: str, value: str) -> None:
-        path = f"{self._serving(subsystem).path(group)}/{file}"
+        path = f"{self._homes.locate(self._serving(subsystem), group)}/{file}"
         try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-            try:
-                os.write(descriptor, value.encode())
-            finally:
-                os.close(descriptor)
+            _write(path, value)
         except OSError as error:
             raise KnobRefused(path, value, error.errno or 0) from error
 
     def enter(self, group: str, pid: int) -> None:
         """Move one process into the group everywhere; a process that is gone needs no moving."""
-        for path in self._facts.join_files(group):
+        for path in self._homes.join_files(group):
             try:
-                descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-                try:
-                    os.write(descriptor, str(pid).encode())
-                finally:
-                    os.close(descriptor)
+                _write(path, str(pid))
             except ProcessLookupError:
                 return
             except OSError as error:
@@ -110,8 +125,33 @@ class CgroupTree:
         return hierarchy
 
 
-def _present(hierarchy: Hierarchy, group: str) -> bool:
-    path = hierarchy.path(group)
+def _write(path: str, text: str) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(descriptor, text.encode())
+    finally:
+        os.close(descriptor)
+
+
+def _bring_over(source: str, target: str, last: int) -> None:
+    """Everybody in the group and in those below it, until nobody is left: whoever is moved may have forked."""
+    deadline = time.monotonic() + BUSY_WAIT_S
+    while members := _members(source):
+        others = [pid for pid in members if pid != last]
+        for pid in others or members:
+            with contextlib.suppress(ProcessLookupError):
+                _write(f"{target}/cgroup.procs", str(pid))
+        if time.monotonic() > deadline:
+            raise StepFailed(f"moving the processes of {source}: {members[:5]} stay", path=source)
+    _remove(source, lambda: None)
+
+
+def _members(path: str) -> list[int]:
+    texts = (read_text(f"{each}/cgroup.procs") or "" for each in branches(path))
+    return sorted({int(word) for text in texts for word in text.split()})
+
+
+def _complete(hierarchy: Hierarchy, path: str) -> bool:
     return os.path.isdir(path) if hierarchy.version == 1 else v2.is_complete(path, hierarchy.subsystems)
 
 

@@ -7,7 +7,7 @@ import os
 
 from controller.host.text import read_text
 
-HANDED_DOWN = frozenset({"cpu", "cpuset", "memory", "pids"})
+HANDED_DOWN = frozenset({"cpu", "cpuset", "memory", "pids", "io"})
 """What a limit of masu needs; what nobody asks for is not switched on for the whole host."""
 
 

@@ -1,4 +1,4 @@
-"""The forked child that becomes the OCI runtime: cgroups, a mount namespace of its own, mounts, exec.
+"""The forked child that becomes the OCI runtime: a mount namespace of its own, mounts, cgroups, exec.
 
 Whatever is mounted here is seen by the runtime and copied into the container; it is gone with this process,
 so nothing can leak into the host's mount table.
@@ -11,13 +11,14 @@ import json
 import os
 import resource
 import signal
+import stat
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # the keeper is small: typing is for the checker alone
     from typing import Any
 
 CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWNET, CLONE_NEWTIME = 0x00020000, 0x10000000, 0x40000000, 0x80
-MS_REC, MS_BIND, MS_SLAVE = 0x4000, 0x1000, 0x80000
+MS_REC, MS_BIND, MS_SLAVE, MS_NOSUID, MS_NOEXEC = 0x4000, 0x1000, 0x80000, 0x2, 0x8
 AT_FDCWD, AT_EMPTY_PATH, AT_RECURSIVE = -100, 0x1000, 0x8000
 OPEN_TREE_CLONE, OPEN_TREE_CLOEXEC = 1, os.O_CLOEXEC
 MOVE_MOUNT_F_EMPTY_PATH = 4
@@ -38,6 +39,7 @@ def become_runtime(request: dict[str, Any], stdout: int, stderr: int, report: in
     place = "start"
     try:
         os.setsid()
+        os.umask(0o022)  # for the places that the runtime makes for mounts
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (open_files, hard))
         for number in (signal.SIGPIPE, signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGCHLD):
@@ -45,14 +47,17 @@ def become_runtime(request: dict[str, Any], stdout: int, stderr: int, report: in
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         place = "/proc/self/oom_score_adj"
         _drop_oom_protection(place)
-        for place in request["join"]:
+        place = "a mount namespace"
+        _check(LIBC.unshare(CLONE_NEWNS))
+        _check(LIBC.mount(b"none", b"/", None, ctypes.c_ulong(MS_REC | MS_SLAVE), None))
+        for operation in request.get("nodes", ()):
+            place = operation["target"]
+            _make_nodes(operation)
+        for place in request["join"]:  # from here on it may make no device node
             _write(place, "0")
         if request.get("offsets"):
             place = "/proc/self/timens_offsets"
             _make_time_namespace(request["offsets"])
-        place = "a mount namespace"
-        _check(LIBC.unshare(CLONE_NEWNS))
-        _check(LIBC.mount(b"none", b"/", None, ctypes.c_ulong(MS_REC | MS_SLAVE), None))
         for operation in request["mounts"]:
             place = operation["target"]
             MOUNTS[operation["op"]](operation)
@@ -132,6 +137,17 @@ def _sys(operation: dict[str, Any]) -> None:
     _check(LIBC.setns(home, CLONE_NEWNET))
     os.close(home)
     os.close(there)
+
+
+def _make_nodes(operation: dict[str, Any]) -> None:
+    """Device nodes that belong to the container's users, for the runtime to bind where they are wanted."""
+    _mount(operation["source"], operation["target"], "tmpfs", MS_NOSUID | MS_NOEXEC, "mode=711")
+    for each in operation["nodes"]:
+        path = f"{operation['target']}/{each['name']}"
+        kind = stat.S_IFBLK if each["kind"] == "b" else stat.S_IFCHR
+        os.mknod(path, kind, os.makedev(each["major"], each["minor"]))
+        os.chown(path, each["user"], each["group"])
+        os.chmod(path, each["mode"])
 
 
 MOUNTS = {"bind": _bind, "overlay": _overlay, "idmap": _idmap, "sys": _sys}

@@ -1,0 +1,66 @@
+"""Where a container's group is on each mount: in the budget that it shares there, or directly below the instance.
+
+The directories themselves say so, and nobody else has to remember it. Read-only.
+"""
+
+from __future__ import annotations
+
+import os
+
+from controller.model.cgroups import BUDGET
+from controller.model.facts import CORE, Facts, Hierarchy
+
+
+class Homes:
+    """Thread-safe. Remembers who was found in a budget; asked again with `locate`, it looks again."""
+
+    def __init__(self, facts: Facts) -> None:
+        self.facts = facts
+        self._known: dict[tuple[str, str], str] = {}
+
+    def path(self, hierarchy: Hierarchy, group: str) -> str:
+        """Its directory as far as is known; where it would be, if nothing is."""
+        return self._known.get((hierarchy.mount, group)) or hierarchy.path(group)
+
+    def locate(self, hierarchy: Hierarchy, group: str) -> str:
+        """Its directory, looked up anew; the one without a budget if it has none or two."""
+        place = hierarchy.path(group)
+        found = "" if os.path.isdir(place) else _in_budget(hierarchy, group)
+        if found:
+            self._known[hierarchy.mount, group] = found
+            return found
+        self._known.pop((hierarchy.mount, group), None)
+        return place
+
+    def all_of(self, hierarchy: Hierarchy, group: str) -> tuple[str, ...]:
+        """Every directory of it on this mount: two where somebody was killed in the middle of a move."""
+        root, _, name = group.rpartition("/")
+        below = (f"{hierarchy.path(root)}/{budget}/{name}" for budget in _budgets(hierarchy.path(root)))
+        return tuple(each for each in (hierarchy.path(group), *below) if os.path.isdir(each))
+
+    def directories(self, group: str) -> tuple[str, ...]:
+        """Its directory on every mount, looked up anew."""
+        return tuple(self.locate(each, group) for each in self.facts.hierarchies)
+
+    def join_files(self, group: str) -> tuple[str, ...]:
+        """The `cgroup.procs` files through which a process enters the group everywhere."""
+        return tuple(f"{each}/cgroup.procs" for each in self.directories(group))
+
+    def core(self, group: str) -> str | None:
+        """Its directory on the cgroup2 mount, if there is one."""
+        core = self.facts.hierarchy(CORE)
+        return self.path(core, group) if core else None
+
+
+def _in_budget(hierarchy: Hierarchy, group: str) -> str:
+    root, _, name = group.rpartition("/")
+    above = hierarchy.path(root)
+    found = (f"{above}/{budget}/{name}" for budget in _budgets(above))
+    return next((each for each in found if os.path.isdir(each)), "")
+
+
+def _budgets(path: str) -> list[str]:
+    try:
+        return sorted(each for each in os.listdir(path) if each.startswith(BUDGET))
+    except OSError:
+        return []
