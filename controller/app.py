@@ -82,6 +82,9 @@ from controller.steps.runtime import DOES_NOT_FIT
 from controller.version import VERSION
 
 POLL_S = 0.005
+STILL_USED = Condition(
+    "Waiting", status=True, reason="StillUsed", message="not touched: somebody is left who may be using it"
+)
 
 
 class Tellers:
@@ -297,13 +300,13 @@ class App:
             told = Tellers(self.journal.append)
             if now:
                 deny_grace(chosen, self.host)
-            last = {each for each in chosen if kind_of(each) == VOLUME}
-            left: Left = {}
-            for part in (chosen - last, last):  # nobody uses a volume any more when its turn comes
-                if part is last:
-                    set_rules(last, self.host, keep=not (keys or volumes))
-                until_ms = int(wait_s * 1000)
-                left = {**left, **take_down(part, reconciler, self.host, told, deadline_ms=until_ms)}
+            last, until_ms = {each for each in chosen if kind_of(each) == VOLUME}, int(wait_s * 1000)
+            left: Left = take_down(chosen - last, reconciler, self.host, told, deadline_ms=until_ms)
+            if left:  # they may be using them
+                left = {**left, **dict.fromkeys(last, (STILL_USED,))}
+            else:
+                set_rules(last, self.host, keep=not (keys or volumes))
+                left = take_down(last, reconciler, self.host, told, deadline_ms=until_ms)
             gone = chosen - set(left)
             self.grants.save({name: each for name, each in self.grants.load().items() if name not in gone})
             for each in gone:
