@@ -15,7 +15,7 @@ import os
 import select
 import struct
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 
 from controller.host.cgroups.homes import Homes
 from controller.host.network_watch import NetworkWatch
@@ -28,7 +28,8 @@ IN_DELETE = 0x200
 IN_DELETE_SELF = 0x400
 IN_Q_OVERFLOW = 0x4000
 IN_IGNORED = 0x8000
-MASK = IN_MODIFY | IN_DELETE_SELF
+MASK = IN_MODIFY | IN_DELETE | IN_DELETE_SELF
+"""One for all: a directory may be watched for itself and for what is in it, and has one watch all the same."""
 CHANGED = select.EPOLLPRI | select.EPOLLET
 """Armed once: to arm it again would poll the file, and a mount table tells each change to one poll alone."""
 EVENT = struct.Struct("iIII")
@@ -127,9 +128,7 @@ class KernelWatch:
         self._network.forget(name)
         self._devices.forget(name)
         with self._lock:
-            for watch in self._watches.pop(name, ()):
-                self._remove_watch(self._inotify, watch)
-                self._names.pop(watch, None)
+            self._unwatch(name)
             self._drop(self._pids, name)
             self._drop(self._tables, name)
 
@@ -150,18 +149,18 @@ class KernelWatch:
     def _watch_directories(self, name: str, directories: tuple[str, ...]) -> None:
         watches = []
         for directory in directories:
-            watch = self._add(directory, MASK)
+            watch = self._add(directory)
             if watch >= 0:
                 watches.append(watch)
                 self._names[watch] = name
             parent = os.path.dirname(directory)
-            if parent not in self._parents.values() and (watch := self._add(parent, IN_DELETE)) >= 0:
+            if parent not in self._parents.values() and (watch := self._add(parent)) >= 0:
                 self._parents[watch] = parent
         self._watches[name] = watches
 
-    def _add(self, directory: str, mask: int) -> int:
+    def _add(self, directory: str) -> int:
         """-1: it is not there, or the host has no watch left, which is told once; the resync goes on."""
-        watch: int = self._add_watch(self._inotify, os.fsencode(directory), mask)
+        watch: int = self._add_watch(self._inotify, os.fsencode(directory), MASK)
         if watch < 0 and ctypes.get_errno() == errno.ENOSPC and not self._blind:
             self._blind = True
             self._complain(
@@ -228,37 +227,57 @@ class KernelWatch:
             return
         names: set[str] = set()
         counted: set[str] = set()
-        offset = 0
-        while offset < len(data):
-            watch, mask, _, length = EVENT.unpack_from(data, offset)
-            file = data[offset + EVENT.size : offset + EVENT.size + length].rstrip(b"\0")
-            offset += EVENT.size + length
+        for watch, mask, file in _events(data):
             if mask & IN_Q_OVERFLOW:
                 self._overflow()
-            elif watch in self._parents:
-                self._lost_child(watch, mask, file.decode(errors="replace"), names)
-            elif (name := self._names.get(watch)) and file in QUIET_FILES:
-                counted.update((name,) if file == COUNTED_FILE else ())
-            elif name:
-                names.add(name)
-                if mask & (IN_IGNORED | IN_DELETE_SELF):
-                    self._forget_watches(name)
+            elif mask & IN_DELETE:
+                self._lost_child(watch, file.decode(errors="replace"), names)
+            elif file == COUNTED_FILE:
+                counted.update(self._whose(watch))
+            elif file not in QUIET_FILES:
+                names.update(self._whose(watch))
+                self._end_of(watch, mask)
         for name in names:
             self._nudge(name)
         for name in counted:
             self._triggers.moved(name)
 
-    def _lost_child(self, watch: int, mask: int, child: str, names: set[str]) -> None:
-        """cgroupfs does not tell of a directory's own end, only its parent's watch does."""
+    def _whose(self, watch: int) -> tuple[str, ...]:
+        name = self._names.get(watch)
+        return (name,) if name else ()
+
+    def _end_of(self, watch: int, mask: int) -> None:
+        """A directory's own watch has ended, or is about to."""
+        if mask & (IN_IGNORED | IN_DELETE_SELF):
+            for name in self._whose(watch):
+                self._forget_watches(name)
         if mask & IN_IGNORED:
             self._parents.pop(watch, None)
-        elif (name := key_of_directory(child)) in self._watches:
+
+    def _lost_child(self, watch: int, child: str, names: set[str]) -> None:
+        """cgroupfs does not tell of a directory's own end, only its parent's watch does."""
+        name = key_of_directory(child)
+        if watch in self._parents and name in self._watches:
             names.add(name)
             self._forget_watches(name)
 
     def _forget_watches(self, name: str) -> None:
         """A directory vanished: all are watched anew the next time the container is tracked."""
         with self._lock:
-            for watch in self._watches.pop(name, ()):
+            self._unwatch(name)
+
+    def _unwatch(self, name: str) -> None:
+        """A directory goes on being watched for what is in it."""
+        for watch in self._watches.pop(name, ()):
+            self._names.pop(watch, None)
+            if watch not in self._parents:
                 self._remove_watch(self._inotify, watch)
-                self._names.pop(watch, None)
+
+
+def _events(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """(watch, mask, file) of each: inotify(7)."""
+    offset = 0
+    while offset < len(data):
+        watch, mask, _, length = EVENT.unpack_from(data, offset)
+        offset += EVENT.size + length
+        yield watch, mask, data[offset - length : offset].rstrip(b"\0")
