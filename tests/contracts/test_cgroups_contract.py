@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import subprocess
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from controller.host.cgroups.tree import CgroupTree
 from controller.host.disks import HostDisks
 from controller.model.facts import CORE, Facts
 from controller.model.keyed import Cell
+from controller.steps.throttle import unthrottle
 from tests.worlds import MemoryCgroups, facts
 
 pytestmark = pytest.mark.on_v2
@@ -113,6 +115,11 @@ def test_a_cell_is_written_without_its_neighbours_and_unset_cells_are_not_shown(
         assert cell.find(driver.read(group, subsystem, file)) == "4096"
         driver.write(group, subsystem, file, cell.line(none))
         assert cell.find(driver.read(group, subsystem, file)) == "max"
+    assert {driver.read(group, subsystem, file) for _, file in pairs} == {""}
+    for cell, file in pairs:
+        driver.write(group, subsystem, file, cell.line("4096"))
+    host: Any = SimpleNamespace(cgroups=driver)
+    unthrottle(host, group)
     assert {driver.read(group, subsystem, file) for _, file in pairs} == {""}
 
 
