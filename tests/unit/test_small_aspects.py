@@ -11,6 +11,7 @@ from controller.aspects._base import Subject
 from controller.aspects._bundle import compose, merge
 from controller.aspects.cgroup import Cgroup, Placed
 from controller.aspects.hostname import Hostname
+from controller.aspects.io import SharedIo
 from controller.aspects.mounts import Mounts
 from controller.aspects.namespaces import Namespaces, Seen
 from controller.aspects.process import Process
@@ -251,3 +252,10 @@ def test_capabilities_added_and_dropped() -> None:
     assert names(drop=["ALL"], add=["net_raw"]) == {"CAP_NET_RAW"}
     assert "CAP_SYS_ADMIN" not in names()
     assert "CAP_KILL" not in names(drop=["CAP_KILL"])
+
+
+def test_disk_bandwidth_is_shared_on_v2_alone() -> None:
+    section = [{"path": "/srv", "read": "1Mi/s"}]
+    assert SharedIo().parse(section, facts("v2"))
+    with pytest.raises(HostLacks, match="cgroup v1 cannot share disk bandwidth"):
+        SharedIo().parse(section, facts("v1"))
