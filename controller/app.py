@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from controller.errors import GuardRefused, Problem, StepFailed
 from controller.host import facts as host_facts
 from controller.host import service
-from controller.host.alone import InstanceLock
+from controller.host.alone import InstanceLock, holder
 from controller.host.cgroups.device_rules import DeviceRules
 from controller.host.cgroups.homes import Homes
 from controller.host.cgroups.tree import CgroupTree
@@ -68,7 +68,7 @@ from controller.reconcile import guard
 from controller.reconcile.admission import House
 from controller.reconcile.apply import Failpoint
 from controller.reconcile.capacity import foresee, in_force, node_status
-from controller.reconcile.desired import Desired, Named, Wish, desire, resolve
+from controller.reconcile.desired import Desired, Named, Wish, desire, guarantee, resolve
 from controller.reconcile.leases import without
 from controller.reconcile.plan import Plan, existing, plan, present, recorded, removal, subject_of
 from controller.reconcile.reconciler import Reconciler
@@ -215,6 +215,8 @@ class App:
         for name in let_in.kept:
             granted = in_force(wishes[name], let_in.grants[name])
             plans[name] = self._planned(desire(granted, self.host.facts))
+        guaranteed = guarantee(self._named(), after.resources, let_in.waiting)
+        plans[guaranteed.key] = self._planned(desire(guaranteed, self.host.facts))
         born = [each for name, each in plans.items() if name not in let_in.waiting]
         removals = [removal(name, self.places.group_of(name), self.host) for name in sorted(removed)]
         return Preview(
@@ -274,6 +276,7 @@ class App:
                 for each in sorted(volumes if not name else volumes & {name})
             ),
             None if name else self._promised(desired, containers),
+            holder(self.places.lock),
         )
 
     def _promised(self, desired: DesiredSet, containers: Collection[ContainerStatus]) -> NodeStatus:

@@ -15,7 +15,7 @@ import os
 import select
 import struct
 import threading
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 
 from controller.host.cgroups.homes import Homes
 from controller.host.network_watch import NetworkWatch
@@ -38,6 +38,8 @@ QUIET_FILES = frozenset({COUNTED_FILE, b"memory.events.local", b"memory.swap.eve
 """Counters that the kernel bumps while a limit is being hit; nothing that masu owns changes with them."""
 
 Nudge = Callable[[str], None]
+Found = tuple[tuple[str, int], ...]
+"""Directories with their inodes."""
 
 
 class KernelWatch:
@@ -64,7 +66,8 @@ class KernelWatch:
         self._lock = threading.Lock()
         self._names: dict[int, str] = {}
         self._watches: dict[str, list[int]] = {}
-        self._parents: dict[int, str] = {}
+        self._found: dict[str, Found] = {}
+        self._parents: dict[str, tuple[int, int]] = {}
         self._pids: dict[str, tuple[int, int]] = {}
         self._tables: dict[str, tuple[int, int]] = {}
         self._owners: dict[int, str] = {}
@@ -83,10 +86,17 @@ class KernelWatch:
         True when they are watched anew: they may have changed since they were looked at.
         """
         with self._lock:
-            fresh = name not in self._watches
-            if fresh:
-                self._watch_directories(name, self._homes.directories(group))
-            return fresh
+            found = tuple((each, _inode(each)) for each in self._homes.directories(group))
+            parents = {each: _inode(each) for each in {os.path.dirname(path) for path, _ in found}}
+            known = self._found.get(name)
+            if known == found and all(
+                self._parents.get(each, (0, 0))[0] == parents[each] for each in parents
+            ):
+                return False
+            self._unwatch(name)
+            self._watch_parents(parents)
+            self._watch_directories(name, found)
+            return True
 
     def watch_init(self, name: str, pid: int) -> None:
         """Watch for the end of a container's init, instead of one that was watched before; 0: of none."""
@@ -146,17 +156,20 @@ class KernelWatch:
         for descriptor in (self._inotify, self._waker_read, self._waker_write):
             os.close(descriptor)
 
-    def _watch_directories(self, name: str, directories: tuple[str, ...]) -> None:
-        watches = []
-        for directory in directories:
-            watch = self._add(directory)
-            if watch >= 0:
-                watches.append(watch)
-                self._names[watch] = name
-            parent = os.path.dirname(directory)
-            if parent not in self._parents.values() and (watch := self._add(parent)) >= 0:
-                self._parents[watch] = parent
-        self._watches[name] = watches
+    def _watch_directories(self, name: str, found: Found) -> None:
+        watches = [watch for path, _ in found if (watch := self._add(path)) >= 0]
+        self._names.update(dict.fromkeys(watches, name))
+        self._watches[name], self._found[name] = watches, found
+
+    def _watch_parents(self, inodes: Mapping[str, int]) -> None:
+        """cgroupfs does not tell of a directory's own end: if it was made anew, the watch is of the old one."""
+        for path, inode in inodes.items():
+            before, old = self._parents.get(path, (0, -1))
+            if before == inode:
+                continue
+            if old >= 0 and old not in self._names:
+                self._remove_watch(self._inotify, old)
+            self._parents[path] = (inode, self._add(path))
 
     def _add(self, directory: str) -> int:
         """-1: it is not there, or the host has no watch left, which is told once; the resync goes on."""
@@ -251,13 +264,11 @@ class KernelWatch:
         if mask & (IN_IGNORED | IN_DELETE_SELF):
             for name in self._whose(watch):
                 self._forget_watches(name)
-        if mask & IN_IGNORED:
-            self._parents.pop(watch, None)
 
     def _lost_child(self, watch: int, child: str, names: set[str]) -> None:
         """cgroupfs does not tell of a directory's own end, only its parent's watch does."""
         name = key_of_directory(child)
-        if watch in self._parents and name in self._watches:
+        if name in self._watches and any(watch == each for _, each in list(self._parents.values())):
             names.add(name)
             self._forget_watches(name)
 
@@ -268,10 +279,19 @@ class KernelWatch:
 
     def _unwatch(self, name: str) -> None:
         """A directory goes on being watched for what is in it."""
+        self._found.pop(name, None)
         for watch in self._watches.pop(name, ()):
             self._names.pop(watch, None)
-            if watch not in self._parents:
+            if all(watch != each for _, each in self._parents.values()):
                 self._remove_watch(self._inotify, watch)
+
+
+def _inode(path: str) -> int:
+    """0: it is not there."""
+    try:
+        return os.stat(path).st_ino
+    except OSError:
+        return 0
 
 
 def _events(data: bytes) -> Iterator[tuple[int, int, bytes]]:
