@@ -13,13 +13,11 @@ from typing import Final
 from controller.errors import StepFailed
 from controller.host import syscalls
 from controller.host.mountinfo import Mount, lines_of, mount_of
-from controller.host.text import failed, read_text
+from controller.host.text import DELETED, failed, read_text
 from controller.model.process import MountSeen
 
 _MOUNT_ID: Final = re.compile(r"^mnt_id:\s*(\d+)$", re.MULTILINE)
 _RACED_ATTEMPTS: Final = 8
-_DELETED: Final = " (deleted)"
-"""What a mount shows may have been removed on the host; the mount is there all the same."""
 NOWHERE: Final = MountSeen("", frozenset(), None)
 _FAR: Final = frozenset({"nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "afs", "fuse"})
 """File systems that may not answer for hours: they are not asked which file they show."""
@@ -51,8 +49,11 @@ def mounted(path: str) -> Mount | None:
 
 
 def path_inside(descriptor: int) -> str:
-    """Where an open file is, from the top of its mount namespace: links and `..` are resolved."""
-    return os.readlink(f"/proc/self/fd/{descriptor}").removesuffix(_DELETED)
+    """Where an open file is, from the top of its mount namespace: links and `..` are resolved.
+
+    What a mount shows may have been removed on the host; the mount is there all the same.
+    """
+    return os.readlink(f"/proc/self/fd/{descriptor}").removesuffix(DELETED)
 
 
 class _Table:

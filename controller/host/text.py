@@ -6,8 +6,12 @@ import contextlib
 import errno
 import os
 import threading
+from typing import Final
 
 from controller.errors import NotPermitted, StepFailed
+
+DELETED: Final = " (deleted)"
+"""What the kernel writes behind the path of a file that has no name any more: d_path in fs/d_path.c."""
 
 _ABSENT = frozenset(
     {
