@@ -10,11 +10,10 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from controller.host.text import read_text
+from controller.host.text import DELETED, read_text
 from controller.model.disks import Disk
 
 _CHOSEN: Final = re.compile(r"\[(\S+)\]")
-_DELETED: Final = " (deleted)"
 
 
 class BlockDevices:
@@ -43,7 +42,7 @@ class BlockDevices:
     def backing_file(self, number: str) -> str:
         """Of a loop device; "" for any other, and for one whose file has no name any more."""
         path = _line(f"{self._place(number)}/loop/backing_file") or ""
-        return "" if path.endswith(_DELETED) else path
+        return "" if path.endswith(DELETED) else path
 
     def disk(self, number: str, *, bottom: bool) -> Disk:
         try:

@@ -118,14 +118,17 @@ class DeviceDirectory:
             os.close(parent)
 
     def _make_parents(self, place: str) -> None:
+        """Made with the mode they are to have, which masu's umask allows: chmod(2) by name, a moment later, would
+        follow a link that the container has put there meanwhile, to any file of the host.
+        """
         parts = place.split("/")[:-1]
         for depth in range(1, len(parts) + 1):
-            with self._parent("/".join(parts[:depth])) as (parent, name), self._as_its_root():
-                try:
-                    os.mkdir(name, dir_fd=parent)
-                    os.chmod(name, _READABLE_DIRECTORY, dir_fd=parent)
-                except FileExistsError:
-                    continue
+            with (
+                self._parent("/".join(parts[:depth])) as (parent, name),
+                self._as_its_root(),
+                contextlib.suppress(FileExistsError),
+            ):
+                os.mkdir(name, _READABLE_DIRECTORY, dir_fd=parent)
 
     @contextlib.contextmanager
     def _as_its_root(self) -> Iterator[None]:

@@ -14,6 +14,7 @@ from typing import Final
 
 from controller.host import mount_table, syscalls
 from controller.host.block_devices import BlockDevices
+from controller.host.mountinfo import Mount
 from controller.host.text import read_text
 from controller.model.disks import Backing, Disk
 
@@ -81,7 +82,7 @@ class HostDisks:
             return _Start(lacks="its mount cannot be found")
         return self._without_device(mounted, depth)
 
-    def _without_device(self, mounted: mount_table.Mounted, depth: int) -> _Start:
+    def _without_device(self, mounted: Mount, depth: int) -> _Start:
         """A file system whose number is not that of a device."""
         if mounted.kind == "overlay":
             return self._overlay(mounted, depth)
@@ -92,9 +93,9 @@ class HostDisks:
             return _Start(self._members(numbers), writeback=True)
         return _Start(numbers)
 
-    def _overlay(self, mounted: mount_table.Mounted, depth: int) -> _Start:
+    def _overlay(self, mounted: Mount, depth: int) -> _Start:
         """What is written goes to the upper layer, which comes first; what is read may come from any."""
-        first, *others = _layers(mounted.options)
+        first, *others = _layers(mounted.settings)
         start = self._layer(first, depth)
         if start.lacks:
             return _Start(lacks=f"it is an overlay on {first}: {start.lacks}")

@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from controller.errors import StepFailed
 from controller.host.number_file import NumberFile
 from controller.host.places import Places
-from controller.host.text import failed, make_directories, read_text, remove_deep
+from controller.host.removal import remove_deep
+from controller.host.text import failed, make_directories, read_text
 from controller.model.process import IdRange
 from controller.model.space import CONTENT, ROOTFS, Space
 

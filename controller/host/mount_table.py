@@ -8,19 +8,16 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
 
 from controller.errors import StepFailed
 from controller.host import syscalls
-from controller.host.text import failed, read_text
+from controller.host.mountinfo import Mount, lines_of, mount_of
+from controller.host.text import DELETED, failed, read_text
 from controller.model.process import MountSeen
 
 _MOUNT_ID: Final = re.compile(r"^mnt_id:\s*(\d+)$", re.MULTILINE)
 _RACED_ATTEMPTS: Final = 8
-_OCTAL: Final = re.compile(r"\\([0-7]{3})")
-_DELETED: Final = " (deleted)"
-"""What a mount shows may have been removed on the host; the mount is there all the same."""
 NOWHERE: Final = MountSeen("", frozenset(), None)
 _FAR: Final = frozenset({"nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "afs", "fuse"})
 """File systems that may not answer for hours: they are not asked which file they show."""
@@ -42,31 +39,21 @@ def look(pid: int, wanted: Mapping[str, str]) -> Mapping[str, MountSeen] | None:
     return {target: each for target, each in seen.items() if each}
 
 
-@dataclass(frozen=True, slots=True)
-class Mounted:
-    """What a path is on: kind of file system, where it comes from, and the options of the file system itself."""
-
-    kind: str
-    source: str
-    options: tuple[str, ...]
-
-
-def mounted(path: str) -> Mounted | None:
-    """The mount that a path of the host is on; None: it has just gone. Raises OSError; proc_pid_mountinfo(5)."""
+def mounted(path: str) -> Mount | None:
+    """The mount that a path of the host is on; None: it has just gone. Raises OSError."""
     descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
     try:
-        line = _Table(os.getpid()).line(descriptor, fresh=True)
+        return _Table(os.getpid()).mount(descriptor, fresh=True)
     finally:
         os.close(descriptor)
-    if line is None:
-        return None
-    kind, *source, options = line[line.index("-") + 1 :]  # a mount may come from nowhere
-    return Mounted(kind, unescaped("".join(source)), tuple(map(unescaped, options.split(","))))
 
 
 def path_inside(descriptor: int) -> str:
-    """Where an open file is, from the top of its mount namespace: links and `..` are resolved."""
-    return os.readlink(f"/proc/self/fd/{descriptor}").removesuffix(_DELETED)
+    """Where an open file is, from the top of its mount namespace: links and `..` are resolved.
+
+    What a mount shows may have been removed on the host; the mount is there all the same.
+    """
+    return os.readlink(f"/proc/self/fd/{descriptor}").removesuffix(DELETED)
 
 
 class _Table:
@@ -76,16 +63,15 @@ class _Table:
         self.pid = pid
         self._lines: dict[str, str] = {}
 
-    def line(self, descriptor: int, *, fresh: bool) -> list[str] | None:
-        """Of the mount that an open file is on. No other mount has its id while it is open, but one that is gone
-        may have had it before: only a `fresh` line is certain.
+    def mount(self, descriptor: int, *, fresh: bool) -> Mount | None:
+        """That an open file is on. No other mount has its id while it is open, but one that is gone may have had
+        it before: only a `fresh` line is certain.
         """
         found = _MOUNT_ID.search(read_text(f"/proc/self/fdinfo/{descriptor}") or "")
         if found and (fresh or found[1] not in self._lines):
-            lines = (read_text(f"/proc/{self.pid}/mountinfo") or "").splitlines()
-            self._lines = {line.partition(" ")[0]: line for line in lines}
+            self._lines = dict(lines_of(read_text(f"/proc/{self.pid}/mountinfo") or ""))
         line = self._lines.get(found[1]) if found else None
-        return line.split() if line else None
+        return mount_of(line) if line else None
 
 
 def _seen(table: _Table, root: int, target: str, source: str) -> MountSeen | None:
@@ -101,15 +87,14 @@ def _seen(table: _Table, root: int, target: str, source: str) -> MountSeen | Non
         except OSError:
             return None
         try:
-            line = table.line(descriptor, fresh=attempt > 0)
-            if line is None:
+            found = table.mount(descriptor, fresh=attempt > 0)
+            if found is None:
                 continue  # it was unmounted meanwhile
-            if unescaped(line[4]) != path_inside(descriptor):
+            if found.target != path_inside(descriptor):
                 if attempt:
                     return None
                 continue
-            kind = line[line.index("-") + 1]
-            return MountSeen(kind, frozenset(line[5].split(",")), _shows(descriptor, source, kind))
+            return MountSeen(found.kind, frozenset(found.options), _shows(descriptor, source, found.kind))
         finally:
             os.close(descriptor)
     raise StepFailed(
@@ -124,8 +109,3 @@ def _shows(descriptor: int, source: str, kind: str) -> bool | None:
         return os.path.samestat(os.fstat(descriptor), os.stat(source))
     except OSError:
         return None  # the source is gone; what was mounted stays
-
-
-def unescaped(text: str) -> str:
-    """The octal escapes of blanks and backslashes in mountinfo."""
-    return _OCTAL.sub(lambda found: chr(int(found[1], 8)), text)

@@ -15,7 +15,7 @@ from typing import Final
 from controller.errors import StepFailed
 from controller.host import syscalls
 from controller.host.device_directory import DEV, opened
-from controller.host.mount_table import unescaped
+from controller.host.mountinfo import mounts
 from controller.host.syscalls import CLONE_NEWNS, MS_REC, MS_SLAVE, MountAttr
 from controller.host.text import failed, make_directories, read_text
 from controller.host.visits import Trip, Visits
@@ -90,12 +90,9 @@ class DeviceNodes:
 def _ours(table: str) -> frozenset[str]:
     """Places below /dev where the topmost mount is a node of masu's."""
     ours: dict[str, bool] = {}
-    for line in table.splitlines():
-        fields = line.split()
-        target = unescaped(fields[4])
-        if target.startswith(DEV):
-            kind = fields[fields.index("-") + 1 :]
-            ours[target.removeprefix(DEV)] = kind[:2] == ["tmpfs", NODES_MARK]
+    for each in mounts(table):
+        if each.target.startswith(DEV):
+            ours[each.target.removeprefix(DEV)] = (each.kind, each.source) == ("tmpfs", NODES_MARK)
     return frozenset(place for place, is_ours in ours.items() if is_ours)
 
 

@@ -64,9 +64,9 @@ class ProcDirectory:
         return IdMap(parse_extents(uids), parse_extents(gids), tuple(_offsets(offsets)))
 
     def groups(self, pid: int) -> Mapping[str, str]:
-        """cgroup mount → path below it, from /proc/PID/cgroup (cgroups(7))."""
+        """cgroup mount → path below it, from /proc/PID/cgroup (cgroups(7)); newlines alone are in no name there."""
         found: dict[str, str] = {}
-        for line in (read_text(f"/proc/{pid}/cgroup") or "").splitlines():
+        for line in filter(None, (read_text(f"/proc/{pid}/cgroup") or "").split("\n")):
             _, names, path = line.split(":", 2)
             hierarchy = self._facts.hierarchy(names.split(",")[0] if names else CORE)
             if hierarchy and (bool(names) == (hierarchy.version == 1)):

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import shutil
 import threading
+from typing import Final
 
 from controller.errors import NotPermitted, StepFailed
-from controller.host import command
 
-REMOVAL_S = 600.0
+DELETED: Final = " (deleted)"
+"""What the kernel writes behind the path of a file that has no name any more: d_path in fs/d_path.c."""
 
 _ABSENT = frozenset(
     {
@@ -143,13 +143,3 @@ def remove_tree(path: str) -> None:
         return
     except OSError as error:
         raise failed(error, "removing", path) from error
-
-
-def remove_deep(path: str) -> None:
-    """A container may have made directories deeper than Python can follow; rm(1) follows all. Raises OSError."""
-    try:
-        shutil.rmtree(path)
-    except RecursionError:
-        status, said = command.output(["rm", "-rf", "--one-file-system", "--", path], REMOVAL_S)
-        if status:
-            raise StepFailed(f"removing {path}: {said.strip()}", path=path) from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from controller.host.mountinfo import mounts
 from controller.host.text import read_text
 from controller.model.facts import USED_SUBSYSTEMS, Hierarchy
 
@@ -33,12 +34,11 @@ def named() -> tuple[str, ...]:
 
 
 def _cgroup_mounts() -> list[tuple[str, str, frozenset[str]]]:
-    mounts = []
-    for line in (read_text("/proc/self/mounts") or "").splitlines():
-        _, target, kind, options, *_ = line.split()
-        if kind in {"cgroup", "cgroup2"} and os.access(target, os.X_OK):
-            mounts.append((target, kind, frozenset(options.split(","))))
-    return mounts
+    return [
+        (each.target, each.kind, frozenset(each.settings))
+        for each in mounts(read_text("/proc/self/mountinfo") or "")
+        if each.kind in {"cgroup", "cgroup2"} and os.access(each.target, os.X_OK)
+    ]
 
 
 def _v2_subsystems(mount: str) -> frozenset[str]:

@@ -17,8 +17,9 @@ from collections.abc import Iterator
 
 from controller.errors import HostLacks, StepFailed
 from controller.host.places import Places
+from controller.host.removal import remove_deep
 from controller.host.spaces.mechanism import Held, Mechanism
-from controller.host.text import failed, make_directories, remove_deep, sync_directory
+from controller.host.text import failed, make_directories, sync_directory
 from controller.model.space import CONTENT, FILES, NewSpace, Offer, Sort, Space, SpaceChange, SpaceSeen
 
 NEW, REMOVED = ".new", ".removed"
