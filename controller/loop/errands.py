@@ -13,10 +13,10 @@ from controller.host.ports import Commands, EventLog, Host
 from controller.model.event import Event
 from controller.model.launch import Init
 from controller.model.notice import Notice
+from controller.model.process import TIMED_OUT
 from controller.model.quantity import format_duration
 
 MOST_AT_ONCE = 4
-TIMED_OUT = 124
 
 
 @dataclass(frozen=True, slots=True)
