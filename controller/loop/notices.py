@@ -232,7 +232,7 @@ class Notices:
 
     def _notify(self, name: str, watched: Watched, notice: Notice, init: Init) -> None:
         sent = not notice.command or self._errands.send(Errand(name, watched.group, init, notice))
-        late = "" if sent else "; the command of the last time still runs"
+        late = "" if sent else "; the command of the last time has not ended"
         if notice.on != "oom":
             self._tell(name, notice.event, measured(self._host, watched.group, notice) + late)
         elif late:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,6 +13,7 @@ import yaml
 
 from controller.aspects.notify import Notify
 from controller.errors import SpecInvalid
+from controller.loop.errands import MOST_AT_ONCE
 from controller.loop.notices import Notices
 from controller.model.counters import Counts, Sample, Tally
 from controller.model.event import Event
@@ -314,9 +315,23 @@ def test_a_command_never_runs_twice_at_once_and_its_failure_is_told(world: World
     world.notices.wake("web", TRIGGER)
     _until(lambda: len(world.events) == 3)
     assert world.told() == ["CpuPressure", "CpuPressure", "NotifyFailed"]
-    assert "still runs" in world.events[1].message
+    assert "has not ended" in world.events[1].message
     assert world.events[2].message == "cpu.pressure: /shed: ended with 3: no such thing"
     assert len(world.ran) == 1
+
+
+def test_a_container_whose_commands_hang_delays_its_own_alone(world: World) -> None:
+    """As many as may run at all on the host; and then one of a neighbour's."""
+    hanging = [replace(PRESSED, command=(f"/hang{number}",)) for number in range(MOST_AT_ONCE)]
+    world.takes_s = 0.2
+    world.expect(*hanging)
+    world.notices.expect("neighbour", GROUP, Init(7, 70), (PRESSED,), sampled=False)
+    world.notices.wake("web", TRIGGER)
+    _until(lambda: len(world.ran) >= 1)
+    world.notices.wake("neighbour", TRIGGER)
+    _until(lambda: len(world.ran) == 1 + MOST_AT_ONCE)
+    assert world.ran.index(PRESSED) == 1
+    assert [each for each in world.ran if each != PRESSED] == hanging
 
 
 def test_what_cannot_be_watched_is_told_once(world: World) -> None:
