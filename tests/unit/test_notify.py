@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
@@ -180,9 +181,12 @@ class World:
     refused: dict[Watch, str] = field(default_factory=dict)
     answer: tuple[int, str] = (0, "")
     takes_s: float = 0.0
+    quick: threading.Event = field(default_factory=threading.Event)
+    """Whether sums are written without waiting for anything."""
 
     def __post_init__(self) -> None:
         known = facts("v2" if self.version == 2 else "hybrid")
+        self.quick.set()
         self.cgroups = MemoryCgroups(known)
         self.happen(oom_kill=0, high=0)
         self.host: Any = SimpleNamespace(
@@ -217,6 +221,7 @@ class World:
         return self.kept.get(name)
 
     def write(self, name: str, tally: Tally) -> None:
+        self.quick.wait(10)
         self.kept[name] = tally
 
     # --- Triggers ---
@@ -281,6 +286,26 @@ def test_a_kill_is_told_with_or_without_an_entry_and_kept(world: World) -> None:
     world.expect(on_oom)
     time.sleep(0.1)
     assert world.told() == ["OomKilled", "Notified"], "what was told is not told again"
+
+
+def test_no_repair_waits_for_a_look_and_a_removal_waits_for_its_end(world: World) -> None:
+    world.expect(PRESSED)
+    time.sleep(0.1)
+    world.quick.clear()
+    world.happen(oom_kill=1, high=0)
+    world.notices.wake("web", None)
+    _until(lambda: "OomKilled" in world.told())
+    repair = threading.Thread(target=world.expect, args=(PRESSED,), daemon=True)
+    repair.start()
+    repair.join(2)
+    removal = threading.Thread(target=world.notices.forget, args=("web",), daemon=True)
+    removal.start()
+    removal.join(0.1)
+    found = repair.is_alive(), removal.is_alive(), "web" in world.kept
+    world.quick.set()
+    removal.join(2)
+    assert found == (False, True, False)
+    assert "web" in world.kept, "what is written is written before the removal goes on"
 
 
 def test_what_came_during_the_pause_is_told_after_it_when_it_was_counted() -> None:
