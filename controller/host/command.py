@@ -7,10 +7,8 @@ import signal
 import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
 
-TIMED_OUT: Final = 124
-CANNOT_RUN: Final = 127
+from controller.model.process import CANNOT_RUN, TIMED_OUT
 
 
 @dataclass(frozen=True, slots=True)

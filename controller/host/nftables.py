@@ -23,6 +23,7 @@ from controller.host.ruleset import clearance, commands
 from controller.host.ruleset_bridge import Abilities, Scope, allowance_of
 from controller.host.text import read_text, remove_file, write_atomic
 from controller.model.firewall import Firewall, Publication
+from controller.model.process import CANNOT_RUN, TIMED_OUT
 
 NFT: Final = "nft"
 PATIENCE_S: Final = 10.0
@@ -255,7 +256,7 @@ class NftablesFirewall:
     def _takes(self, wanted: list[Command]) -> bool:
         """Read-only: whether the kernel would take that; it is not done."""
         finished = self._run(wanted, "-c")
-        if finished.status in {command.CANNOT_RUN, command.TIMED_OUT}:
+        if finished.status in {CANNOT_RUN, TIMED_OUT}:
             raise _refusal(finished)
         return not finished.status
 
@@ -282,9 +283,9 @@ def _digest(wanted: list[Command]) -> str:
 
 def _refusal(finished: command.Finished) -> MasuError:
     """nft's complaint in one line, without the excerpts of what it complains about."""
-    if finished.status == command.CANNOT_RUN:
+    if finished.status == CANNOT_RUN:
         return HostLacks("nft is not installed (package nftables)")
-    if finished.status == command.TIMED_OUT:
+    if finished.status == TIMED_OUT:
         return StepFailed(f"nft: no answer in {PATIENCE_S:g} s")
     lines = finished.errors.splitlines()
     said = dict.fromkeys(line.partition("Error: ")[2].strip() for line in lines if "Error: " in line)

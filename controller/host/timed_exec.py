@@ -19,12 +19,11 @@ from dataclasses import asdict, dataclass
 
 from controller.host.entering import WayIn, enter
 from controller.model.cgroups import budget_of
+from controller.model.process import CANNOT_RUN, TIMED_OUT
 
 BOOT = (
     "import sys; sys.path[:0] = sys.argv[1:2]; from controller.host.timed_exec import main; main(sys.argv[2])"
 )
-TIMED_OUT = 124
-CANNOT_RUN = 127
 MOST_SAID = 4096
 MOST_AT_ONCE = 1 << 20
 """More than a pipe holds."""

@@ -83,40 +83,46 @@ class Door:
     def differs(self, name: str, digest: str, result: Result) -> bool:
         """Whether a look has shown it to hold, or to want, something else than was thought: then `settle` is due.
 
-        `digest`: of the wish that was looked at.
+        `digest`: of the wish that was looked at. Whoever is stopped by its spec asks for nothing: that is known.
         """
         grant, due = self._verdict.grants.get(name), self._verdict.due.get(name)
         if result.rests:
-            return grant is not None or self._resting.get(name) != digest
+            asks = name in self._verdict.asked and self._resting.get(name) != digest
+            return grant is not None or asks
         done = not (result.last.steps or result.error)
         return name in self._resting or bool(done and grant and due is not None and grant.amounts != due)
 
     def settle(self, name: str, digest: str, result: Result) -> bool:
-        """→ whether it has to be decided again."""
+        """→ whether it has to be decided again: a round is about all containers, so not for nothing."""
         if result.rests:
             self._resting[name] = digest
-            self._give(name, None)
-        elif name in self._resting:
+            given = self._give(name, None)
+            self._verdict = self._verdict.without(name)
+            return given
+        if name in self._resting:
             del self._resting[name]
             return True
-        elif name in self._verdict.due:
+        if name in self._verdict.due:
             held = self._verdict.grants[name]
-            self._give(name, replace(held, amounts=self._verdict.due[name]))
-        return self._verdict.contended
+            return self._give(name, replace(held, amounts=self._verdict.due[name]))
+        return False
 
     def forget(self, name: str) -> bool:
         """It is gone. → whether it has to be decided again."""
         self._resting.pop(name, None)
-        self._give(name, None)
-        return self._verdict.contended
+        return self._give(name, None)
 
-    def _give(self, name: str, grant: Grant | None) -> None:
+    def _give(self, name: str, grant: Grant | None) -> bool:
+        """Put down what it holds from now on. → whether that is news to anybody who wants more."""
         grants = dict(self._verdict.grants)
+        if grants.get(name) == grant:
+            return False
         if grant:
             grants[name] = grant
         else:
-            grants.pop(name, None)
+            del grants[name]
         self._verdict = replace(self._verdict, grants=grants)
+        return self._verdict.contended
 
     def _rest(self, resources: Mapping[str, Resource], wanted: Mapping[str, Wish]) -> set[str]:
         self._resting = {

@@ -1,4 +1,4 @@
-"""Commands that containers run because they were notified: a few at once, and none twice at the same time."""
+"""Commands that containers run because they were notified: a few at once, of each container one after another."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from controller.host.ports import Commands, EventLog, Host
 from controller.model.event import Event
 from controller.model.launch import Init
 from controller.model.notice import Notice
+from controller.model.process import TIMED_OUT
 from controller.model.quantity import format_duration
 
 MOST_AT_ONCE = 4
-TIMED_OUT = 124
+"""Of different containers: one whose commands hang delays its own alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +38,12 @@ class ErrandRunner:
         self._lock = threading.Lock()
         self._waiting: deque[Errand] = deque()
         self._busy: set[tuple[str, Notice]] = set()
+        self._served: set[str] = set()
+        """Containers of which a command runs."""
         self._threads = 0
 
     def send(self, errand: Errand) -> bool:
-        """False: the one of the last time is still under way."""
+        """False: the one of the last time has not ended yet, or not begun."""
         with self._lock:
             if (errand.name, errand.notice) in self._busy:
                 return False
@@ -54,15 +57,24 @@ class ErrandRunner:
     def _work(self) -> None:
         while True:
             with self._lock:
-                if not self._waiting:
+                errand = self._next()
+                if errand is None:
                     self._threads -= 1
                     return
-                errand = self._waiting.popleft()
             try:
                 self._run(errand)
             finally:
                 with self._lock:
+                    self._served.discard(errand.name)
                     self._busy.discard((errand.name, errand.notice))
+
+    def _next(self) -> Errand | None:
+        """None: whoever waits, waits for one of its own container, and the thread of that one will come for it."""
+        found = next((each for each in self._waiting if each.name not in self._served), None)
+        if found:
+            self._waiting.remove(found)
+            self._served.add(found.name)
+        return found
 
     def _run(self, errand: Errand) -> None:
         """It may have waited for others, so whether the container is there is asked once more."""

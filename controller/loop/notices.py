@@ -1,7 +1,8 @@
 """Tells, and has containers told, before it hurts; and counts what the kernel counts. Decides nothing of limits.
 
-A thread of its own, so that no repair waits for it. Counters are compared whenever somebody says that they moved,
-at most once a second; pressure has no memory, so each trigger is told once and armed again after a pause.
+A thread of its own, so that no repair waits for it: whoever reconciles says whom to expect, and waits for no look;
+only a removal waits, for the end of one at the same container. Counters are compared whenever somebody says that
+they moved, at most once a second; pressure has no memory, so a trigger is told once and armed again after a pause.
 """
 
 from __future__ import annotations
@@ -72,6 +73,8 @@ class NobodyNotices:
 class Watched:
     """What is known of one container.
 
+    `init`, `notices` and `refused` are changed by whoever reconciles it; the rest by the thread, under `looking`.
+
     `quiet`: until when nothing more is said of an entry; `told`: its counter when something was; `again`: when a
     watch that has woken somebody is to be armed again.
     """
@@ -86,6 +89,7 @@ class Watched:
     told: dict[Notice, int] = field(default_factory=dict)
     again: dict[Watch, float] = field(default_factory=dict)
     refused: dict[Watch, str] = field(default_factory=dict)
+    looking: threading.Lock = field(default_factory=threading.Lock)
 
     def next_look(self, now: float) -> float | None:
         """When something is due that nobody will wake for."""
@@ -116,9 +120,8 @@ class Notices:
         self._errands = ErrandRunner(
             commands, log, host, lambda each: self._awake(each.name, each.group) == each.init
         )
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # of the two maps alone, never held through a look
         self._watched: dict[str, Watched] = {}
-        self._waking = threading.Lock()  # the watching thread waits for no look
         self._woken: dict[str, set[Watch]] = {}
         self._queue = WorkQueue()
         self._thread = threading.Thread(target=self._run, name="notices", daemon=True)
@@ -127,34 +130,37 @@ class Notices:
     def expect(
         self, name: str, group: str, init: Init, notices: tuple[Notice, ...], *, sampled: bool
     ) -> None:
-        """After a look at the container. `sampled`: its counters grow without anybody saying so."""
-        with self._lock:
-            watched = self._watched.get(name)
-            fresh = watched is None or (watched.init, watched.notices) != (init, notices)
-            if watched is None:
-                watched = Watched(group, init, self._host.tallies.read(name) or Tally())
+        """After a look at the container, of which there is one at a time.
+
+        `sampled`: its counters grow without anybody saying so.
+        """
+        watched = self._get(name)
+        fresh = watched is None or (watched.init, watched.notices) != (init, notices)
+        if watched is None:
+            watched = Watched(group, init, self._host.tallies.read(name) or Tally())
+            with self._lock:
                 self._watched[name] = watched
-            watched.init, watched.notices = init, notices
-            watched.prune()
-            self._arm(name, watched)
-            if fresh or (sampled and time.monotonic() - watched.looked_at > SAMPLE_S):
-                self._queue.add(name)
+        watched.init, watched.notices = init, notices
+        self._arm(name, watched)
+        if fresh or (sampled and time.monotonic() - watched.looked_at > SAMPLE_S):
+            self._queue.add(name)
 
     def forget(self, name: str) -> None:
-        """From now on nothing is written about it."""
+        """From now on nothing is written about it. Called as `expect` is."""
         with self._lock:
-            self._watched.pop(name, None)
-            self._triggers.disarm(name)
-        with self._waking:
+            watched = self._watched.pop(name, None)
             self._woken.pop(name, None)
+        if watched:
+            with watched.looking:  # the look that is under way, the last
+                self._triggers.disarm(name)
 
     def wake(self, name: str, watch: Watch | None) -> None:
         """From the watching thread: the kernel has told of this; None: a counter has moved."""
-        watched = self._watched.get(name)
-        if watched is None:
-            return
-        if watch is not None:
-            with self._waking:
+        with self._lock:
+            watched = self._watched.get(name)
+            if watched is None:
+                return
+            if watch is not None:
                 self._woken.setdefault(name, set()).add(watch)
         if watch is None or watch.how in COUNTERS:
             self._queue.add_at(name, max(time.monotonic() + SETTLE_S, watched.looked_at + PAUSE_S))
@@ -167,13 +173,13 @@ class Notices:
 
     def _run(self) -> None:
         while (name := self._queue.get()) is not None:
-            with self._waking:
-                woken = self._woken.pop(name, set())
+            with self._lock:
+                woken, watched = self._woken.pop(name, set()), self._watched.get(name)
             try:
-                with self._lock:
-                    watched = self._watched.get(name)
-                    if watched:
-                        self._look(name, watched, woken, time.monotonic())
+                if watched:
+                    with watched.looking:
+                        if self._get(name) is watched:
+                            self._look(name, watched, woken, time.monotonic())
             except MasuError as error:
                 self._later(name, woken)
                 self._tell(name, error.reason, str(error))
@@ -185,11 +191,16 @@ class Notices:
 
     def _later(self, name: str, woken: set[Watch]) -> None:
         """What could not be looked at has come all the same, and would never be armed again."""
-        with self._waking:
+        with self._lock:
             self._woken.setdefault(name, set()).update(woken)
         self._queue.add_at(name, time.monotonic() + FAILED_S)
 
+    def _get(self, name: str) -> Watched | None:
+        with self._lock:
+            return self._watched.get(name)
+
     def _look(self, name: str, watched: Watched, woken: set[Watch], now: float) -> None:
+        watched.prune()
         self._count(name, watched, now)
         awake: Init | None = None
         due = list(self._due(watched, woken, now))
@@ -232,7 +243,7 @@ class Notices:
 
     def _notify(self, name: str, watched: Watched, notice: Notice, init: Init) -> None:
         sent = not notice.command or self._errands.send(Errand(name, watched.group, init, notice))
-        late = "" if sent else "; the command of the last time still runs"
+        late = "" if sent else "; the command of the last time has not ended"
         if notice.on != "oom":
             self._tell(name, notice.event, measured(self._host, watched.group, notice) + late)
         elif late:

@@ -1,9 +1,14 @@
-"""What /proc says of one process, as plain values."""
+"""What /proc says of one process, and how its end is told, as plain values."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
+
+TIMED_OUT: Final = 124
+CANNOT_RUN: Final = 127
+"""Exit codes of who did not end in time, or did not even begin: as timeout(1) and a shell tell it."""
 
 Extent = tuple[int, int, int]
 """(first id inside, first id outside, how many), as in /proc/PID/uid_map."""

@@ -7,7 +7,7 @@ not fit lets those behind it pass.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from heapq import nsmallest
 from typing import Any
 
@@ -99,6 +99,13 @@ class Verdict:
         limited = Condition(LIMITED, status=True, reason=OVERCOMMITTED, message=over or "")
         waiting = Condition("Waiting", status=True, reason=DOES_NOT_FIT, message=f"{KEPT}: {kept}")
         return (*([limited] if over else []), *([waiting] if kept else []))
+
+    def without(self, name: str) -> Verdict:
+        """Of one that asks for nothing any more, nothing is to be said."""
+        if name not in self.waiting:
+            return self
+        waiting = {each: why for each, why in self.waiting.items() if each != name}
+        return replace(self, waiting=waiting)
 
     def said(self, name: str) -> tuple[str, str, str]:
         return self.waiting.get(name, ""), self.kept.get(name, ""), self.over.get(name, "")

@@ -16,6 +16,7 @@ from controller.model.record import Exit, Record, StopRule
 from controller.steps._base import Effect, Stage, Step, Wait
 from controller.steps.devices import nodes_made, seek
 from controller.steps.freezer import end, thaw
+from controller.steps.living import live_pid
 
 LAUNCH_LOOK_MS = 100
 
@@ -229,7 +230,7 @@ class WriteBundle(Step):
 
     def apply(self, host: Host) -> Wait | None:
         ids = id_mapping(host, self.container, self.frame)
-        partners = {other: _live_pid(host, other) for other in self.frame.partners}
+        partners = {other: _partner_pid(host, other) for other in self.frame.partners}
         config = resolve(self.frame.config, ids, partners)
         found = seek(host, self.frame.claims)
         root = {**self.frame.root, "nodes": nodes_for(found), "rules": rules_for(found)}
@@ -407,9 +408,8 @@ def id_mapping(host: Host, name: str, frame: Frame) -> IdMapping | None:
     return IdMapping(tuple(map(tuple, user["uids"])), tuple(map(tuple, user["gids"])))
 
 
-def _live_pid(host: Host, name: str) -> int:
-    record = host.records.read(name)
-    stat = host.processes.stat(record.pid) if record else None
-    if record is None or stat is None or stat.start_time != record.start_time:
+def _partner_pid(host: Host, name: str) -> int:
+    pid = live_pid(host, host.records.read(name))
+    if not pid:
         raise StepFailed(f"container {name}, whose namespaces are to be shared, is not running")
-    return record.pid
+    return pid

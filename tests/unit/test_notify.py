@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,6 +14,7 @@ import yaml
 
 from controller.aspects.notify import Notify
 from controller.errors import SpecInvalid
+from controller.loop.errands import MOST_AT_ONCE
 from controller.loop.notices import Notices
 from controller.model.counters import Counts, Sample, Tally
 from controller.model.event import Event
@@ -179,9 +181,12 @@ class World:
     refused: dict[Watch, str] = field(default_factory=dict)
     answer: tuple[int, str] = (0, "")
     takes_s: float = 0.0
+    quick: threading.Event = field(default_factory=threading.Event)
+    """Whether sums are written without waiting for anything."""
 
     def __post_init__(self) -> None:
         known = facts("v2" if self.version == 2 else "hybrid")
+        self.quick.set()
         self.cgroups = MemoryCgroups(known)
         self.happen(oom_kill=0, high=0)
         self.host: Any = SimpleNamespace(
@@ -216,6 +221,7 @@ class World:
         return self.kept.get(name)
 
     def write(self, name: str, tally: Tally) -> None:
+        self.quick.wait(10)
         self.kept[name] = tally
 
     # --- Triggers ---
@@ -282,6 +288,26 @@ def test_a_kill_is_told_with_or_without_an_entry_and_kept(world: World) -> None:
     assert world.told() == ["OomKilled", "Notified"], "what was told is not told again"
 
 
+def test_no_repair_waits_for_a_look_and_a_removal_waits_for_its_end(world: World) -> None:
+    world.expect(PRESSED)
+    time.sleep(0.1)
+    world.quick.clear()
+    world.happen(oom_kill=1, high=0)
+    world.notices.wake("web", None)
+    _until(lambda: "OomKilled" in world.told())
+    repair = threading.Thread(target=world.expect, args=(PRESSED,), daemon=True)
+    repair.start()
+    repair.join(2)
+    removal = threading.Thread(target=world.notices.forget, args=("web",), daemon=True)
+    removal.start()
+    removal.join(0.1)
+    found = repair.is_alive(), removal.is_alive(), "web" in world.kept
+    world.quick.set()
+    removal.join(2)
+    assert found == (False, True, False)
+    assert "web" in world.kept, "what is written is written before the removal goes on"
+
+
 def test_what_came_during_the_pause_is_told_after_it_when_it_was_counted() -> None:
     world = World(2)
     counter = Notice("memory.high", "", Watch("counter", "memory", "memory.events", "high"), 1500)
@@ -314,9 +340,23 @@ def test_a_command_never_runs_twice_at_once_and_its_failure_is_told(world: World
     world.notices.wake("web", TRIGGER)
     _until(lambda: len(world.events) == 3)
     assert world.told() == ["CpuPressure", "CpuPressure", "NotifyFailed"]
-    assert "still runs" in world.events[1].message
+    assert "has not ended" in world.events[1].message
     assert world.events[2].message == "cpu.pressure: /shed: ended with 3: no such thing"
     assert len(world.ran) == 1
+
+
+def test_a_container_whose_commands_hang_delays_its_own_alone(world: World) -> None:
+    """As many as may run at all on the host; and then one of a neighbour's."""
+    hanging = [replace(PRESSED, command=(f"/hang{number}",)) for number in range(MOST_AT_ONCE)]
+    world.takes_s = 0.2
+    world.expect(*hanging)
+    world.notices.expect("neighbour", GROUP, Init(7, 70), (PRESSED,), sampled=False)
+    world.notices.wake("web", TRIGGER)
+    _until(lambda: len(world.ran) >= 1)
+    world.notices.wake("neighbour", TRIGGER)
+    _until(lambda: len(world.ran) == 1 + MOST_AT_ONCE)
+    assert world.ran.index(PRESSED) == 1
+    assert [each for each in world.ran if each != PRESSED] == hanging
 
 
 def test_what_cannot_be_watched_is_told_once(world: World) -> None:

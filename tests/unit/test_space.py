@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import product
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -14,6 +16,8 @@ from controller.aspects._space import Seen, Wanted
 from controller.aspects.mounts import Mounts
 from controller.aspects.rootfs import Rootfs
 from controller.aspects.volume import Volume
+from controller.model.process import ProcessStat
+from controller.model.record import Record
 from controller.model.space import LEAST, Offer, Space, SpaceSeen, content_path, parse_size
 from controller.model.status import HOST_LACKS, LIMITED
 from controller.reconcile.desired import Named, resolve
@@ -120,6 +124,20 @@ def test_interrupted_anywhere_it_comes_to_the_same() -> None:
         assert (live.size, live.limit, live.mounted, live.keep, live.owner) == (
             *(64 * MI, 64 * MI, True, False, (7, 8)),
         )
+
+
+@pytest.mark.parametrize(("boot", "busy"), [(HYBRID.boot_id, True), ("the one before", False)])
+def test_whoever_ran_before_the_boot_uses_nothing(boot: str, busy: bool) -> None:
+    """Where /run outlives a reboot, another process may have the pid and the start time that are on record."""
+    live = replace(LIVE, grows=False)
+    host: Any = SimpleNamespace(
+        facts=HYBRID,
+        spaces=SimpleNamespace(look=lambda _: live, offer=lambda: ROOM),
+        records=SimpleNamespace(read=lambda name: Record(name, "", "", "running", boot, 7, 70)),
+        processes=SimpleNamespace(stat=lambda pid: ProcessStat(pid, "S", 1, 70)),
+    )
+    wanted = Volume().parse({"spec": {"size": "64Mi"}, "users": ["web"]}, HYBRID)
+    assert Volume().observe(Subject("volume/data", "", 0, None, 0), host, wanted).busy is busy
 
 
 def test_shrinking_and_damage_are_said() -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import resource
 from collections.abc import Iterator, Sequence
 from typing import Final
 
@@ -17,6 +16,7 @@ from controller.errors import HostLacks, KnobRefused
 from controller.host.cgroups import bpf
 from controller.host.cgroups.device_program import PREFIX, program, program_name
 from controller.host.cgroups.homes import Homes
+from controller.host.cgroups.locked_memory import LockedMemory
 from controller.host.text import failed, read_text
 from controller.model.device import DEFAULT, EVERYTHING, Rules, difference, lines_of, parse_rules, words
 from controller.model.facts import CORE
@@ -32,7 +32,7 @@ class DeviceRules:
     """Every method may be called from any thread."""
 
     def __init__(self, homes: Homes) -> None:
-        self._homes = homes
+        self._homes, self._memory = homes, LockedMemory()
 
     def state(self, group: str, rules: Rules) -> str | None:
         """Empty: exactly these are in force; else what is, in words; None: there is no such group."""
@@ -47,7 +47,7 @@ class DeviceRules:
         if found:
             _write_difference(self._homes.locate(found, group), rules)
         else:
-            _replace(self._unified(group), rules)
+            _replace(self._unified(group), rules, self._memory)
 
     def _unified(self, group: str) -> str:
         found = self._homes.facts.hierarchy(CORE)
@@ -59,7 +59,7 @@ class DeviceRules:
 def lacking() -> str:
     """Why device programs cannot be loaded here, in the kernel's words; empty when they can."""
     try:
-        os.close(_load(program(DEFAULT), program_name(DEFAULT)))
+        os.close(_load(program(DEFAULT), program_name(DEFAULT), LockedMemory()))
     except OSError as error:
         return os.strerror(error.errno or 0)
     return ""
@@ -128,7 +128,7 @@ def _named(directory: str, rules: Rules) -> str | None:
     return f"those of a program {', '.join(foreign)}" if foreign else "other rules of masu"
 
 
-def _replace(directory: str, rules: Rules) -> None:
+def _replace(directory: str, rules: Rules, memory: LockedMemory) -> None:
     """The new one first: for a moment both must agree, so that what both allow is never refused."""
     doing, name = "setting the device rules of", program_name(rules)
     with _opened(directory, doing) as cgroup, contextlib.ExitStack() as stack:
@@ -137,7 +137,7 @@ def _replace(directory: str, rules: Rules) -> None:
         there = _programs(cgroup, stack)
         kept = next((program for other, program in there if other == name), -1)
         if kept < 0:
-            loaded = _load(program(rules), name)
+            loaded = _load(program(rules), name, memory)
             stack.callback(os.close, loaded)
             bpf.attach(cgroup, loaded)
         for _, each in there:
@@ -145,25 +145,12 @@ def _replace(directory: str, rules: Rules) -> None:
                 bpf.detach(cgroup, each)
 
 
-def _load(instructions: bytes, name: str) -> int:
-    """Before Linux 5.11 programs count as locked memory, and the usual limit holds some sixteen of them."""
+def _load(instructions: bytes, name: str, memory: LockedMemory) -> int:
     try:
         return bpf.load(instructions, name)
     except PermissionError:
-        with _without_limit(resource.RLIMIT_MEMLOCK):
+        with memory.unlimited():
             return bpf.load(instructions, name)
-
-
-@contextlib.contextmanager
-def _without_limit(kind: int) -> Iterator[None]:
-    """As far as this process may raise it; what is started meanwhile by another thread inherits that."""
-    before = resource.getrlimit(kind)
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(kind, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-    try:
-        yield
-    finally:
-        resource.setrlimit(kind, before)
 
 
 def _programs(cgroup: int, stack: contextlib.ExitStack) -> list[tuple[str, int]]:

@@ -13,6 +13,7 @@ from controller.errors import HostLacks, StepFailed
 from controller.host import command, syscalls
 from controller.host.syscalls import MountAttr
 from controller.host.text import failed
+from controller.model.process import CANNOT_RUN
 from controller.model.space import BLOCK
 
 MKFS: Final = "mkfs.ext4"
@@ -36,7 +37,7 @@ def make(image: str, size: int, skeleton: str) -> None:
     extended = "lazy_itable_init=0,assume_storage_prezeroed=1,nodiscard"
     form = ("-q", "-F", "-b", str(BLOCK), "-m", "0", "-E", extended, "-d", skeleton)
     status, said = command.output([MKFS, *form, image, str(size // BLOCK)], MKFS_S)
-    if status == command.CANNOT_RUN:
+    if status == CANNOT_RUN:
         raise HostLacks(f"{MKFS} is not installed: apt install {PACKAGE}")
     if status:
         raise StepFailed(f"{MKFS} {image}: {said.strip()}", path=image)
@@ -115,7 +116,7 @@ def grow_unmounted(image: str, size: int) -> None:
     status, said = command.output(["e2fsck", "-f", "-p", image], RESIZE_S)
     if status in {0, _REPAIRED}:
         status, said = command.output(["resize2fs", image, str(size // BLOCK)], RESIZE_S)
-    if status == command.CANNOT_RUN:
+    if status == CANNOT_RUN:
         raise HostLacks(f"e2fsck and resize2fs are not installed: apt install {PACKAGE}")
     if status:
         raise StepFailed(f"growing {image}: {said.strip()}", path=image)
