@@ -20,6 +20,7 @@ from controller.model.quantity import parse_duration
 from controller.model.record import Exit, Record, StopRule
 from controller.model.signals import signal_number
 from controller.steps._base import Effect, Step
+from controller.steps._live import live_pid
 from controller.steps.devices import seek
 from controller.steps.runtime import (
     AdoptContainer,
@@ -189,12 +190,7 @@ def _oom_kills(host: Host, group: str) -> int:
 
 def _absent(host: Host, partners: tuple[str, ...]) -> tuple[str, ...]:
     records = [(name, host.records.read(name)) for name in partners]
-    return tuple(name for name, record in records if record is None or not _runs(host, record))
-
-
-def _runs(host: Host, record: Record) -> bool:
-    stat = host.processes.stat(record.pid) if record.pid else None
-    return stat is not None and stat.start_time == record.start_time and not stat.ended
+    return tuple(name for name, record in records if not live_pid(record, host))
 
 
 def _while_alive(subject: Subject, desired: Wanted, seen: Seen, record: Record) -> Iterator[Step]:

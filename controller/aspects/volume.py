@@ -14,6 +14,7 @@ from controller.model.resource import name_of
 from controller.model.space import VOLUME_SORT, Space, parse_size
 from controller.model.status import Condition, Drift
 from controller.steps._base import Effect, Step
+from controller.steps._live import live_pid
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ class Volume:
         seen = _space.observe(Space(VOLUME_SORT, name_of(subject.name)), host, wanted=desired is not None)
         if desired is None or seen.live.grows or seen.live.limit >= desired.space.size:
             return seen
-        return replace(seen, busy=any(_runs(host, each) for each in desired.users))
+        return replace(seen, busy=any(live_pid(host.records.read(each), host) for each in desired.users))
 
     def diff(self, subject: Subject, desired: Wanted, observed: _space.Seen) -> list[Step]:
         """Pure."""
@@ -71,9 +72,3 @@ def _ids(written: Any) -> tuple[int, int] | None:
         return None
     user, _, group = str(written).partition(":")
     return int(user), int(group or user)
-
-
-def _runs(host: Host, container: str) -> bool:
-    record = host.records.read(container)
-    stat = host.processes.stat(record.pid) if record and record.pid else None
-    return stat is not None and record is not None and stat.start_time == record.start_time and not stat.ended

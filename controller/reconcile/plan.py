@@ -11,13 +11,13 @@ from controller.aspects._base import Subject
 from controller.host.ports import Host
 from controller.model.cgroups import BUDGET, key_of_directory
 from controller.model.marks import network_of_mark
-from controller.model.record import Record
 from controller.model.resource import CONTAINER, FIREWALL, NETWORK, VOLUME, key_of, kind_of
 from controller.model.space import ROOTFS, VOLUME_SORT, Space
 from controller.model.status import HOST_LACKS, Condition, Drift
 from controller.reconcile import look
 from controller.reconcile.desired import Desired
 from controller.steps._base import Effect, Step
+from controller.steps._live import live_pid
 from controller.steps.runtime import FOR_PEOPLE, Await
 
 
@@ -68,19 +68,10 @@ class Plan:
 
 
 def subject_of(name: str, group: str, host: Host) -> Subject:
-    """Read-only. The recorded init counts only with the same start time, in the same boot, and not ended."""
+    """Read-only."""
     found = host.records.read(name) if kind_of(name) == CONTAINER else None
     record = found.in_boot(host.facts.boot_id) if found else None
-    return Subject(name, group, _live_pid(record, host), record, host.clock.now_ms())
-
-
-def _live_pid(record: Record | None, host: Host) -> int:
-    if record is None or not record.pid:
-        return 0
-    stat = host.processes.stat(record.pid)
-    if stat is None or stat.ended or stat.start_time != record.start_time:
-        return 0
-    return record.pid
+    return Subject(name, group, live_pid(record, host), record, host.clock.now_ms())
 
 
 def plan(desired: Desired, group: str, host: Host) -> Plan:

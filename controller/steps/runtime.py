@@ -14,6 +14,7 @@ from controller.model.frame import Frame, IdMapping, resolve
 from controller.model.launch import Init
 from controller.model.record import Exit, Record, StopRule
 from controller.steps._base import Effect, Stage, Step, Wait
+from controller.steps._live import live_pid
 from controller.steps.devices import nodes_made, seek
 from controller.steps.freezer import end, thaw
 
@@ -229,7 +230,7 @@ class WriteBundle(Step):
 
     def apply(self, host: Host) -> Wait | None:
         ids = id_mapping(host, self.container, self.frame)
-        partners = {other: _live_pid(host, other) for other in self.frame.partners}
+        partners = {other: _partner_pid(host, other) for other in self.frame.partners}
         config = resolve(self.frame.config, ids, partners)
         found = seek(host, self.frame.claims)
         root = {**self.frame.root, "nodes": nodes_for(found), "rules": rules_for(found)}
@@ -407,9 +408,8 @@ def id_mapping(host: Host, name: str, frame: Frame) -> IdMapping | None:
     return IdMapping(tuple(map(tuple, user["uids"])), tuple(map(tuple, user["gids"])))
 
 
-def _live_pid(host: Host, name: str) -> int:
-    record = host.records.read(name)
-    stat = host.processes.stat(record.pid) if record else None
-    if record is None or stat is None or stat.start_time != record.start_time:
+def _partner_pid(host: Host, name: str) -> int:
+    pid = live_pid(host.records.read(name), host)
+    if not pid:
         raise StepFailed(f"container {name}, whose namespaces are to be shared, is not running")
-    return record.pid
+    return pid
