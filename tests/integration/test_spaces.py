@@ -16,7 +16,7 @@ import pytest
 from controller.errors import StepFailed
 from controller.host.spaces import ext4, loop
 from controller.host.spaces.subvolumes import BtrfsSubvolumes
-from controller.model.space import NewSpace, SpaceChange
+from controller.model.space import NewSpace, Space, SpaceChange
 from tests.e2e.harness import until
 from tests.spaces import (
     DATA,
@@ -160,6 +160,19 @@ def test_what_is_damaged_is_said_and_never_made_anew(tmp_path: Path) -> None:
             one.make(DATA, NewSpace(32 * MI))
     finally:
         one.remove(DATA)
+
+
+def test_a_space_that_cannot_be_read_stops_nobody_elses(tmp_path: Path) -> None:
+    """Nor another one of the same instance: only who uses it hears of it."""
+    with made(tmp_path, 32 * MI) as (one, _):
+        for instance in ("test", "another"):
+            broken = tmp_path / f"state/{instance}/spaces/volume/broken"
+            broken.mkdir(parents=True)
+            for name, text in {"mechanism": "loopImage", "size": str(64 * MI), "image": "image"}.items():
+                (broken / name).symlink_to(text)
+        assert 16 * MI < spaces(tmp_path).offer().promised < 32 * MI
+        with pytest.raises(StepFailed, match="looking at"):
+            one.look(Space("volume", "broken"))
 
 
 def _taken(image: Path) -> int:
