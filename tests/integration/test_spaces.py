@@ -9,6 +9,7 @@ import errno
 import os
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,42 @@ def test_an_image_is_attached_once(tmp_path: Path) -> None:
             one.change(DATA, SpaceChange(mounted=True))
             assert (content / "open").exists()
             assert len(_devices(tmp_path)) == 1
+
+
+def test_a_device_that_has_become_anothers_is_not_taken(tmp_path: Path) -> None:
+    """Between being found and being held it may go by itself, and be given to somebody else."""
+    images = [tmp_path / each for each in ("ours", "theirs")]
+    for each in images:
+        each.write_bytes(bytes(MI))
+    ours, theirs = map(str, images)
+    with loop.attached(ours) as device:
+        found = loop.find(ours)
+        assert device == f"/dev/{found}"
+        held = loop.hold_showing(found, ours)
+        assert held is not None
+        os.close(held)
+        before = len(os.listdir("/proc/self/fd"))
+        assert loop.hold_showing(found, theirs) is None
+        assert len(os.listdir("/proc/self/fd")) == before
+    assert loop.hold_showing("loop1048000", ours) is None
+
+
+def test_an_image_that_comes_and_goes_is_never_anothers(tmp_path: Path) -> None:
+    """Images of several directories, each with a lock of its own, follow each other on the first free devices."""
+    images = [str(tmp_path / each / "image") for each in "ab"]
+    for each in images:
+        Path(each).parent.mkdir()
+        Path(each).write_bytes(bytes(MI))
+
+    def wrong(image: str) -> int:
+        count = 0
+        for _ in range(200):
+            with loop.attached(image) as device:
+                count += not loop.shows(os.path.basename(device), image)
+        return count
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sum(pool.map(wrong, [*images, *images])) == 0
 
 
 def test_what_covers_an_image_goes(tmp_path: Path) -> None:
