@@ -139,7 +139,8 @@ def _tmpfs(pid: int, mount: Mapping[str, Any], rest: Sequence[str]) -> int:
         syscalls.fsconfig_create(context)
         return syscalls.fsmount(context, _NOTHING)
     except OSError as error:
-        doing = f"inside process {pid}: making a tmpfs ({_explanation(context, rest)}) for"
+        said = syscalls.fscontext_log(context) or ", ".join(rest)
+        doing = f"inside process {pid}: making a tmpfs ({said}) for"
         raise failed(error, doing, mount["destination"]) from error
     finally:
         os.close(context)
@@ -168,15 +169,6 @@ def _outside(pid: int, kind: str, inside: int) -> int:
     raise StepFailed(
         f"inside process {pid}: {kind} {inside} does not exist in the container", errno=errno.EINVAL
     )
-
-
-def _explanation(context: int, rest: Sequence[str]) -> str:
-    """What the kernel wrote to the context's log, such as `e tmpfs: Bad value for size`, or the options."""
-    said = []
-    with contextlib.suppress(OSError):  # ENODATA: it has nothing more to say
-        while line := os.read(context, 4096):
-            said.append(line.decode(errors="replace").strip())
-    return "; ".join(said) or ", ".join(rest)
 
 
 def put(trip: Trip, init: Init, tree: int, destination: str) -> None:

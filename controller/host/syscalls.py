@@ -6,6 +6,7 @@ the caller's to close.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
@@ -212,6 +213,15 @@ def fsconfig_create(context: int) -> None:
 def fsmount(context: int, attributes: MountAttr) -> int:
     """A detached mount of the file system made in `context`; man 2 fsmount."""
     return _call(_FSMOUNT, context, _FSMOUNT_CLOEXEC, int(attributes))
+
+
+def fscontext_log(context: int) -> str:
+    """What the kernel says of what was asked in `context`, such as `e tmpfs: Bad value for size`; or nothing."""
+    said = []
+    with contextlib.suppress(OSError):  # ENODATA: that was all
+        while line := os.read(context, 4096):
+            said.append(line.decode(errors="replace").strip())
+    return "; ".join(said)
 
 
 def file_system(path: str) -> int:

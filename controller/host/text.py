@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import threading
+from collections.abc import Iterator
 from typing import Final
 
 from controller.errors import NotPermitted, StepFailed
@@ -98,13 +99,20 @@ def _write_all(descriptor: int, data: bytes) -> None:
         data = data[os.write(descriptor, data) :]
 
 
-def sync_directory(path: str) -> None:
-    """What was renamed in it stays renamed. Raises OSError."""
+@contextlib.contextmanager
+def opened_directory(path: str) -> Iterator[int]:
+    """A descriptor of a directory, to ask something of it. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.fsync(descriptor)
+        yield descriptor
     finally:
         os.close(descriptor)
+
+
+def sync_directory(path: str) -> None:
+    """What was renamed in it stays renamed. Raises OSError."""
+    with opened_directory(path) as descriptor:
+        os.fsync(descriptor)
 
 
 def make_directories(path: str, mode: int = 0o711) -> None:

@@ -68,7 +68,7 @@ class Plan:
 
 
 def subject_of(name: str, group: str, host: Host) -> Subject:
-    """Read-only. The recorded init counts only with the same start time, in the same boot, and not ended."""
+    """Read-only."""
     found = host.records.read(name) if kind_of(name) == CONTAINER else None
     record = found.in_boot(host.facts.boot_id) if found else None
     return Subject(name, group, live_pid(host, record), record, host.clock.now_ms())

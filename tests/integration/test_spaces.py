@@ -9,6 +9,7 @@ import errno
 import os
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ import pytest
 from controller.errors import StepFailed
 from controller.host.spaces import ext4, loop
 from controller.host.spaces.subvolumes import BtrfsSubvolumes
-from controller.model.space import NewSpace, SpaceChange
+from controller.model.space import NewSpace, Space, SpaceChange
 from tests.e2e.harness import until
 from tests.spaces import (
     DATA,
@@ -111,6 +112,42 @@ def test_an_image_is_attached_once(tmp_path: Path) -> None:
             assert len(_devices(tmp_path)) == 1
 
 
+def test_a_device_that_has_become_anothers_is_not_taken(tmp_path: Path) -> None:
+    """Between being found and being held it may go by itself, and be given to somebody else."""
+    images = [tmp_path / each for each in ("ours", "theirs")]
+    for each in images:
+        each.write_bytes(bytes(MI))
+    ours, theirs = map(str, images)
+    with loop.attached(ours) as device:
+        found = loop.find(ours)
+        assert device == f"/dev/{found}"
+        held = loop.hold_showing(found, ours)
+        assert held is not None
+        os.close(held)
+        before = len(os.listdir("/proc/self/fd"))
+        assert loop.hold_showing(found, theirs) is None
+        assert len(os.listdir("/proc/self/fd")) == before
+    assert loop.hold_showing("loop1048000", ours) is None
+
+
+def test_an_image_that_comes_and_goes_is_never_anothers(tmp_path: Path) -> None:
+    """Images of several directories, each with a lock of its own, follow each other on the first free devices."""
+    images = [str(tmp_path / each / "image") for each in "ab"]
+    for each in images:
+        Path(each).parent.mkdir()
+        Path(each).write_bytes(bytes(MI))
+
+    def wrong(image: str) -> int:
+        count = 0
+        for _ in range(200):
+            with loop.attached(image) as device:
+                count += not loop.shows(os.path.basename(device), image)
+        return count
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sum(pool.map(wrong, [*images, *images])) == 0
+
+
 def test_what_covers_an_image_goes(tmp_path: Path) -> None:
     with made(tmp_path, 32 * MI) as (one, content):
         (content / "x").touch()
@@ -160,6 +197,19 @@ def test_what_is_damaged_is_said_and_never_made_anew(tmp_path: Path) -> None:
             one.make(DATA, NewSpace(32 * MI))
     finally:
         one.remove(DATA)
+
+
+def test_a_space_that_cannot_be_read_stops_nobody_elses(tmp_path: Path) -> None:
+    """Nor another one of the same instance: only who uses it hears of it."""
+    with made(tmp_path, 32 * MI) as (one, _):
+        for instance in ("test", "another"):
+            broken = tmp_path / f"state/{instance}/spaces/volume/broken"
+            broken.mkdir(parents=True)
+            for name, text in {"mechanism": "loopImage", "size": str(64 * MI), "image": "image"}.items():
+                (broken / name).symlink_to(text)
+        assert 16 * MI < spaces(tmp_path).offer().promised < 32 * MI
+        with pytest.raises(StepFailed, match="looking at"):
+            one.look(Space("volume", "broken"))
 
 
 def _taken(image: Path) -> int:

@@ -84,6 +84,20 @@ def test_without_the_right_to_grow_in_use_it_grows_when_nobody_is_in_it() -> Non
     assert (said.type, said.reason) == (HOST_LACKS, "NoLiveGrowth")
 
 
+@pytest.mark.parametrize(("boot", "busy"), [("boot", True), ("before", False)])
+def test_a_process_that_has_the_pid_of_one_before_the_reboot_is_nobody(boot: str, busy: bool) -> None:
+    """Where /run outlives a reboot, pid and start time may come to be those of somebody else."""
+    record = Record("web", "", "", "running", boot, pid=7, start_time=99)
+    host: Any = SimpleNamespace(
+        facts=HYBRID,
+        spaces=SimpleNamespace(look=lambda _: replace(LIVE, grows=False), offer=lambda: ROOM),
+        records=SimpleNamespace(read=lambda _: record),
+        processes=SimpleNamespace(stat=lambda pid: ProcessStat(pid, "S", 1, 99)),
+    )
+    wanted = Volume().parse({"spec": {"size": "64Mi"}, "users": ["web"]}, HYBRID)
+    assert Volume().observe(Subject("volume/data", "", 0, None, 0), host, wanted).busy is busy
+
+
 def after(live: SpaceSeen, step: Step) -> SpaceSeen:
     match step:
         case MakeSpace(new=new):

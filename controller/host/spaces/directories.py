@@ -15,7 +15,7 @@ import os
 import time
 from collections.abc import Iterator
 
-from controller.errors import HostLacks, StepFailed
+from controller.errors import HostLacks, MasuError, StepFailed
 from controller.host.places import Places
 from controller.host.removal import remove_deep
 from controller.host.spaces.mechanism import Held, Mechanism
@@ -44,7 +44,7 @@ class SpaceDirectories:
         return frozenset(each.removeprefix(".").removesuffix(NEW).removesuffix(REMOVED) for each in entries)
 
     def offer(self) -> Offer:
-        """A sum over all spaces of the host stands for a while."""
+        """A sum over all spaces of the host that can be read stands for a while."""
         now = time.monotonic()
         if self._offered is None or now > self._offered[0] + OFFER_S:
             chosen, why = self._choose()
@@ -153,14 +153,16 @@ class SpaceDirectories:
         return None, why
 
     def _all(self) -> Iterator[Held]:
+        """What is wrong with one of them is a matter for `look`, and stops nobody who uses another."""
         for instance in self._places.all_spaces():
             for sort in _listed(instance):
                 for name in _listed(f"{instance}/{sort}"):
                     base = f"{instance}/{sort}/{name}"
-                    mechanism = self._mechanism(base)
-                    held = mechanism.look(base) if mechanism and not name.startswith(".") else None
-                    if held:
-                        yield held
+                    mechanism = None if name.startswith(".") else self._mechanism(base)
+                    with contextlib.suppress(MasuError):
+                        held = mechanism.look(base) if mechanism else None
+                        if held:
+                            yield held
 
     def _existing(self) -> str:
         """The directory of the spaces, or the one above in which it will be made."""

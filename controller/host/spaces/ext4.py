@@ -3,7 +3,6 @@ the kernel's filesystems/ext4/super.rst."""
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
 import struct
@@ -77,7 +76,8 @@ def mount(device: str, target: str) -> None:
         syscalls.fsconfig_create(context)
         tree = syscalls.fsmount(context, MountAttr.NOSUID | MountAttr.NODEV)
     except OSError as error:
-        raise failed(error, f"mounting {device} ({_explanation(context)}) on", target) from error
+        said = syscalls.fscontext_log(context) or "no reason given"
+        raise failed(error, f"mounting {device} ({said}) on", target) from error
     finally:
         os.close(context)
     try:
@@ -90,14 +90,6 @@ def mount(device: str, target: str) -> None:
         raise failed(error, f"mounting {device} on", target) from error
     finally:
         os.close(tree)
-
-
-def _explanation(context: int) -> str:
-    said = []
-    with contextlib.suppress(OSError):  # ENODATA: the kernel has nothing more to say
-        while line := os.read(context, 4096):
-            said.append(line.decode(errors="replace").strip())
-    return "; ".join(said) or "no reason given"
 
 
 def grow_mounted(directory: str, size: int) -> None:

@@ -69,10 +69,38 @@ def attached(image: str) -> Iterator[str]:
             opened.callback(os.close, file)
         except OSError as error:
             raise failed(error, "opening", image) from error
-        found = find(image)
-        device, held = (f"/dev/{found}", hold(f"/dev/{found}")) if found else _attach(file, image)
+        device, held = _held(image) or _attach(file, image)
         opened.callback(os.close, held)
         yield device
+
+
+def _held(image: str) -> tuple[str, int] | None:
+    """An existing device that shows the file, and a descriptor of it; None: there is none."""
+    for _ in range(_RACED_ATTEMPTS):
+        found = find(image)
+        if not found:
+            return None
+        held = hold_showing(found, image)
+        if held is not None:
+            return f"/dev/{found}", held
+    raise StepFailed(f"{image}: its loop device comes and goes", path=image, errno=errno.EBUSY)
+
+
+def hold_showing(device: str, image: str) -> int | None:
+    """As `hold`; None when the device, once held, is not (any more) that of the file.
+
+    A device goes by itself with its last user, and somebody else may have been given it since it was found.
+    """
+    try:
+        held = hold(f"/dev/{device}")
+    except StepFailed as error:
+        if error.errno in {errno.ENOENT, errno.ENXIO, errno.ENODEV}:  # it was even removed
+            return None
+        raise
+    if shows(device, image):
+        return held
+    os.close(held)
+    return None
 
 
 def _attach(image: int, path: str) -> tuple[str, int]:

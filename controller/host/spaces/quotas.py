@@ -12,14 +12,13 @@ import fcntl
 import os
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Final
 
 from controller.errors import StepFailed
 from controller.host.number_file import NumberFile
 from controller.host.spaces.mechanism import Held
 from controller.host.syscalls import quotactl_fd
-from controller.host.text import failed, read_text
+from controller.host.text import failed, opened_directory, read_text
 from controller.model.space import BLOCK, CONTENT, FILES, Mechanism, NewSpace, Space
 
 FIRST, LAST = 0x4D00_0000, 0x4DFF_FFFF
@@ -69,7 +68,7 @@ class ProjectQuotas:
 
     def lack(self, directory: str) -> str:
         state = _State(version=1)
-        with _open(directory) as descriptor:
+        with opened_directory(directory) as descriptor:
             try:
                 quotactl_fd(descriptor, _command(_Q_XGETQSTATV), 0, state)
             except OSError as error:
@@ -78,7 +77,7 @@ class ProjectQuotas:
 
     def make(self, base: str, space: Space, new: NewSpace) -> None:
         place = f"{base}/{FILES}"
-        with _open(place) as descriptor:
+        with opened_directory(place) as descriptor:
 
             def choose(taken: list[int]) -> int | None:
                 avoided = {*taken, *_listed()}
@@ -98,7 +97,7 @@ class ProjectQuotas:
 
     def look(self, base: str) -> Held | None:
         try:
-            with _open(f"{base}/{FILES}") as descriptor:
+            with opened_directory(f"{base}/{FILES}") as descriptor:
                 project = _attributes(descriptor)[3]
                 found = _quota(descriptor, project) if project else _Quota()
         except FileNotFoundError:
@@ -111,7 +110,7 @@ class ProjectQuotas:
     def grow(self, base: str, size: int) -> None:
         place = f"{base}/{FILES}"
         try:
-            with _open(place) as descriptor:
+            with opened_directory(place) as descriptor:
                 project = _attributes(descriptor)[3]
                 if not project:  # everything that belongs to none would be limited
                     raise StepFailed(f"{place} belongs to no project any more", path=place)
@@ -131,7 +130,7 @@ class ProjectQuotas:
         if project is None:
             return
         try:
-            with _open(base) as descriptor:
+            with opened_directory(base) as descriptor:
                 _limit(descriptor, project, 0)
         except OSError as error:
             if error.errno != errno.ESRCH:  # quotas were turned off
@@ -140,15 +139,6 @@ class ProjectQuotas:
 
     def _key(self, space: Space) -> str:
         return f"{self._instance}/{space.text}"
-
-
-@contextmanager
-def _open(directory: str) -> Iterator[int]:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
 
 
 def _command(what: int) -> int:

@@ -10,12 +10,10 @@ import fcntl
 import os
 import struct
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Final
 
 from controller.host.spaces.mechanism import Held
-from controller.host.text import failed, read_text
+from controller.host.text import failed, opened_directory, read_text
 from controller.model.space import CONTENT, FILES, Mechanism, NewSpace, Space
 
 _SUBVOLUME_CREATE, _SUBVOLUME_DESTROY = 0x5000940E, 0x5000940F
@@ -34,7 +32,7 @@ class BtrfsSubvolumes:
 
     def lack(self, directory: str) -> str:
         try:
-            with _open(directory) as descriptor:
+            with opened_directory(directory) as descriptor:
                 groups = _groups(descriptor)
         except OSError:
             return "not btrfs"
@@ -45,7 +43,7 @@ class BtrfsSubvolumes:
         place = f"{base}/{FILES}"
         try:
             os.rmdir(place)
-            with _open(base) as descriptor:
+            with opened_directory(base) as descriptor:
                 _asked(descriptor, _SUBVOLUME_CREATE, _VOLUME.pack(0, FILES.encode()))
             self.grow(base, new.size)
             os.mkdir(f"{base}/{CONTENT}", 0o755)
@@ -55,7 +53,7 @@ class BtrfsSubvolumes:
 
     def look(self, base: str) -> Held | None:
         try:
-            with _open(f"{base}/{FILES}") as descriptor:
+            with opened_directory(f"{base}/{FILES}") as descriptor:
                 if os.fstat(descriptor).st_ino != _ROOT_INODE:
                     return None
                 group = f"{_groups(descriptor)}/0_{_subvolume(descriptor)}"
@@ -69,7 +67,7 @@ class BtrfsSubvolumes:
     def grow(self, base: str, size: int) -> None:
         place = f"{base}/{FILES}"
         try:
-            with _open(place) as descriptor:
+            with opened_directory(place) as descriptor:
                 wanted = struct.pack("=6Q", 0, _REFERENCED, size, 0, 0, 0)  # 0: the subvolume's own group
                 _asked(descriptor, _QGROUP_LIMIT, wanted)
         except OSError as error:
@@ -85,10 +83,10 @@ class BtrfsSubvolumes:
         del space
         place = f"{base}/{FILES}"
         try:
-            with _open(place) as descriptor:
+            with opened_directory(place) as descriptor:
                 number = _subvolume(descriptor) if os.fstat(descriptor).st_ino == _ROOT_INODE else 0
             if number:
-                with _open(base) as descriptor:
+                with opened_directory(base) as descriptor:
                     _asked(descriptor, _SUBVOLUME_DESTROY, _VOLUME.pack(0, FILES.encode()))
                     with contextlib.suppress(
                         OSError
@@ -98,15 +96,6 @@ class BtrfsSubvolumes:
             return
         except OSError as error:
             raise failed(error, "removing subvolume", place) from error
-
-
-@contextmanager
-def _open(directory: str) -> Iterator[int]:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
 
 
 def _groups(descriptor: int) -> str:
