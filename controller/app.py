@@ -258,7 +258,7 @@ class App:
             raise StepFailed(f"container {name} is not running" if known else f"there is no container {name}")
         if frozen_by(self.host, group):
             raise StepFailed(f"container {name} is frozen: a command in it would be, too")
-        return exec_inside(self.homes, self.places, name, group, subject.pid, command)
+        return exec_inside(self.homes, self.places, name, group, subject.init, command)
 
     def _wishes(self, desired: DesiredSet, left: Collection[str]) -> Mapping[str, Wish]:
         """Read-only. With the addresses that were given, and those that would be."""

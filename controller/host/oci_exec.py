@@ -11,13 +11,15 @@ import subprocess
 import sys
 
 from controller.errors import HostLacks
-from controller.host import oci_cgroups, syscalls
+from controller.host import oci_cgroups, oci_state, syscalls
 from controller.host.cgroups.homes import Homes
 from controller.host.places import Places
+from controller.host.proc_stat import stat_of
+from controller.model.launch import Init
 
 
 def exec_inside(
-    homes: Homes, places: Places, name: str, group: str, pid: int, command: tuple[str, ...]
+    homes: Homes, places: Places, name: str, group: str, init: Init, command: tuple[str, ...]
 ) -> int:
     """Run it in the foreground with this process's own standard streams; returns its exit code."""
     runtime = homes.facts.runtime
@@ -28,7 +30,8 @@ def exec_inside(
     argv = [runtime.path, "--root", places.runtime, *own, "exec", *terminal, name, *command]
     if not runtime.joins_itself:
         _become_member(homes, group)
-    _enter_time(pid)
+    _enter_time(init.pid)
+    oci_state.describe(runtime, places, name, _as_seen(init), homes)
     shown = oci_cgroups.shown(homes, runtime, group)
     if shown:
         syscalls.unshare(syscalls.CLONE_NEWNS)
@@ -58,6 +61,12 @@ def _enter_time(pid: int) -> None:
         descriptor = os.open(theirs, os.O_RDONLY | os.O_CLOEXEC)
         syscalls.setns(descriptor, syscalls.CLONE_NEWTIME)
         os.close(descriptor)
+
+
+def _as_seen(init: Init) -> Init:
+    """Start times count from the boot of whoever asks: time_namespaces(7)."""
+    stat = stat_of(init.pid)
+    return Init(init.pid, stat.start_time) if stat else init
 
 
 def _default_signals() -> None:
