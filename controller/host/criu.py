@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -21,7 +22,7 @@ from typing import Any, Final, Literal
 
 from controller.errors import HostLacks, LaunchFailed, StepFailed
 from controller.host import command, criu_layout, criu_rpc, oci_state
-from controller.host.criu_mended import mend
+from controller.host.criu_mended import Ice, mend
 from controller.host.criu_mounts import staging
 from controller.host.departure import FEATURE_CACHE, depart, is_on_tmpfs
 from controller.host.facts import find
@@ -40,6 +41,8 @@ from controller.model.launch import Init, LaunchRecipe
 
 CHECK_TIMEOUT_S: Final = 20.0
 END_TIMEOUT_S: Final = 5.0
+UNDO_S: Final = 2.0
+SEARCH_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _LOG: Final = "dump.log"
 _LOG_LEVEL: Final = "2"
 _ERROR: Final = re.compile(r"Error \([^)]*\): (.*)")
@@ -148,14 +151,15 @@ class CriuProgram:
         _check_still_there(order.init)
         before = time.monotonic()
         network = f"/proc/{order.init.pid}/ns/net"
+        ice = Ice(self.runtime.homes, self.runtime.places.group_of(order.container))
+        if ice.frozen:
+            raise StepFailed(f"{order.container} is frozen: CRIU needs its processes to run for a moment")
         try:
-            depart(network, self._cache(), lambda: _talk(found.path, order, kind, options, frozen))
+            depart(network, self._cache(), lambda: _talk(found.path, order, kind, options, frozen, ice))
         except OSError as error:
             raise failed(error, f"dumping {order.container} to", order.directory) from error
         except _Killed as killed:
-            group = self.runtime.places.group_of(order.container)
-            left = self.mend(order.container, group)
-            raise StepFailed("; ".join((str(killed), *left)), path=order.directory) from killed
+            raise StepFailed("; ".join((str(killed), *self._recover(order, ice)))) from killed
         stats = criu_rpc.stats(_read_bytes(f"{order.directory}/stats-dump"))
         return Dumped(
             criu_rpc.number(stats, 2),
@@ -164,6 +168,13 @@ class CriuProgram:
             criu_rpc.number(stats, 6),
             order.tcp,
         )
+
+    def _recover(self, order: DumpOrder, ice: Ice) -> tuple[str, ...]:
+        """Whatever happens, the container goes on."""
+        try:
+            return self.mend(order.container, ice.group)
+        finally:
+            ice.thaw()
 
     # --- restoring ---
 
@@ -187,7 +198,7 @@ class CriuProgram:
         return replace(
             base,
             argv=tuple(_restore_argv(found.path, order, base, layout, places, config)),
-            env={"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
+            env={"PATH": SEARCH_PATH},
             join=self.runtime.homes.join_files(order.group),
             mounts=(*self.runtime.root_mounts(order.container, order.root), *operations, *around),
             offsets={},
@@ -264,6 +275,7 @@ def _talk(
     kind: int,
     options: list[tuple[str, criu_rpc.Value]],
     frozen: Callable[[], None],
+    ice: Ice,
 ) -> None:
     """Start it, ask it, wait for it. Raises StepFailed, _Killed, and what `frozen` raises."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -278,12 +290,15 @@ def _talk(
         pass_fds=(theirs.fileno(),),
         start_new_session=True,
         umask=0o077,
+        env={"PATH": SEARCH_PATH, "GZIP": "-1"},  # it has tar compress every tmpfs while everything stands still
+        restore_signals=False,  # SIGXFSZ and SIGPIPE stay ignored: what CRIU cannot write is an error to it
     )
     theirs.close()
     try:
         answer = criu_rpc.converse(ours, asked, order.timeout_ms / 1000, frozen)
     except (TimeoutError, OSError, ValueError) as error:
-        _kill(process)
+        ours.close()  # should it be waiting for a word just now
+        _stop(process, ice)
         said = _last_error(f"{order.directory}/{_LOG}")
         why = f"did not finish within {order.timeout_ms} ms" if isinstance(error, TimeoutError) else f"broke off: {error}"
         raise _Killed(f"criu {why}{': ' + said if said else ''}") from error
@@ -325,6 +340,21 @@ def _possible_tcp(order: DumpOrder) -> Literal["established", "close"]:
     TCP_REPAIR, wants CAP_NET_ADMIN over it."""
     theirs = f"/proc/{order.init.pid}/ns/user"
     return order.tcp if os.path.samefile(theirs, "/proc/self/ns/user") else "close"
+
+
+def _stop(process: subprocess.Popen[bytes], ice: Ice) -> None:
+    """Have it give up: its next write to an image fails, and it undoes everything itself.
+
+    Only if that takes too long it is killed: in its first moments that can end the container, because a thread that
+    CRIU has made call something comes back to a breakpoint, and nobody waits for it.
+    """
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (0, 0))
+    try:
+        process.wait(UNDO_S)
+    except subprocess.TimeoutExpired:
+        ice.freeze()
+        _kill(process)
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

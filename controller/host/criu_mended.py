@@ -2,7 +2,8 @@
 
 Its tracees go on by themselves: the kernel detaches them, and CRIU's code in them sees its socket close and jumps
 back. What stays is a locked network (a table of nftables in the container's namespace) and TCP sockets in repair mode,
-on which nothing is sent. Sources: criu/criu/netfilter.c, criu/compel/plugins/std/infect.c, tcp(7), TCP_REPAIR.
+on which nothing is sent and every read fails with EPERM: so a CRIU that masu has to kill is killed while the container
+is frozen by its cgroup, and the container goes on when its sockets are in order again. Sources: criu/criu/netfilter.c, criu/compel/plugins/std/infect.c, tcp(7), TCP_REPAIR.
 """
 
 from __future__ import annotations
@@ -11,17 +12,62 @@ import contextlib
 import os
 import re
 import socket
+import time
 from collections.abc import Iterable, Iterator
 from typing import Final
 
 from controller.host import command, syscalls
+from controller.host.cgroups.homes import Homes
 from controller.host.departure import depart
 from controller.host.facts import find
-from controller.host.text import read_text
+from controller.host.text import failed, read_text
 
 NFT_TIMEOUT_S: Final = 5.0
 _TCP_REPAIR: Final = 19
+FREEZE_S: Final = 1.0
+_FROZEN: Final = re.compile(r"^(frozen 1|FROZEN)$", re.MULTILINE)
 _LOCK: Final = re.compile(r"^table inet (CRIU-\S+)$", re.MULTILINE)
+
+
+class Ice:
+    """The container's own freezer, for the moment between the end of a CRIU and the mending."""
+
+    def __init__(self, homes: Homes, group: str) -> None:
+        self.group = group
+        core, v1 = homes.core(group), homes.facts.hierarchy("freezer")
+        if core and os.path.exists(f"{core}/cgroup.freeze"):
+            self._file, self._words, self._told = f"{core}/cgroup.freeze", ("0", "1"), f"{core}/cgroup.events"
+        else:
+            self._file = f"{homes.locate(v1, group)}/freezer.state" if v1 else ""
+            self._words, self._told = ("THAWED", "FROZEN"), self._file
+        self._made = False
+
+    @property
+    def frozen(self) -> bool:
+        """Whether it is, or is about to be, frozen by somebody."""
+        text = (read_text(self._file) or "").strip() if self._file else ""
+        return text not in {"", self._words[0]}
+
+    def freeze(self) -> None:
+        """At most `FREEZE_S`; what is held by CRIU counts as frozen."""
+        if not self._file:
+            return
+        self._made = True
+        self._write(self._words[1])
+        deadline = time.monotonic() + FREEZE_S
+        while time.monotonic() < deadline and not _FROZEN.search(read_text(self._told) or ""):
+            time.sleep(0.001)
+
+    def thaw(self) -> None:
+        if self._made:
+            self._write(self._words[0])
+
+    def _write(self, word: str) -> None:
+        try:
+            with open(self._file, "w", encoding="ascii") as knob:
+                knob.write(word)
+        except OSError as error:
+            raise failed(error, f"writing {word} to", self._file) from error
 
 
 def mend(network: str, member_files: Iterable[str]) -> tuple[str, ...]:
