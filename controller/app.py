@@ -17,6 +17,7 @@ from controller.host.alone import InstanceLock
 from controller.host.cgroups.homes import Homes
 from controller.host.cgroups.tree import CgroupTree
 from controller.host.clock import SystemClock
+from controller.host.criu import CriuProgram
 from controller.host.devices import DeviceFiles
 from controller.host.inside import NamespaceInside
 from controller.host.journal import Journal
@@ -104,6 +105,7 @@ class App:
         keeper = KeeperClient(places.keeper, places.logs, service.open_files())
         homes = Homes(found)
         processes = ProcDirectory(homes)
+        runs = OciRuntime(places, homes, keeper, processes)
         visits = Visits()
         namespaces = KeptNamespaces(places.namespaces, visits)
         scope = Scope(marks.table_name(settings.instance), *marks.prefixes(settings.instance))
@@ -115,7 +117,7 @@ class App:
             processes=processes,
             inside=NamespaceInside(visits),
             records=RecordFiles(places.records),
-            runtime=OciRuntime(places, homes, keeper, processes),
+            runtime=runs,
             layers=LayerDirectories(places),
             clock=SystemClock(),
             namespaces=namespaces,
@@ -125,6 +127,7 @@ class App:
             queueing=TrafficControl(namespaces),
             firewall=firewall,
             listeners=Listeners(),
+            criu=CriuProgram(runs),
         )
         store, conditions = DesiredFile(places, VERSION), ConditionFiles(places.conditions)
         leases = LeaseFile(places.leases)

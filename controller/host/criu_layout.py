@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 from controller.errors import StepFailed
@@ -19,7 +20,15 @@ _QUIET: Final = frozenset({"0A", "06", "07"})
 """LISTEN, TIME_WAIT and CLOSE in /proc/net/tcp: nothing of them has to stand still during a dump."""
 
 
-def observe(pid: int, config: Mapping[str, Any], pipes_file: str, *, keep_all: bool) -> Layout:
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """`bare`: where a tmpfs with nothing in it is, which the images therefore will not have."""
+
+    layout: Layout
+    bare: tuple[str, ...]
+
+
+def observe(pid: int, config: Mapping[str, Any], pipes_file: str, *, keep_all: bool) -> Seen:
     """`keep_all`: no tmpfs counts as empty. Raises StepFailed when the process is gone."""
     text = read_text(f"/proc/{pid}/mountinfo")
     if not text:
@@ -27,15 +36,18 @@ def observe(pid: int, config: Mapping[str, Any], pipes_file: str, *, keep_all: b
     lines = parse_mountinfo(text)
     points = frozenset(each.at for each in lines)
     outside = parse_mountinfo(read_text("/proc/self/mountinfo") or "")
+    candidates = () if keep_all else (each.at for each in lines if each.kind == "tmpfs")
+    bare = frozenset(at for at in candidates if is_bare(pid, at, points))
     found = held(
         lines,
         (each.device for each in outside),
         _targets(pid, config),
-        lambda at: not keep_all and is_bare(pid, at, points),
+        bare,
         lambda at: os.path.isdir(f"/proc/{pid}/root{at}"),
     )
     pipes = json.loads(read_text(pipes_file) or "{}").get("pipes", ())
-    return Layout(found, tuple(pipes), {})
+    left_out = tuple(each.at for each in found if each.external and each.at in bare)
+    return Seen(Layout(found, tuple(pipes)), left_out)
 
 
 def _targets(pid: int, config: Mapping[str, Any]) -> dict[str, str]:
@@ -90,18 +102,10 @@ def _usual(entry: os.DirEntry[str]) -> bool:
     return stat.S_ISCHR(found.st_mode) and DEVICES.get(entry.name) == number
 
 
-def changed(pid: int, layout: Layout) -> Callable[[], bool]:
+def changed(pid: int, seen: Seen) -> bool:
     """Whether a tmpfs that was left out for being empty no longer is: asked while everything stands still."""
-    points = frozenset(each.at for each in layout.mounts)
-    left_out = [each.at for each in layout.mounts if each.external and each.is_dir]
-    devices = {at: os.stat(f"/proc/{pid}/root{at}").st_dev for at in left_out}
-    own = {line.device for line in parse_mountinfo(read_text("/proc/self/mountinfo") or "")}
-    mine = [at for at, device in devices.items() if f"{os.major(device)}:{os.minor(device)}" not in own]
-    return lambda: not all(is_bare(pid, at, points) for at in mine if _is_tmpfs(pid, at))
-
-
-def _is_tmpfs(pid: int, at: str) -> bool:
-    return syscalls.statfs_type(f"/proc/{pid}/root{at}") == 0x01021994  # noqa: PLR2004  TMPFS_MAGIC
+    points = frozenset(each.at for each in seen.layout.mounts)
+    return not all(is_bare(pid, at, points) for at in seen.bare)
 
 
 def has_connections(pid: int) -> bool:

@@ -1,9 +1,10 @@
 """What a CRIU that was killed leaves behind, and how it is undone.
 
 Its tracees go on by themselves: the kernel detaches them, and CRIU's code in them sees its socket close and jumps
-back. What stays is a locked network (a table of nftables in the container's namespace) and TCP sockets in repair mode,
-on which nothing is sent and every read fails with EPERM: so a CRIU that masu has to kill is killed while the container
-is frozen by its cgroup, and the container goes on when its sockets are in order again. Sources: criu/criu/netfilter.c, criu/compel/plugins/std/infect.c, tcp(7), TCP_REPAIR.
+back. What stays is a locked network (a table of nftables in the container's namespace) and TCP sockets in repair
+mode, on which nothing is sent and every read fails with EPERM: so a CRIU that masu has to kill is killed while the
+container is frozen by its cgroup, which goes on when its sockets are in order again.
+Sources: criu/criu/netfilter.c, criu/compel/plugins/std/infect.c, net/ipv4/tcp.c (TCP_REPAIR).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Final
 
+from controller.errors import StepFailed
 from controller.host import command, syscalls
 from controller.host.cgroups.homes import Homes
 from controller.host.departure import depart
@@ -53,7 +55,8 @@ class Ice:
         if not self._file:
             return
         self._made = True
-        self._write(self._words[1])
+        with contextlib.suppress(StepFailed):  # it has to be killed all the same
+            self._write(self._words[1])
         deadline = time.monotonic() + FREEZE_S
         while time.monotonic() < deadline and not _FROZEN.search(read_text(self._told) or ""):
             time.sleep(0.001)
@@ -87,7 +90,11 @@ def _unlock() -> list[str]:
         return []
     _, text = command.output([nft, "list", "tables"], NFT_TIMEOUT_S)
     tables = _LOCK.findall(text)
-    return [each for each in tables if command.output([nft, "delete", "table", "inet", each], NFT_TIMEOUT_S)[0] == 0]
+    return [
+        each
+        for each in tables
+        if command.output([nft, "delete", "table", "inet", each], NFT_TIMEOUT_S)[0] == 0
+    ]
 
 
 def _members(files: Iterable[str]) -> set[int]:

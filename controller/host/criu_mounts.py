@@ -1,15 +1,15 @@
-"""Which mounts of a container CRIU puts into its images, and where the others come from when it is restored. Pure.
+"""Which mounts of a container CRIU puts into its images, and where the others come from in a restore. Pure.
 
-What the bundle config describes is made from the bundle config again. CRIU itself keeps what has contents of its own
-(a tmpfs with files), and what belongs to namespaces that it makes (/proc, /dev/pts, /dev/mqueue). For each tmpfs that
-it keeps CRIU starts tar and gzip while everything stands still, which takes longer than all the rest of a small
-dump: so a tmpfs with nothing in it is made anew, too.
+What the bundle config describes is made from the bundle config again. CRIU itself keeps what has contents of its
+own (a tmpfs with files), and what belongs to namespaces that it makes (/proc, /dev/pts, /dev/mqueue). For each
+tmpfs that it keeps it starts tar and gzip while everything stands still, which takes longer than all the rest of a
+small dump: so a tmpfs with nothing in it is made anew, too.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -35,7 +35,9 @@ LINKS: Final = {
     "core": "/proc/kcore",
 }
 """The OCI runtime specification's, config-linux.md, "Default Devices"; `core` is crun's."""
-_FLAGS: Final = frozenset({"ro", "nosuid", "nodev", "noexec", "noatime", "nodiratime", "strictatime", "relatime"})
+_FLAGS: Final = frozenset(
+    {"ro", "nosuid", "nodev", "noexec", "noatime", "nodiratime", "strictatime", "relatime"}
+)
 _SILENT: Final = frozenset({"rw", "suid", "dev", "exec", "bind", "rbind", "private", "rprivate", "defaults"})
 
 
@@ -63,20 +65,20 @@ def held(
     lines: Iterable[MountLine],
     foreign: Iterable[str],
     targets: Mapping[str, str],
-    is_bare: Callable[[str], bool],
+    bare: Container[str],
     is_dir: Callable[[str], bool],
 ) -> tuple[MountHeld, ...]:
-    """Pure but for what it is given to ask. Every mount below the root, and whether CRIU leaves it out.
+    """Pure but for `is_dir`. Every mount below the root, and whether CRIU leaves it out.
 
-    `foreign`: devices of mounts outside the container; `targets`: where a mount is → what the bundle config calls it;
-    `is_bare`: whether this tmpfs holds nothing that would be missed.
+    `foreign`: devices of mounts outside the container; `targets`: where a mount is → what the bundle config calls
+    it; `bare`: where a tmpfs holds nothing that would be missed.
     """
     outside, inner, found = frozenset(foreign), set[str](), []
     for each in lines:
         if each.at == "/":
             continue
         whole = each.root == "/" and each.kind in _MADE_BY_CRIU and each.device not in outside
-        if whole and not (each.kind == "tmpfs" and is_bare(each.at)):
+        if whole and not (each.kind == "tmpfs" and each.at in bare):
             inner.add(each.device)
         external = each.device not in inner
         found.append(MountHeld(each.at, targets.get(each.at, each.at), external, is_dir(each.at)))
@@ -100,37 +102,42 @@ def staging(
 
 
 def _operation(
-    mount: MountHeld, place: str, layout: Layout, config: Mapping[str, Any], root: Mapping[str, Any], network: str
+    mount: MountHeld,
+    place: str,
+    layout: Layout,
+    config: Mapping[str, Any],
+    root: Mapping[str, Any],
+    network: str,
 ) -> dict[str, Any]:
     source = _standing_in(mount, config)
-    entry = _entry(mount.target, config) if source is None else None
-    if entry is None and source is None:
+    if source is not None:
+        return {"op": "stage", "source": source, "target": place, "flags": ["ro"] if mount.is_dir else []}
+    entry = _entry(mount.target, config)
+    if entry is None:
         raise LaunchFailed(
             f"the checkpoint has a mount on {mount.target} that the specification no longer asks for",
             path=mount.target,
         )
-    if entry is None:
-        return {"op": "stage", "source": source, "target": place, "flags": ["ro"] if mount.is_dir else []}
     flags, rest = sorted_options(entry.get("options", ()))
     if entry["type"] == "tmpfs":
-        below = [each for each in layout.mounts if each.at.startswith(f"{mount.at}/")]
-        holes = [[each.at.removeprefix(f"{mount.at}/"), each.is_dir] for each in below]
-        owner = _owner(root)
-        devices = mount.target == "/dev"
-        return {
-            "op": "fresh",
-            "target": place,
-            "flags": flags,
-            "data": ",".join(_owned(rest, root)),
-            "holes": holes,
-            "owner": owner,
-            "devices": {name: list(number) for name, number in DEVICES.items()} if devices else {},
-            "links": LINKS if devices else {},
-        }
-    if entry["type"] == "sysfs" or entry["source"].endswith("/sys") and mount.target == "/sys":
+        return {"op": "fresh", "target": place, "flags": flags, **_fresh(mount, rest, layout, root)}
+    if mount.target == "/sys":  # whether the runtime or masu mounts it, it shows the container's network
         return {"op": "system", "source": network, "target": place, "flags": flags}
     beyond = mount.target.removeprefix(entry["destination"])
     return {"op": "stage", "source": entry["source"] + beyond, "target": place, "flags": flags}
+
+
+def _fresh(mount: MountHeld, rest: list[str], layout: Layout, root: Mapping[str, Any]) -> dict[str, Any]:
+    """A tmpfs with nothing in it but what other mounts are put on, and in /dev the usual devices."""
+    below = [each for each in layout.mounts if each.at.startswith(f"{mount.at}/")]
+    is_dev = mount.target == "/dev"
+    return {
+        "data": ",".join(_owned(rest, root)),
+        "holes": [[each.at.removeprefix(f"{mount.at}/"), each.is_dir] for each in below],
+        "owner": _owner(root),
+        "devices": {name: list(number) for name, number in DEVICES.items()} if is_dev else {},
+        "links": LINKS if is_dev else {},
+    }
 
 
 def _entry(target: str, config: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -139,7 +146,9 @@ def _entry(target: str, config: Mapping[str, Any]) -> Mapping[str, Any] | None:
     for each in config["mounts"]:
         destination = each["destination"].rstrip("/")
         below = target.startswith(f"{destination}/") and "rbind" in each.get("options", ())
-        if (target == destination or below) and (best is None or len(destination) >= len(best["destination"])):
+        if (target == destination or below) and (
+            best is None or len(destination) >= len(best["destination"])
+        ):
             best = each
     return best
 
@@ -155,10 +164,14 @@ def _standing_in(mount: MountHeld, config: Mapping[str, Any]) -> str | None:
 
 
 def sorted_options(options: Iterable[str]) -> tuple[list[str], list[str]]:
-    """Pure. → (flags of the mount, options of its file system)."""
-    plain = [each.removeprefix("r") if each.removeprefix("r") in _FLAGS and each not in _FLAGS else each for each in options]
-    flags = [each for each in plain if each in _FLAGS]
-    rest = [each for each in plain if each not in _FLAGS and each not in _SILENT and each.removeprefix("r") not in _SILENT]
+    """Pure. → (flags of the mount, options of its file system); "r" before a flag: also below, OCI config.md."""
+    flags, rest = [], []
+    for each in options:
+        plain = each if each in _FLAGS | _SILENT else each.removeprefix("r")
+        if plain in _FLAGS:
+            flags.append(plain)
+        elif plain not in _SILENT:
+            rest.append(each)
     return flags, rest
 
 

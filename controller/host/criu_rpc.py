@@ -1,7 +1,7 @@
 """CRIU's own protocol, as far as masu speaks it: `criu swrk`, one request over one seqpacket socket.
 
-The command line would do, but it has no way to say "everything is frozen now, go on when you are ready" other than a
-script, which CRIU would have to start while the processes stand still.
+The command line would do, but it has no way to say "everything is frozen now, go on when you are ready" other than
+a script, which CRIU would have to start while the processes stand still.
 Sources: criu/images/rpc.proto, criu/images/stats.proto, criu/include/magic.h; protobuf.dev, "Encoding".
 """
 
@@ -16,7 +16,6 @@ from typing import Final
 
 DUMP: Final = 1
 NOTIFY: Final = 6
-FEATURES: Final = 9
 SINGLE_PRE_DUMP: Final = 13
 IGNORE_CGROUPS: Final = 0
 NFTABLES: Final = 2
@@ -48,13 +47,17 @@ Value = int | str | bytes
 Fields = Mapping[int, tuple[int | bytes, ...]]
 
 
+class Broken(Exception):
+    """CRIU ended without an answer, or with one that is none."""
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """`success`, and CRIU's words when there is none."""
+    """`success`, and CRIU's words when there is none; `failure`: of the caller's own work."""
 
     success: bool
     message: str
-    features: Fields
+    failure: Exception | None
 
 
 def encode(fields: Iterable[tuple[int, Value]]) -> bytes:
@@ -78,7 +81,7 @@ def decode(data: bytes) -> Fields:
         value: int | bytes
         if key & 7 == 0:
             value, at = _read_varint(data, at)
-        elif key & 7 == 2:  # noqa: PLR2004  a length follows
+        elif key & 7 == 2:  # a length follows
             size, at = _read_varint(data, at)
             value, at = data[at : at + size], at + size
             if at > len(data):
@@ -91,7 +94,7 @@ def decode(data: bytes) -> Fields:
 
 def _varint(value: int) -> bytes:
     raw = bytearray()
-    while value > 0x7F:  # noqa: PLR2004  seven bits at a time
+    while value > 0x7F:  # seven bits at a time
         raw.append(value & 0x7F | 0x80)
         value >>= 7
     return bytes((*raw, value))
@@ -113,27 +116,17 @@ def request(kind: int, options: Iterable[tuple[str, Value]]) -> bytes:
     return encode([(1, kind), (2, encode((OPTIONS[name], value) for name, value in options))])
 
 
-def feature_question() -> bytes:
-    """Pure. Whether dirty pages are tracked."""
-    return encode([(1, FEATURES), (5, encode([(1, 1)]))])
-
-
-def converse(
-    sock: socket.socket, asked: bytes, timeout_s: float, frozen: Callable[[], None]
-) -> Answer:
+def converse(sock: socket.socket, asked: bytes, timeout_s: float, frozen: Callable[[], None]) -> Answer:
     """Ask, and answer CRIU's own questions until it is done.
 
     `frozen` is called at post-dump: the image is complete and everything still stands still. When it fails, CRIU
-    takes the dump for a failure and lets everybody go on. Raises TimeoutError, and what `frozen` raised; OSError or
-    ValueError when CRIU is gone.
+    takes the dump for a failure and lets everybody go on. The time that it takes is not counted.
+    Raises TimeoutError, Broken.
     """
     deadline = time.monotonic() + timeout_s
     failure: Exception | None = None
-    sock.sendall(asked)
-    while True:
-        answer = decode(_receive(sock, deadline))
-        if _number(answer, 1) != NOTIFY:
-            break
+    _send(sock, asked)
+    while _number(answer := _receive(sock, deadline), 1) == NOTIFY:
         if _script(answer) == b"post-dump":
             before = time.monotonic()
             try:
@@ -141,10 +134,8 @@ def converse(
             except Exception as error:  # noqa: BLE001  whatever it is, CRIU has to hear of it first
                 failure = error
             deadline += time.monotonic() - before
-        sock.sendall(encode([(1, NOTIFY), (3, int(failure is None))]))
-    if failure is not None:
-        raise failure
-    return Answer(bool(_number(answer, 2)), _text(answer, 9), decode(_bytes(answer, 8)))
+        _send(sock, encode([(1, NOTIFY), (3, int(failure is None))]))
+    return Answer(bool(_number(answer, 2)), _bytes(answer, 9).decode(errors="replace"), failure)
 
 
 def stats(image: bytes) -> Fields:
@@ -159,15 +150,25 @@ def number(fields: Fields, field: int) -> int:
     return _number(fields, field)
 
 
-def _receive(sock: socket.socket, deadline: float) -> bytes:
+def _send(sock: socket.socket, data: bytes) -> None:
+    try:
+        sock.sendall(data)
+    except OSError as error:
+        raise Broken(str(error)) from error
+
+
+def _receive(sock: socket.socket, deadline: float) -> Fields:
     ready = select.poll()
     ready.register(sock, select.POLLIN)
     if not ready.poll(max(0.0, deadline - time.monotonic()) * 1000):
         raise TimeoutError
-    data = sock.recv(MAX_MESSAGE)
-    if not data:
-        raise ConnectionResetError("it ended without an answer")
-    return data
+    try:
+        data = sock.recv(MAX_MESSAGE)
+        if not data:
+            raise Broken("it ended without an answer")
+        return decode(data)
+    except (OSError, ValueError) as error:
+        raise Broken(str(error)) from error
 
 
 def _script(answer: Fields) -> bytes:
@@ -182,7 +183,3 @@ def _number(fields: Fields, field: int) -> int:
 def _bytes(fields: Fields, field: int) -> bytes:
     value = fields.get(field, (b"",))[-1]
     return value if isinstance(value, bytes) else b""
-
-
-def _text(fields: Fields, field: int) -> str:
-    return _bytes(fields, field).decode(errors="replace")

@@ -1,8 +1,8 @@
 """What a runtime remembers of a container, written for it: of one that was restored it knows nothing.
 
-Not needed for the restore: it is written when somebody wants the runtime's `exec`, so that no interruption can leave
-a state that names the wrong process. crun reads `status`, the bundle config and the compiled filter (crun's
-status.c); runc reads `state.json` (runc's libcontainer/state_linux.go), of which the dump has kept a copy.
+Not needed for the restore: it is written when somebody wants the runtime's `exec`, so that no interruption can
+leave a state that names the wrong process. crun reads `status`, the bundle config and the compiled filter
+(crun's status.c); runc reads `state.json` (libcontainer/state_linux.go), of which the dump has kept a copy.
 """
 
 from __future__ import annotations
@@ -59,7 +59,10 @@ def _copy(source: str, target: str, names: Mapping[str, str]) -> None:
 
 
 def describe(runtime: Runtime, places: Places, name: str, init: Init, homes: Homes) -> None:
-    """The runtime's state tells of this init when this returns. Raises StepFailed: there is nothing to make it from."""
+    """The runtime's state tells of this init when this returns.
+
+    Raises StepFailed when there is nothing to make it from.
+    """
     if runtime.name == "crun":
         _describe_to_crun(places, name, init)
     else:
@@ -96,7 +99,9 @@ def _describe_to_runc(places: Places, name: str, init: Init, homes: Homes) -> No
         return
     state = _read(f"{directory}/{KEPT['state.json']}")
     if not state:
-        raise StepFailed(f"runc was told nothing of {name}, which was restored: there is no {path}", path=path)
+        raise StepFailed(
+            f"runc was told nothing of {name}, which was restored: there is no {path}", path=path
+        )
     kinds = [each["type"] for each in state["config"]["namespaces"]]
     spaces = {kind: f"/proc/{init.pid}/ns/{_SPACES[kind]}" for kind in kinds}
     labels = [each for each in state["config"].get("labels") or () if not each.startswith("bundle=")]

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from controller.model.attachment import Leases
 from controller.model.desired import DesiredSet
+from controller.model.dump import CriuAbilities, Dumped, DumpOrder, RestoreOrder
 from controller.model.event import Event
 from controller.model.facts import Facts
 from controller.model.firewall import Firewall, Listener, Publication
@@ -301,6 +302,45 @@ class Runtimes(Protocol):
     def exit_of(self, name: str) -> ExitRecord | None: ...
 
 
+class Criu(Protocol):
+    """Processes to a directory of images and back. No policy: not when, not where to, not which."""
+
+    def abilities(self) -> CriuAbilities:
+        """What CRIU can do here; cheap from the second time on. Never raises for a CRIU that is missing."""
+        ...
+
+    def dump(self, order: DumpOrder, while_frozen: Callable[[], None]) -> Dumped:
+        """The processes of a running container. Raises StepFailed, HostLacks.
+
+        `while_frozen` is called when the images are complete and nothing runs yet: what it does, such as a snapshot
+        of files, is of the very moment of the dump; what it raises ends the dump. Whatever fails, also masu itself,
+        the container goes on running.
+        """
+        ...
+
+    def pre_dump(self, order: DumpOrder) -> Dumped:
+        """Memory alone, while the container runs on but for a moment; a dump with this one as its `parent` follows.
+
+        Raises HostLacks where the kernel does not track dirty pages.
+        """
+        ...
+
+    def restore(self, order: RestoreOrder) -> Init | None:
+        """In the place of a launch, with bundle, cgroups and namespaces prepared as for one. None: ask `restored`.
+
+        Raises LaunchFailed; what is left of it is then cleared as after a launch that failed.
+        """
+        ...
+
+    def restored(self, name: str) -> Init | None:
+        """What became of such a restore; None as long as it is under way."""
+        ...
+
+    def mend(self, name: str, group: str) -> tuple[str, ...]:
+        """Undo what a CRIU that somebody killed has left in a running container; what was found, in words."""
+        ...
+
+
 class Layers(Protocol):
     """Writable layers in /var/lib, and the id ranges leased with them."""
 
@@ -355,6 +395,7 @@ class Host:
     queueing: Queueing
     firewall: PacketFilter
     listeners: Listeners
+    criu: Criu
 
 
 class SourcePort(Protocol):

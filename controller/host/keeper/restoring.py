@@ -1,4 +1,4 @@
-"""What a restore needs besides a launch: mounts ready for CRIU to take, and the container's network and cgroup view.
+"""What a restore needs besides a launch: mounts ready for CRIU to take, and the container's network and cgroups.
 
 Loaded by the forked child alone, and only when there is something of it to do. A keeper that is older does not know
 these operations and ends the launch: nothing is restored in a wrong place.
@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 import stat
 
+import launching
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # the keeper is small: typing is for the checker alone
     from typing import Any
-
-import launching
 
 CLONE_NEWCGROUP = 0x02000000
 MS_REMOUNT, MS_REC, MS_BIND = 0x20, 0x4000, 0x1000
@@ -75,7 +75,7 @@ def fresh(operation: dict[str, Any]) -> None:
         launching.mount("none", target, None, MS_REMOUNT | MS_BIND | _all(operation["flags"]), "")
 
 
-def _hole(path: str, is_directory: bool, owner: list[int]) -> None:  # noqa: FBT001
+def _hole(path: str, is_directory: bool, owner: list[int]) -> None:
     """What something else is mounted on."""
     if os.path.lexists(path):
         return
