@@ -74,6 +74,9 @@ def _describe_to_crun(places: Places, name: str, init: Init) -> None:
     known = _read(f"{directory}/status")
     if known.get("pid") == init.pid and known.get("process-start-time") == init.start_time:
         return
+    config = _read(f"{bundle}/config.json")
+    if "seccomp" in config.get("linux", {}) and not os.path.exists(f"{directory}/seccomp.bpf"):
+        raise StepFailed(f"{name} was restored without its compiled filter: nothing is started in it unfiltered")
     status = {
         "pid": init.pid,
         "process-start-time": init.start_time,
@@ -87,7 +90,7 @@ def _describe_to_crun(places: Places, name: str, init: Init) -> None:
         "detached": True,
         "external_descriptors": "[]",
     }
-    write_atomic(f"{directory}/config.json", read_text(f"{bundle}/config.json") or "", durable=False)
+    write_atomic(f"{directory}/config.json", json.dumps(config), durable=False)
     write_atomic(f"{directory}/status", json.dumps(status), durable=False)
 
 
