@@ -76,7 +76,9 @@ def _describe_to_crun(places: Places, name: str, init: Init) -> None:
         return
     config = _read(f"{bundle}/config.json")
     if "seccomp" in config.get("linux", {}) and not os.path.exists(f"{directory}/seccomp.bpf"):
-        raise StepFailed(f"{name} was restored without its compiled filter: nothing is started in it unfiltered")
+        raise StepFailed(
+            f"{name} was restored without its compiled filter: nothing is started in it unfiltered"
+        )
     status = {
         "pid": init.pid,
         "process-start-time": init.start_time,
