@@ -18,6 +18,7 @@ from controller.host.cgroups.device_rules import DeviceRules
 from controller.host.cgroups.homes import Homes
 from controller.host.cgroups.tree import CgroupTree
 from controller.host.clock import SystemClock
+from controller.host.criu import CriuProgram
 from controller.host.devices import DeviceFiles
 from controller.host.disks import HostDisks
 from controller.host.errands import Errands
@@ -124,6 +125,7 @@ class App:
         keeper = KeeperClient(places.keeper, places.logs, service.open_files())
         homes = Homes(found)
         processes = ProcDirectory(homes)
+        runs = OciRuntime(places, homes, keeper, processes)
         visits = Visits()
         namespaces = KeptNamespaces(places.namespaces, visits)
         scope = Scope(marks.table_name(settings.instance), *marks.prefixes(settings.instance))
@@ -135,7 +137,7 @@ class App:
             processes=processes,
             inside=NamespaceInside(visits),
             records=RecordFiles(places.records),
-            runtime=OciRuntime(places, homes, keeper, processes),
+            runtime=runs,
             layers=LayerDirectories(places),
             spaces=spaces_in(places),
             clock=SystemClock(),
@@ -151,6 +153,7 @@ class App:
             firewall=firewall,
             listeners=Listeners(),
             tallies=TallyFiles(homes, places.counters),
+            criu=CriuProgram(runs),
         )
         store, conditions = DesiredFile(places, VERSION), ConditionFiles(places.conditions)
         leases, grants = LeaseFile(places.leases), GrantFile(places.grants, found.boot_id)
@@ -328,7 +331,7 @@ class App:
             raise StepFailed(f"container {name} is not running" if known else f"there is no container {name}")
         if frozen_by(self.host, group):
             raise StepFailed(f"container {name} is frozen: a command in it would be, too")
-        return exec_inside(self.homes, self.places, name, group, subject.pid, command)
+        return exec_inside(self.homes, self.places, name, group, subject.init, command)
 
     def put_by(self) -> frozenset[str]:
         """Read-only. Names of the volumes that are there, defined by a file or not."""

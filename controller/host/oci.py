@@ -81,7 +81,7 @@ class OciRuntime:
             cwd=bundle,
             join=() if runtime.joins_itself else self.homes.join_files(group),
             mounts=(
-                *self._root_mounts(name, root),
+                *self.root_mounts(name, root),
                 *oci_cgroups.shown(self.homes, runtime, group),
                 *self._sys_mounts(name, root),
                 *self._volume_mounts(name, root),
@@ -207,7 +207,7 @@ class OciRuntime:
     def _namespace(self, name: str) -> str:
         return f"{self.places.namespaces}/{name}"
 
-    def _root_mounts(self, name: str, root: Mapping[str, Any]) -> list[MountOp]:
+    def root_mounts(self, name: str, root: Mapping[str, Any]) -> list[MountOp]:
         """The root file system appears only in the launch's own mount namespace, so nothing of it can leak."""
         bundle, source, ids = self._bundle(name), root["path"], root.get("ids")
         sized = content_path(self.places.spaces, Space(ROOTFS, name))

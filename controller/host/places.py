@@ -127,8 +127,16 @@ class Places:
     def lock(self) -> str:
         return f"{self.run}/controller.lock"
 
+    @property
+    def criu(self) -> tuple[str, str]:
+        """What CRIU can do here, and its own notes about the kernel."""
+        return f"{self.run}/criu.json", f"{self.run}/criu.kdat"
+
     def sweep(self) -> None:
         """Remove the directories of an instance that holds nothing any more; the events stay readable."""
+        for file in self.criu:
+            with contextlib.suppress(OSError):
+                os.unlink(file)
         for directory in (
             self.bundles,
             self.records,

@@ -16,6 +16,7 @@ from controller.model.desired import DesiredSet
 from controller.model.device import HostNode, Match, NodeSeen, Rules
 from controller.model.device import Node as DeviceNode
 from controller.model.disks import Backing, Disk
+from controller.model.dump import CriuAbilities, Dumped, DumpOrder, RestoreOrder
 from controller.model.event import Event
 from controller.model.facts import Facts
 from controller.model.firewall import Firewall, Listener, Publication
@@ -367,6 +368,43 @@ class Tallies(Protocol):
     def write(self, name: str, tally: Tally) -> None: ...
 
     def remove(self, name: str) -> None: ...
+class Criu(Protocol):
+    """Processes to a directory of images and back. No policy: not when, not where to, not which."""
+
+    def abilities(self) -> CriuAbilities:
+        """What CRIU can do here; cheap from the second time on. Never raises for a CRIU that is missing."""
+        ...
+
+    def dump(self, order: DumpOrder, while_frozen: Callable[[], None]) -> Dumped:
+        """The processes of a running container. Raises StepFailed, HostLacks.
+
+        `while_frozen` is called when the images are complete and nothing runs yet: what it does, such as a snapshot
+        of files, is of the very moment of the dump; what it raises ends the dump. Whatever fails, also masu itself,
+        the container goes on running.
+        """
+        ...
+
+    def pre_dump(self, order: DumpOrder) -> Dumped:
+        """Memory alone, while the container runs on but for a moment; a dump with this one as its `parent` follows.
+
+        Raises HostLacks where the kernel does not track dirty pages.
+        """
+        ...
+
+    def restore(self, order: RestoreOrder) -> Init | None:
+        """In the place of a launch, with bundle, cgroups and namespaces prepared as for one. None: ask `restored`.
+
+        Raises LaunchFailed; what is left of it is then cleared as after a launch that failed.
+        """
+        ...
+
+    def restored(self, name: str) -> Init | None:
+        """What became of such a restore; None as long as it is under way."""
+        ...
+
+    def mend(self, name: str, group: str) -> tuple[str, ...]:
+        """Undo what a CRIU that somebody killed has left in a running container; what was found, in words."""
+        ...
 
 
 class Layers(Protocol):
@@ -457,6 +495,7 @@ class Host:
     firewall: PacketFilter
     listeners: Listeners
     tallies: Tallies
+    criu: Criu
 
 
 class SourcePort(Protocol):
