@@ -17,7 +17,7 @@ from typing import Final
 
 from controller.checkpoints import manifest
 from controller.checkpoints.manifest import Body, Manifest
-from controller.errors import CheckpointDamaged, StepFailed, StoreBusy
+from controller.errors import CheckpointDamaged, HostLacks, StepFailed, StoreBusy
 from controller.host.checkpoints.codec import Codec
 from controller.host.checkpoints.packs import BAD, SUFFIX, TEMPORARY
 from controller.host.text import failed, make_directories, read_text
@@ -97,6 +97,8 @@ class Depot:
     def manifest(self, identity: str) -> Manifest:
         """Raises CheckpointDamaged, StepFailed when there is none, and HostLacks when its key is missing."""
         found, chunks, line = self._split(identity)
+        if found.key and self.codec.key_id not in {found.key, ""}:
+            raise HostLacks(f"checkpoint {identity} is sealed with another key ({found.key}, not {self.codec.key_id})")
         if found.key:
             line = self.codec.unseal(base64.b64decode(line), self.codec.name(manifest.bound_to(found)))
         return Manifest(found, chunks, manifest.decode_body(line))

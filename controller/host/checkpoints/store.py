@@ -46,7 +46,7 @@ class LocalStore:
 
     def verify(self, identity: str) -> tuple[str, ...]:
         """Everything that is wrong with it, read and checked to the last byte; nothing means whole."""
-        depot = self._depot(key=True)
+        depot = self._depot_of(identity)
         with depot.reading():
             try:
                 found = depot.manifest(identity)
@@ -59,7 +59,7 @@ class LocalStore:
                 shelf.close()
 
     def restore(self, identity: str, images: str, roots: Mapping[str, str], did: Progress) -> Checkpoint:
-        depot = self._depot(key=True)
+        depot = self._depot_of(identity)
         with depot.reading():
             found = depot.manifest(identity)
             unknown = sorted(set(roots) - set(found.checkpoint.trees))
@@ -91,7 +91,7 @@ class LocalStore:
         return Removal(removed, freed, kept)
 
     def export_to(self, identity: str, path: str) -> tuple[str, ...]:
-        depot = self._depot(key=True)
+        depot = self._depot_of(identity)
         with depot.reading():
             found = depot.manifest(identity)
             shelf = Shelf(depot.packs, depot.codec)
@@ -115,6 +115,14 @@ class LocalStore:
             raise StepFailed(f"{wrong[0]!r} is no name for an extra file")
         identity = _new_id(depot, draft.origin.created_ms)
         return Saving(depot, identity, min_free, _last(depot, draft.origin.container), did).save(draft)
+
+    def _depot_of(self, identity: str) -> Depot:
+        """With the key only where it is needed: what was stored before there was one stays readable."""
+        if not is_id(identity):
+            raise StepFailed(f"{identity!r} is no checkpoint's id")
+        plain = self._depot(key=False)
+        head = plain.head(identity)
+        return self._depot(key=True) if head and head.key else plain
 
     def _depot(self, *, key: bool) -> Depot:
         secret = read_key(self._key_file) if key and self._key_file else None
