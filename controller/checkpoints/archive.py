@@ -19,7 +19,7 @@ from controller.model.names import quote
 IMAGES = "checkpoint"
 VOLUMES = "volumes"
 ROOTFS_DIFF, DELETED = "rootfs-diff.tar", "deleted.files"
-CONFIG, SPEC, NETWORK, OWN = "config.dump", "spec.dump", "network.status", "masu.json"
+CONFIG, SPEC, NETWORK, OWN, SUMS = "config.dump", "spec.dump", "network.status", "masu.json", "masu.sums"
 UPPER = "upper"
 """The tree that is a container's writable layer."""
 WHITEOUT, OPAQUE = ".wh.", ".wh..wh..opq"
@@ -32,7 +32,7 @@ LARGEST_TEXT = 4 << 20
 MOST_MEMBERS = 1_000_000
 LARGEST_IMPORT = 1 << 40
 
-Role = Literal["image", "extra", "own", "deleted", "tree", "directory", "ignored"]
+Role = Literal["image", "extra", "own", "sums", "deleted", "tree", "directory", "ignored"]
 
 
 def role(name: str, *, directory: bool) -> tuple[Role, str]:
@@ -59,7 +59,8 @@ def _file_role(parts: list[str]) -> tuple[Role, str] | None:
     if rest or first in {IMAGES, VOLUMES}:
         return ("ignored", "") if first == "artifacts" else None
     special: Mapping[str, tuple[Role, str]] = {
-        ROOTFS_DIFF: ("tree", UPPER), DELETED: ("deleted", DELETED), OWN: ("own", OWN)
+        ROOTFS_DIFF: ("tree", UPPER), DELETED: ("deleted", DELETED), OWN: ("own", OWN),
+        SUMS: ("sums", SUMS),
     }  # fmt: skip
     return (
         special.get(first)
@@ -114,6 +115,19 @@ def parse_own(text: bytes | None) -> Origin | None:
         return Origin.from_json(value["origin"])
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ArchiveRefused(f"{OWN} is not understood: {error}") from error
+
+
+def check_sums(text: bytes | None, seen: Mapping[str, str]) -> None:
+    """`seen`: member → digest of what was read. Raises ArchiveRefused unless exactly that was exported."""
+    try:
+        value = json.loads(text or b"null")
+    except (ValueError, RecursionError) as error:
+        raise ArchiveRefused(f"{SUMS} is not understood: {error}") from error
+    if not isinstance(value, dict):
+        raise ArchiveRefused(f"{SUMS} is missing: the archive ends too early")
+    differing = sorted(name for name in value.keys() | seen.keys() if value.get(name) != seen.get(name))
+    if differing:
+        raise ArchiveRefused(f"{quote(differing[0])}: not as it was exported")
 
 
 def parse_deleted(text: bytes | None) -> tuple[str, ...]:

@@ -46,7 +46,7 @@ def members(read: Read, most: int) -> Iterator[Member]:
     """
     more: dict[str, bytes] = {}
     count = 0
-    while (header := read(BLOCK)) and header.strip(b"\0"):
+    while (header := read(BLOCK)).strip(b"\0"):
         count += 1
         if count > most:
             raise ArchiveRefused(f"more than {most} members")
@@ -56,6 +56,8 @@ def members(read: Read, most: int) -> Iterator[Member]:
             continue
         yield _member(info, more)
         more = {}
+    if len(header) != BLOCK or more:
+        raise ArchiveRefused("the archive ends in the middle")
 
 
 def padding(size: int) -> int:

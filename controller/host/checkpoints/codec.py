@@ -48,6 +48,10 @@ class Codec:
         digest: bytes = self._blake3(data).digest()
         return digest
 
+    def running_digest(self) -> Any:
+        """A digest to be fed in parts."""
+        return self._blake3()
+
     def pack(self, data: bytes, name: bytes) -> bytes:
         squeezed = self._compressor().compress(data)
         small = len(squeezed) < len(data) - len(data) // 32

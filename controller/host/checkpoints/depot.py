@@ -98,7 +98,9 @@ class Depot:
         """Raises CheckpointDamaged, StepFailed when there is none, and HostLacks when its key is missing."""
         found, chunks, line = self._split(identity)
         if found.key and self.codec.key_id not in {found.key, ""}:
-            raise HostLacks(f"checkpoint {identity} is sealed with another key ({found.key}, not {self.codec.key_id})")
+            raise HostLacks(
+                f"checkpoint {identity} is sealed with another key ({found.key}, not {self.codec.key_id})"
+            )
         if found.key:
             line = self.codec.unseal(base64.b64decode(line), self.codec.name(manifest.bound_to(found)))
         return Manifest(found, chunks, manifest.decode_body(line))

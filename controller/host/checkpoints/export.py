@@ -8,7 +8,7 @@ import json
 import os
 import tarfile
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import IO, Any, Final, Self
 
 from controller.checkpoints import archive
@@ -27,7 +27,9 @@ _TYPES: Final = {
 }  # fmt: skip
 
 
-def export(found: Manifest, contents: Contents, path: str, scratch: str) -> tuple[str, ...]:
+def export(
+    found: Manifest, contents: Contents, path: str, scratch: str, digest: Callable[[], Any]
+) -> tuple[str, ...]:
     """→ what could not go into an archive, by path: sockets, which CRIU makes anew, and devices.
 
     `path` ends in .tar, .tar.zst or .tar.gz and is replaced at once or not at all. Raises StepFailed.
@@ -38,7 +40,7 @@ def export(found: Manifest, contents: Contents, path: str, scratch: str) -> tupl
             os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb"
         ) as file:
             with _compressed(path, file) as stream, tarfile.open(fileobj=stream, mode="w|") as tar:
-                left = _Exporting(found, contents, tar, scratch).write()
+                left = _Exporting(found, contents, tar, scratch, digest).write()
             file.flush()
             os.fsync(file.fileno())
         os.rename(temporary, path)
@@ -77,12 +79,21 @@ class _Plain:
 
 
 class _Exporting:
-    def __init__(self, found: Manifest, contents: Contents, tar: tarfile.TarFile, scratch: str) -> None:
+    def __init__(
+        self,
+        found: Manifest,
+        contents: Contents,
+        tar: tarfile.TarFile,
+        scratch: str,
+        digest: Callable[[], Any],
+    ) -> None:
         if found.checkpoint.origin is None:
             raise CheckpointDamaged(f"{found.checkpoint.id}: nothing is known of where it came from")
         self._found, self._origin = found, found.checkpoint.origin
         self._contents, self._tar, self._scratch = contents, tar, scratch
         self._left: list[str] = []
+        self._sums: dict[str, str] = {}
+        self._digest = digest
         self._deleted: list[str] = []
 
     def write(self) -> tuple[str, ...]:
@@ -100,6 +111,8 @@ class _Exporting:
         for each in self._found.body.images:
             info = self._info(f"{archive.IMAGES}/{each.name}", tarfile.REGTYPE, each.size)
             self._add(info, _Reader(self._contents, each.pieces))
+        sums = json.dumps(self._sums, indent=1).encode()
+        self._tar.addfile(self._info(archive.SUMS, tarfile.REGTYPE, len(sums)), io.BytesIO(sums))
         return tuple(self._left)
 
     def _texts(self, origin: Origin, kept: dict[str, bytes]) -> dict[str, bytes]:
@@ -137,7 +150,10 @@ class _Exporting:
                 tar.addfile(tarfile.TarInfo(mark + archive.OPAQUE))
 
     def _add(self, info: tarfile.TarInfo, content: Any) -> None:
-        self._tar.addfile(info, content)
+        summing = _Summing(content, self._digest())
+        self._tar.addfile(info, summing if content is not None else None)  # type: ignore[arg-type]
+        if content is not None:
+            self._sums[info.name] = summing.digest.hexdigest()
 
     def _info(self, name: str, kind: bytes, size: int) -> tarfile.TarInfo:
         info = tarfile.TarInfo(name)
@@ -158,6 +174,18 @@ def _tree_info(entry: Entry) -> tarfile.TarInfo:
         for key, value in kept.items()
     }
     return info
+
+
+class _Summing:
+    """What is read passes by a digest."""
+
+    def __init__(self, content: Any, digest: Any) -> None:
+        self._content, self.digest = content, digest
+
+    def read(self, size: int) -> bytes:
+        got: bytes = self._content.read(size)
+        self.digest.update(got)
+        return got
 
 
 class _Reader:

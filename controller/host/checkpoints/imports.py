@@ -11,7 +11,7 @@ import contextlib
 import gzip
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import IO, Any, Final
 
@@ -26,13 +26,16 @@ from controller.model.checkpoint import Draft, Origin
 from controller.model.names import quote
 
 BLOCK: Final = 1 << 20
+MOST_BLOCKS_AFTER: Final = 16
 LARGEST_WINDOW: Final = 128 << 20
 """Memory that a zstd stream may ask for."""
 KEPT_XATTRS: Final = ("user.", "system.posix_acl_")
 
 
 @contextlib.contextmanager
-def importing(path: str, root: str, origin: Origin, *, foreign: bool) -> Iterator[Draft]:
+def importing(
+    path: str, root: str, origin: Origin, digest: Callable[[], Any], *, foreign: bool
+) -> Iterator[Draft]:
     """An archive as a draft, which is gone afterwards. The caller holds the writer's lock.
 
     `origin`: what is known here, of which an archive of masu's own fills in the rest. `foreign`: archives that were
@@ -43,7 +46,7 @@ def importing(path: str, root: str, origin: Origin, *, foreign: bool) -> Iterato
     try:
         os.makedirs(f"{scratch}/images", 0o700)
         with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
-            taken = _Taking(scratch, _room(root)).take(_Stream(_expanded(file), path))
+            taken = _Taking(scratch, _room(root)).take(_Stream(_expanded(file), path, digest))
         yield _draft(taken, scratch, origin, foreign=foreign)
     except OSError as error:
         raise failed(error, "importing", error.filename or path) from error
@@ -55,6 +58,8 @@ def _draft(taken: _Taken, scratch: str, origin: Origin, *, foreign: bool) -> Dra
     own = archive.parse_own(taken.texts.get(archive.OWN))
     if own is None and not foreign:
         raise ArchiveRefused("not made by masu: the node's policy does not allow foreign archives")
+    if own is not None:
+        archive.check_sums(taken.texts.get(archive.SUMS), taken.sums)
     if not taken.images:
         raise ArchiveRefused("there are no images in it")
     known = replace(own, container=origin.container, how="imported") if own else replace(origin, foreign=True)
@@ -86,8 +91,27 @@ def _expanded(file: IO[bytes]) -> Any:
 class _Stream:
     """Reads exactly, and turns what a decompressor complains of into one kind of refusal."""
 
-    def __init__(self, source: Any, path: str) -> None:
-        self._source, self._path = source, path
+    def __init__(self, source: Any, path: str, digest: Callable[[], Any]) -> None:
+        self._source, self._path, self._new_digest = source, path, digest
+        self._digest = digest()
+
+    def begin(self) -> None:
+        """What is read from here on is one member's."""
+        self._digest = self._new_digest()
+
+    def sum(self) -> str:
+        digest: str = self._digest.hexdigest()
+        return digest
+
+    def end(self) -> None:
+        """Nothing but zeros may follow; a compressed stream checks itself at its end."""
+        for _ in range(MOST_BLOCKS_AFTER):
+            rest = self.read(BLOCK)
+            if rest.strip(b"\0"):
+                raise ArchiveRefused("something follows the end of the archive")
+            if len(rest) < BLOCK:
+                return
+        raise ArchiveRefused("the archive does not end")
 
     def read(self, size: int) -> bytes:
         parts = []
@@ -97,7 +121,9 @@ class _Stream:
                 break
             parts.append(part)
             size -= len(part)
-        return b"".join(parts)
+        got = b"".join(parts)
+        self._digest.update(got)
+        return got
 
     def _some(self, size: int) -> bytes:
         try:
@@ -112,6 +138,7 @@ class _Stream:
 @dataclass(slots=True)
 class _Taken:
     images: set[str] = field(default_factory=set)
+    sums: dict[str, str] = field(default_factory=dict)
     texts: dict[str, bytes] = field(default_factory=dict)
     trees: dict[str, str] = field(default_factory=dict)
 
@@ -127,6 +154,7 @@ class _Taking:
         try:
             for member in tar.members(stream.read, archive.MOST_MEMBERS):
                 self._member(member, stream)
+            stream.end()
             deleted = archive.parse_deleted(self._taken.texts.get(archive.DELETED))
             if deleted and archive.UPPER not in self._layers:
                 self._layer(archive.UPPER)
@@ -147,6 +175,7 @@ class _Taking:
             raise ArchiveRefused(f"{quote(member.name)}: comes twice")
         self._seen.add((kind, name))
         self._use_room(member)
+        stream.begin()
         if kind == "image":
             self._image(name, member.size, stream)
         elif kind == "tree":
@@ -155,6 +184,8 @@ class _Taking:
             _copy(stream, member.size, None)
         else:
             self._taken.texts[name] = _text(member, stream)
+        if kind not in {"ignored", "sums"}:
+            self._taken.sums[member.name.removeprefix("./")] = stream.sum()
         _exactly(stream, tar.padding(member.size))
 
     def _use_room(self, member: tar.Member) -> None:

@@ -97,7 +97,7 @@ class LocalStore:
             shelf = Shelf(depot.packs, depot.codec)
             contents = Contents(found, shelf, depot.codec)
             try:
-                return export(found, contents, path, self._root)
+                return export(found, contents, path, self._root, depot.codec.running_digest)
             finally:
                 contents.close()
                 shelf.close()
@@ -106,7 +106,10 @@ class LocalStore:
         self, path: str, origin: Origin, foreign: bool, min_free: int, did: Progress
     ) -> Checkpoint:
         depot = self._depot(key=True)
-        with depot.writing(), importing(path, self._root, origin, foreign=foreign) as draft:
+        with (
+            depot.writing(),
+            importing(path, self._root, origin, depot.codec.running_digest, foreign=foreign) as draft,
+        ):
             return self._save(depot, draft, min_free, did)
 
     def _save(self, depot: Depot, draft: Draft, min_free: int, did: Progress) -> Checkpoint:
