@@ -1,4 +1,4 @@
-"""CRIU image directories made by hand: page maps in CRIU's own format, and pages that are cheap to make and differ."""
+"""CRIU image directories made by hand: page maps in CRIU's own format, and pages that differ and compress."""
 
 from __future__ import annotations
 

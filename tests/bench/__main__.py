@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tests.bench import cold, edit, look, network, repair, start
+from tests.bench import cold, edit, look, network, repair, start, store
 from tests.bench.options import Options
 from tests.bench.rows import Row, table
 from tests.bench.world import CHECKOUT
@@ -30,10 +30,13 @@ BENCHMARKS: Mapping[str, Callable[[Options], list[Row]]] = {
     "edit": edit.measure,
     "look": look.measure,
     "network": network.measure,
+    "store": store.measure,
 }
-QUICK = Options(starts=8, counts=(20,), repairs=40, kills=8, edits=40, looked_at=(50,), idle_s=3.0)
+QUICK = Options(
+    starts=8, counts=(20,), repairs=40, kills=8, edits=40, looked_at=(50,), idle_s=3.0, checkpoint_mib=64
+)
 BUSY_S = 2.0
-FULL = replace(Options(), looked_at=(200, 1000))
+FULL = replace(Options(), looked_at=(200, 1000), checkpoint_mib=1024)
 
 
 def main() -> int:

@@ -16,3 +16,4 @@ class Options:
     edits: int = 120
     looked_at: tuple[int, ...] = (200,)
     idle_s: float = 10.0
+    checkpoint_mib: int = 256

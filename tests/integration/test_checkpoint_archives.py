@@ -122,7 +122,8 @@ def test_others_find_what_they_look_for(store: LocalStore, made: str, tmp_path: 
         )
         diff = found.extractfile("rootfs-diff.tar")
         assert diff
-        inner = tarfile.open(fileobj=diff).getnames()
+        with tarfile.open(fileobj=diff) as layers:
+            inner = layers.getnames()
     assert {
         "checkpoint",
         "checkpoint/pages-1.img",

@@ -20,8 +20,15 @@ CHECKOUT = Path(__file__).parents[2]
 COUNT = 400
 RUNS = [(0x7F00_0000_0000, COUNT)]
 STAGES_OF_SAVING = (
-    "read", "pack written", "pack synced", "pack named", "manifest written", "manifest synced", "manifest named", "published",
-)  # fmt: skip
+    "read",
+    "pack written",
+    "pack synced",
+    "pack named",
+    "manifest written",
+    "manifest synced",
+    "manifest named",
+    "published",
+)
 STAGES_OF_SWEEPING = (
     "manifests removed",
     "moved: pack written",

@@ -9,7 +9,6 @@ import shutil
 import stat
 import subprocess
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -210,13 +209,13 @@ def _damage(path: Path, at: int) -> None:
 
 
 @pytest.fixture
-def two(store: LocalStore, images: Path, tmp_path: Path) -> Iterator[tuple[Checkpoint, Checkpoint]]:
+def two(store: LocalStore, images: Path, tmp_path: Path) -> tuple[Checkpoint, Checkpoint]:
     """Two checkpoints that have nothing in common."""
     first = save(store, images)
     others = write_images(tmp_path / "others", [(BASE + PAGE, COUNT)], pages(COUNT, 9))
     (others / "core-1.img").write_bytes(b"other registers")
     (others / "inventory.img").write_bytes(b"other things")
-    yield first, save(store, others, 1)
+    return first, save(store, others, 1)
 
 
 def test_a_flipped_bit_is_found_and_named_and_heals(
@@ -312,9 +311,10 @@ def test_a_full_disk_loses_nothing_that_was_whole(images: Path, tmp_path: Path) 
         store = LocalStore(str(root), "")
         made = save(store, images)
         others = write_images(tmp_path / "others", RUNS, pages(COUNT, 9))
+        save(store, others, 1)
+        more = write_images(tmp_path / "more", RUNS, pages(COUNT, 10))
         with pytest.raises(StepFailed) as failure:
-            save(store, others, 1)
-            save(store, write_images(tmp_path / "others", RUNS, pages(COUNT, 10)), 2)
+            save(store, more, 2)
         assert failure.value.errno == errno.ENOSPC
         assert str(root) in str(failure.value)
         assert store.verify(made.id) == ()

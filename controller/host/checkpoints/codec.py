@@ -119,7 +119,7 @@ class Codec:
 
 
 def read_key(path: str) -> bytes:
-    """The secret in a key file: at least 32 bytes that nobody but root can read. A newline at its end is no part."""
+    """The secret in a key file: at least 32 bytes that only its owner can read. A newline at its end is no part."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError as error:

@@ -63,9 +63,10 @@ class Saving:
         number = {name: at for at, name in enumerate(names)}
         renumber = _Renumber([number.get(name, -1) for name in self._slots.names])
         body = replace(renumber.body(body), sizes=tuple(size_of[name] for name in names))
+        alone = sum(self._shelf.stored_size(name) for name in names)
         found = Checkpoint(
-            self._identity, draft.origin, self._size, self._written,
-            sum(self._shelf.stored_size(name) for name in names), tuple(sorted(draft.trees)), self._depot.codec.key_id
+            self._identity, draft.origin, self._size, self._written, alone, tuple(sorted(draft.trees)),
+            self._depot.codec.key_id,
         )  # fmt: skip
         self._depot.publish(found, names, body, lambda what: self._did(what, 0))
         self._did("published", self._written)
@@ -179,7 +180,7 @@ class _LastTime:
         }
 
     def windows(self, key: str) -> Mapping[Cut, Before]:
-        """`key`: images/<page map, or file>, or trees/<tree>/<path>. Empty where there is nothing to compare with."""
+        """`key`: images/<page map, or file>, or trees/<tree>/<path>. Empty where there is nothing to compare."""
         entry = self._trees.get(key)
         if entry is not None:
             return self._by_offset(entry.pieces, {})
