@@ -66,7 +66,7 @@ def cuts(runs: Sequence[Run], page_size: int, window: int) -> list[Cut]:
     for run in runs:
         if run.present:
             for part in _by_window(run, page_size, window):
-                if found and found[-1].address == part.address:
+                if found and found[-1].address == part.address and found[-1].size + part.size <= window:
                     found[-1] = Cut(part.address, found[-1].size + part.size)
                 else:
                     found.append(part)

@@ -10,11 +10,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta, tzinfo
+from typing import TYPE_CHECKING
 
 from controller.model.names import quote
 
-MINUTE_MS = 60_000
+if TYPE_CHECKING:
+    from datetime import datetime, tzinfo
+
 MOST_SKIPPED = 10_000
 """Counting stops there."""
 
@@ -83,7 +85,9 @@ def phase(container: str, jitter_ms: int) -> int:
 
 def parse_cron(text: str) -> str:
     """Five fields as in crontab(5), unchanged. Raises ValueError."""
-    from cronsim import CronSim, CronSimError  # noqa: PLC0415 - only for whoever writes cron
+    from datetime import datetime  # noqa: PLC0415 - with the next one
+
+    from cronsim import CronSim, CronSimError  # noqa: PLC0415 - 22 ms, only for whoever writes cron
 
     if len(text) > 200 or len(text.split()) != 5:
         raise ValueError(f'{quote(text)} is not a cron expression: five fields, as "*/10 * * * *"')
@@ -119,6 +123,8 @@ def _moments(
         while True:
             yield at
             at += schedule.every_ms
+    from datetime import datetime  # noqa: PLC0415 - as above
+
     from cronsim import CronSim  # noqa: PLC0415 - as above
 
     ahead = now.wall_ms - now.boot_ms
@@ -134,6 +140,8 @@ def _outside(schedule: Schedule, at: int, late: int, skipped: int, now: Clocks, 
     """Moved to the end of the quiet window, never dropped: `every: 1d` would otherwise never come."""
     if schedule.quiet is None:
         return Due(at, skipped)
+    from datetime import datetime  # noqa: PLC0415 - as above
+
     ahead = now.wall_ms - now.boot_ms
     start = max(at, now.boot_ms)  # what is overdue would be done now
     local = datetime.fromtimestamp((start + ahead) / 1000, zone)
@@ -148,6 +156,8 @@ def _outside(schedule: Schedule, at: int, late: int, skipped: int, now: Clocks, 
 
 def _later_that_clock_shows(end: datetime, local: datetime) -> datetime:
     """The second of two equal times, when clocks go back in between; else tomorrow's."""
+    from datetime import timedelta  # noqa: PLC0415 - as above
+
     second = end.replace(fold=1)
     return second if second.timestamp() > local.timestamp() else (end + timedelta(days=1)).replace(fold=0)
 

@@ -15,6 +15,8 @@ from controller.model.names import quote
 
 BLOCK = 512
 LARGEST_HEADER = 1 << 20
+LATEST_S = 1 << 33
+"""The year 2242; what ext4 can hold ends later."""
 KINDS: Mapping[bytes, str] = {
     b"0": "file", b"\0": "file", b"1": "link", b"2": "symlink", b"5": "directory", b"6": "fifo",
 }  # fmt: skip
@@ -100,7 +102,7 @@ def _records(content: bytes) -> Iterator[tuple[str, bytes]]:
         end = at + int(length) if space and length.isdigit() else 0
         record = content[at + len(length) + 1 : end]
         key, equals, value = record.partition(b"=")
-        if end <= at or end > len(content) or not equals or not value.endswith(b"\n"):
+        if end <= at or end > len(content) or not equals or not value.endswith(b"\n") or b"\0" in key:
             raise ArchiveRefused("a damaged pax header")
         yield key.decode("utf-8", "surrogateescape"), value[:-1]
         at = end
@@ -118,6 +120,8 @@ def _member(info: tarfile.TarInfo, more: Mapping[str, bytes]) -> Member:
     if kind != "file" and info.size:
         raise ArchiveRefused(f"{quote(name)}: a {kind} with content")
     mtime = _number(more, "mtime", int(info.mtime))
+    if not 0 <= mtime <= LATEST_S:
+        raise ArchiveRefused(f"{quote(name)}: an impossible time")
     xattrs = {key.removeprefix(XATTR): value for key, value in more.items() if key.startswith(XATTR)}
     return Member(
         name, kind, size, info.mode & 0o7777, _number(more, "uid", info.uid), _number(more, "gid", info.gid),

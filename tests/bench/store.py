@@ -97,12 +97,14 @@ def _round(store: LocalStore, images: Path, back: Path, root: Path) -> tuple[flo
 
 
 MEMORY_OF = """
-import resource, sys
+import sys
 from controller.host.checkpoints.store import LocalStore
 from controller.model.checkpoint import Draft, Origin
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def most():
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
+before = most()
 LocalStore(sys.argv[1], "").save(Draft(Origin("web", 1, "manual"), sys.argv[2]), 0, lambda *_: None)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+print(most() - before)
 """
 
 

@@ -232,6 +232,8 @@ HOSTILE = {
         member("a", kind=tarfile.SYMTYPE, link="/etc/shadow"), member("b", kind=tarfile.LNKTYPE, link="a")
     ),
     "layer device": layer(member("sda", kind=tarfile.BLKTYPE, devmajor=8)),
+    "layer time": layer(member("a", b"x", mtime=1 << 60)),
+    "layer owner": layer(member("a", b"x", uid=1 << 40)),
     "layer twice": layer(member("a", b"x"), member("a", b"y")),
     "layer white-out of nothing": layer(member("a/.wh.", b"")),
     "layer white-out of dotdot": layer(member("a/.wh...", b"")),

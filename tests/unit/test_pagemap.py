@@ -51,6 +51,14 @@ def test_memory_that_comes_earlier_moves_no_cut(found: list[tuple[int, int]], pa
     assert after[len(after) - len(before) :] == before
 
 
+@given(st.lists(st.tuples(st.integers(0, 300_000), st.integers(1, 200)), max_size=12))
+def test_a_page_map_that_lies_makes_no_large_piece(runs: list[tuple[int, int]]) -> None:
+    """Runs that lie over each other, or at no page's address, as nobody's kernel has them."""
+    parts = cuts(decode(page_map(runs)).runs, 4096, WINDOW)
+    assert sum(part.size for part in parts) == sum(pages for _, pages in runs) * 4096
+    assert all(0 < part.size <= WINDOW for part in parts)
+
+
 def test_pages_of_the_parent_are_not_in_the_file() -> None:
     decoded = decode(page_map([(0, 4)], flags=PARENT))
     assert decoded.present == 0

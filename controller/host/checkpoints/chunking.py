@@ -16,6 +16,7 @@ from controller.checkpoints.manifest import Piece
 from controller.errors import CheckpointDamaged
 from controller.host.checkpoints.codec import Codec
 from controller.host.checkpoints.packs import Shelf
+from controller.host.checkpoints.recent import Recent
 
 WINDOW: Final = 128 << 10
 """Bytes of memory that are one chunk. Smaller costs Python more per byte, larger dirties more at once."""
@@ -81,6 +82,7 @@ class Chunker:
         self, codec: Codec, shelf: Shelf, slots: Slots, store: Callable[[bytes, bytes, int], None]
     ) -> None:
         self._codec, self._shelf, self._slots, self._store = codec, shelf, slots, store
+        self._recent = Recent(shelf.read)
         self._known: set[bytes] = set()
         self._composed: dict[bytes, tuple[Part, ...]] = {}
         self._pool = ThreadPoolExecutor(THREADS, "checkpoint")
@@ -132,7 +134,7 @@ class Chunker:
         """
         try:
             old = b"".join(
-                self._shelf.read(self._slots.names[slot])[at : at + size] for slot, at, size in before.parts
+                self._recent.read(self._slots.names[slot])[at : at + size] for slot, at, size in before.parts
             )
         except CheckpointDamaged:
             return None

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import threading
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final
@@ -14,10 +13,9 @@ from controller.errors import CheckpointDamaged
 from controller.host.checkpoints.chunking import THREADS
 from controller.host.checkpoints.codec import Codec
 from controller.host.checkpoints.packs import Shelf
+from controller.host.checkpoints.recent import Recent
 
 AHEAD: Final = 4 * THREADS
-CACHED: Final = 48
-"""Unpacked chunks that are kept for neighbours: 6 MiB."""
 
 
 class Contents:
@@ -26,8 +24,7 @@ class Contents:
     def __init__(self, found: Manifest, shelf: Shelf, codec: Codec) -> None:
         self._chunks, self._sizes = found.chunks, found.body.sizes
         self._shelf, self._codec = shelf, codec
-        self._cache: OrderedDict[int, bytes] = OrderedDict()
-        self._lock = threading.Lock()
+        self._recent = Recent(shelf.read)
         self._pool = ThreadPoolExecutor(THREADS, "checkpoint")
         if len(self._chunks) != len(self._sizes):
             raise CheckpointDamaged("the manifest's body does not belong to its list of chunks")
@@ -45,7 +42,7 @@ class Contents:
         if isinstance(piece, int):
             return self._shelf.read(self._chunks[piece])
         parts = zip(piece[1::3], piece[2::3], piece[3::3], strict=True)
-        data = b"".join(self._chunk(chunk)[at : at + size] for chunk, at, size in parts)
+        data = b"".join(self._recent.read(self._chunks[chunk])[at : at + size] for chunk, at, size in parts)
         if self._codec.name(data).hex() != piece[0]:
             raise CheckpointDamaged(f"window {piece[0]}: its parts do not make what was stored")
         return data
@@ -105,19 +102,6 @@ class Contents:
         while data:
             done = os.pwrite(descriptor, data, at)
             data, at = data[done:], at + done
-
-    def _chunk(self, number: int) -> bytes:
-        """Parts of one chunk are wanted by several windows in a row."""
-        with self._lock:
-            if number in self._cache:
-                self._cache.move_to_end(number)
-                return self._cache[number]
-        data = self._shelf.read(self._chunks[number])
-        with self._lock:
-            self._cache[number] = data
-            if len(self._cache) > CACHED:
-                self._cache.popitem(last=False)
-        return data
 
 
 def _is_data(piece: Piece) -> bool:

@@ -40,8 +40,7 @@ class Depot:
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
         """Alone among writers; what an earlier one left half done is cleared away first."""
-        for each in (self.packs, self.manifests):
-            make_directories(each, 0o700)
+        self._make()
         with _locked(f"{self.root}/lock", fcntl.LOCK_EX, self._patience_s):
             self._clear_temporary()
             yield
@@ -123,6 +122,15 @@ class Depot:
         os.rename(temporary, self.path(found.id))
         did("manifest named")
         sync_directory(self.manifests)
+
+    def _make(self) -> None:
+        """Durably: what is published in a directory is worth as much as the directory's own name."""
+        if os.path.isdir(self.packs) and os.path.isdir(self.manifests):
+            return
+        for each in (self.packs, self.manifests):
+            make_directories(each, 0o700)
+        for each in (self.root, os.path.dirname(self.root)):
+            sync_directory(each)
 
     def _split(self, identity: str) -> tuple[Checkpoint, tuple[bytes, ...], bytes]:
         path = self.path(identity)

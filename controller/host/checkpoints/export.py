@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import json
 import os
@@ -36,8 +37,10 @@ def export(
     """
     temporary = f"{path}.tmp"
     try:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
         with open(
-            os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb"
+            os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb"
         ) as file:
             with _compressed(path, file) as stream, tarfile.open(fileobj=stream, mode="w|") as tar:
                 left = _Exporting(found, contents, tar, scratch, digest).write()

@@ -15,8 +15,6 @@ from controller.host.checkpoints import trees
 from controller.host.checkpoints.codec import Codec, read_key
 from controller.host.checkpoints.contents import Contents
 from controller.host.checkpoints.depot import Depot, sync_directory
-from controller.host.checkpoints.export import export
-from controller.host.checkpoints.imports import importing
 from controller.host.checkpoints.packs import Shelf
 from controller.host.checkpoints.saving import Saving
 from controller.host.checkpoints.sweep import sweep
@@ -91,6 +89,8 @@ class LocalStore:
         return Removal(removed, freed, kept)
 
     def export_to(self, identity: str, path: str) -> tuple[str, ...]:
+        from controller.host.checkpoints.export import export  # noqa: PLC0415 - brings tarfile along
+
         depot = self._depot_of(identity)
         with depot.reading():
             found = depot.manifest(identity)
@@ -105,6 +105,8 @@ class LocalStore:
     def import_from(
         self, path: str, origin: Origin, foreign: bool, min_free: int, did: Progress
     ) -> Checkpoint:
+        from controller.host.checkpoints.imports import importing  # noqa: PLC0415 - brings tarfile along
+
         depot = self._depot(key=True)
         with (
             depot.writing(),
@@ -113,9 +115,9 @@ class LocalStore:
             return self._save(depot, draft, min_free, did)
 
     def _save(self, depot: Depot, draft: Draft, min_free: int, did: Progress) -> Checkpoint:
-        wrong = [each for each in draft.extras if not is_name(each)]
+        wrong = [each for each in (*draft.extras, *draft.trees) if not is_name(each)]
         if wrong:
-            raise StepFailed(f"{wrong[0]!r} is no name for an extra file")
+            raise StepFailed(f"{wrong[0]!r} is no name for an extra file or a snapshot")
         identity = _new_id(depot, draft.origin.created_ms)
         return Saving(depot, identity, min_free, _last(depot, draft.origin.container), did).save(draft)
 
