@@ -6,7 +6,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -14,14 +14,13 @@ from controller.checkpoints.manifest import Body, Entry, Manifest, Piece, Stored
 from controller.checkpoints.pagemap import Cut, cuts, decode, even_cuts, page_size_of
 from controller.errors import CheckpointDamaged, StepFailed
 from controller.host.checkpoints.chunking import WINDOW, Before, Chunker, Slots
-from controller.host.checkpoints.contents import Contents
 from controller.host.checkpoints.depot import Depot, sync_directory
+from controller.host.checkpoints.last_time import PAGEMAP, LastTime
 from controller.host.checkpoints.packs import PACK_BYTES, SUFFIX, PackWriter, Shelf
 from controller.host.checkpoints.trees import TreeFile, scan
 from controller.host.text import failed
 from controller.model.checkpoint import Checkpoint, Draft, Progress
 
-PAGEMAP: Final = "pagemap-"
 LARGEST_PAGEMAP: Final = 256 << 20
 
 
@@ -35,7 +34,7 @@ class Saving:
         self._shelf = Shelf(depot.packs, depot.codec)
         self._slots = Slots()
         self._chunker = Chunker(depot.codec, self._shelf, self._slots, self._store)
-        self._before = _LastTime(last, self._shelf, self._slots, depot) if last else None
+        self._before = LastTime(last, self._shelf, self._slots, depot) if last else None
         self._pack: PackWriter | None = None
         self._packs = self._written = self._size = self._read = 0
 
@@ -163,74 +162,6 @@ class Saving:
                 path=self._depot.root,
                 errno=errno.ENOSPC,
             )
-
-
-class _LastTime:
-    """The windows of the checkpoint before, by address: what this one is compared with."""
-
-    def __init__(self, last: Manifest, shelf: Shelf, slots: Slots, depot: Depot) -> None:
-        self._last, self._shelf, self._slots = last, shelf, slots
-        self._contents = Contents(last, shelf, depot.codec)
-        self._images = {each.name: each for each in last.body.images}
-        self._trees = {
-            f"trees/{tree}/{entry.path}": entry
-            for tree, entries in last.body.trees.items()
-            for entry in entries
-            if entry.kind == "file"
-        }
-
-    def windows(self, key: str) -> Mapping[Cut, Before]:
-        """`key`: images/<page map, or file>, or trees/<tree>/<path>. Empty where there is nothing to compare."""
-        entry = self._trees.get(key)
-        if entry is not None:
-            return self._by_offset(entry.pieces, {})
-        name = key.removeprefix("images/")
-        if name.startswith(PAGEMAP) and name in self._images:
-            return self._by_address(self._images[name])
-        return {}
-
-    def _by_address(self, page_map: StoredFile) -> Mapping[Cut, Before]:
-        try:
-            decoded = decode(self._contents.whole(page_map.pieces))
-        except CheckpointDamaged:
-            return {}
-        pages = self._images.get(f"pages-{decoded.pages_id}.img")
-        size = page_size_of(decoded, pages.size) if pages else 0
-        if not pages or not size:
-            return {}
-        offsets, at = {}, 0
-        for cut in cuts(decoded.runs, size, WINDOW):
-            offsets[at] = cut
-            at += cut.size
-        return self._by_offset(pages.pieces, offsets)
-
-    def _by_offset(self, pieces: Sequence[Piece], cut_at: Mapping[int, Cut]) -> Mapping[Cut, Before]:
-        """`cut_at`: offset → the cut there; where it is empty, the offset itself is the address."""
-        found, at = {}, 0
-        for piece in pieces:
-            size = self._contents.size_of(piece)
-            cut = cut_at.get(at) if cut_at else Cut(at, size)
-            before = self._window(piece)
-            if before and cut and cut.size == size:
-                found[cut] = before
-            at += size
-        return found
-
-    def _window(self, piece: Piece) -> Before | None:
-        """None for holes, and where a chunk is gone or known to be bad."""
-        if isinstance(piece, int):
-            if piece < 0 or self._last.chunks[piece] not in self._shelf:
-                return None
-            slot = self._slots_of(piece)
-            return Before(self._last.chunks[piece], ((slot, 0, self._last.body.sizes[piece]),))
-        triples = list(zip(piece[1::3], piece[2::3], piece[3::3], strict=True))
-        if any(self._last.chunks[chunk] not in self._shelf for chunk, _, _ in triples):
-            return None
-        parts = tuple((self._slots_of(chunk), at, size) for chunk, at, size in triples)
-        return Before(bytes.fromhex(piece[0]), parts)
-
-    def _slots_of(self, chunk: int) -> int:
-        return self._slots.of(self._last.chunks[chunk], self._last.body.sizes[chunk])
 
 
 class _Renumber:
