@@ -104,6 +104,10 @@ class Places:
         return f"{self.state}/logs"
 
     @property
+    def checkpoints(self) -> str:
+        return f"{self.state}/checkpoints"
+
+    @property
     def events(self) -> str:
         return f"{self.run}/events.jsonl"
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from controller.model.attachment import Leases
+from controller.model.checkpoint import Checkpoint, Draft, Origin, Progress, Removal
 from controller.model.counters import Tally
 from controller.model.desired import DesiredSet
 from controller.model.device import HostNode, Match, NodeSeen, Rules
@@ -452,6 +453,46 @@ class Spaces(Protocol):
 
     def remove(self, space: Space) -> None:
         """With all its data, also from under programs of the host that are in it."""
+        ...
+
+
+class CheckpointStore(Protocol):
+    """Checkpoints that are whole, or said not to be. `did`: told of progress, from within.
+
+    Raises StepFailed (CheckpointDamaged, StoreBusy) and, where a package or the key is missing, HostLacks.
+    """
+
+    def checkpoints(self, container: str) -> tuple[Checkpoint, ...]:
+        """Oldest first; of all containers for "". A quick look, also without the key: see `Checkpoint.damage`."""
+        ...
+
+    def save(self, draft: Draft, min_free: int, did: Progress) -> Checkpoint:
+        """It is listed when it is whole and on disk, or not at all. `min_free`: bytes that have to stay free."""
+        ...
+
+    def verify(self, identity: str) -> tuple[str, ...]:
+        """Everything that is wrong with it, read to the last byte; nothing means whole."""
+        ...
+
+    def restore(self, identity: str, images: str, roots: Mapping[str, str], did: Progress) -> Checkpoint:
+        """Make CRIU's image directory, and snapshots: `roots` maps names of trees to where to make them.
+
+        All these directories are empty or absent. Half of it may be there when it fails.
+        """
+        ...
+
+    def remove(self, identities: Collection[str], did: Progress) -> Removal:
+        """And give back the space that only they took. What is gone already is fine; none: only tidy up."""
+        ...
+
+    def export_to(self, identity: str, path: str) -> tuple[str, ...]:
+        """One archive in podman's layout, .tar, .tar.zst or .tar.gz. → what could not go into it."""
+        ...
+
+    def import_from(
+        self, path: str, origin: Origin, foreign: bool, min_free: int, did: Progress
+    ) -> Checkpoint:
+        """`origin`: what is known here; an archive of masu's own knows more. Raises ArchiveRefused."""
         ...
 
 
