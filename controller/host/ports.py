@@ -369,6 +369,8 @@ class Tallies(Protocol):
     def write(self, name: str, tally: Tally) -> None: ...
 
     def remove(self, name: str) -> None: ...
+
+
 class Criu(Protocol):
     """Processes to a directory of images and back. No policy: not when, not where to, not which."""
 

@@ -149,6 +149,8 @@ def _make_nodes(operation: dict[str, Any]) -> None:
         os.mknod(path, kind, os.makedev(each["major"], each["minor"]))
         os.chown(path, each["user"], each["group"])
         os.chmod(path, each["mode"])
+
+
 def _operation(name: str) -> Callable[[dict[str, Any]], None]:
     """Those of a restore are loaded when one is asked for."""
     if name in MOUNTS:
