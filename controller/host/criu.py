@@ -83,7 +83,10 @@ class CriuProgram:
             features.usable().path,
             order,
             replace(base, join=runtime.homes.join_files(order.group)),
-            tuple(runtime.root_mounts(order.container, order.root)),
+            (
+                *runtime.root_mounts(order.container, order.root),
+                *runtime.volume_mounts(order.container, order.root),
+            ),
             read_json(f"{base.cwd}/config.json"),
             _layout(order.directory),
             features.cache_file if features.cache() else "",

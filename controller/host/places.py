@@ -108,6 +108,19 @@ class Places:
         return f"{self.state}/checkpoints"
 
     @property
+    def snapshots(self) -> str:
+        """Copies of layers, until they are part of a checkpoint; on the file system that layers are on."""
+        return f"{self.state}/snapshots"
+
+    @property
+    def scratch(self) -> str:
+        return f"{self.run}/scratch"
+
+    @property
+    def control(self) -> str:
+        return f"{self.run}/control.socket"
+
+    @property
     def events(self) -> str:
         return f"{self.run}/events.jsonl"
 
@@ -151,7 +164,19 @@ class Places:
             self.names,
         ):
             shutil.rmtree(directory, ignore_errors=True)
+        if not os.path.isdir(f"{self.checkpoints}/manifests") or not os.listdir(
+            f"{self.checkpoints}/manifests"
+        ):
+            shutil.rmtree(self.checkpoints, ignore_errors=True)
         spaces = (f"{self.spaces}/rootfs", f"{self.spaces}/volume", self.spaces)
-        for directory in (self.namespaces, self.layers, *spaces, self.logs, self.state):
+        for directory in (
+            self.namespaces,
+            self.layers,
+            self.snapshots,
+            self.scratch,
+            *spaces,
+            self.logs,
+            self.state,
+        ):
             with contextlib.suppress(OSError):
                 os.rmdir(directory)

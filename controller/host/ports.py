@@ -11,7 +11,15 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from controller.model.attachment import Leases
-from controller.model.checkpoint import Checkpoint, Draft, Origin, Progress, Removal
+from controller.model.checkpoint import (
+    Checkpoint,
+    Draft,
+    LayerCopy,
+    Origin,
+    Pending,
+    Progress,
+    Removal,
+)
 from controller.model.counters import Tally
 from controller.model.desired import DesiredSet
 from controller.model.device import HostNode, Match, NodeSeen, Rules
@@ -458,6 +466,64 @@ class Spaces(Protocol):
         ...
 
 
+class Scratches(Protocol):
+    """Room in memory for the images of one container at a time, with notes for whoever goes on."""
+
+    def names(self) -> frozenset[str]:
+        """For whom there is something: an interrupted dump or restore."""
+        ...
+
+    def make(self, name: str) -> str:
+        """An empty directory for images; what was there before is gone."""
+        ...
+
+    def images(self, name: str) -> str:
+        """The directory that `make` has made."""
+        ...
+
+    def note(self, name: str, key: str, text: str) -> None: ...
+
+    def noted(self, name: str, key: str) -> str: ...
+
+    def remove(self, name: str) -> None: ...
+
+
+class Snapshots(Protocol):
+    """What is in a container's writable layer, at one moment. Raises StepFailed."""
+
+    def take(self, name: str) -> LayerCopy:
+        """A copy; blocks are shared where the file system can do that."""
+        ...
+
+    def drop(self, name: str) -> None:
+        """Remove the copy, if there is one."""
+        ...
+
+    def incoming(self, name: str) -> str:
+        """Where to make the files that are to come into the layer: nothing is there."""
+        ...
+
+    def swap(self, name: str) -> None:
+        """The files that have come are the layer; those that were it are kept beside it."""
+        ...
+
+    def put_back(self, name: str) -> None:
+        """As it was before `incoming`, however far that came. The container must not run."""
+        ...
+
+    def settle(self, name: str) -> None:
+        """What was kept is thrown away."""
+        ...
+
+    def pending(self, name: str) -> Pending: ...
+
+
+class CheckpointStores(Protocol):
+    def at(self, key_file: str) -> CheckpointStore:
+        """The instance's store, with that key for what is sealed; "": none."""
+        ...
+
+
 class CheckpointStore(Protocol):
     """Checkpoints that are whole, or said not to be. `did`: told of progress, from within.
 
@@ -539,6 +605,9 @@ class Host:
     listeners: Listeners
     tallies: Tallies
     criu: Criu
+    scratches: Scratches
+    snapshots: Snapshots
+    checkpoints: CheckpointStores
 
 
 class SourcePort(Protocol):

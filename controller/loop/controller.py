@@ -146,6 +146,11 @@ class Controller:
         self._settle(name, digest, result)
         return result
 
+    def wanted(self, name: str) -> Desired | None:
+        """What a key is to be, as far as it is known by now."""
+        with self._lock:
+            return self._desired.get(name)
+
     def settled(self) -> bool:
         """Everything desired has converged and everything doomed is gone."""
         with self._lock:

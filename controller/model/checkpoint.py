@@ -99,6 +99,20 @@ class Draft:
     extras: Mapping[str, bytes] = field(default_factory=dict)
 
 
+Pending = Literal["", "coming", "swapped"]
+"""Whether a layer is in the middle of a restore: files of a checkpoint are beside it, or in its place."""
+
+
+@dataclass(frozen=True, slots=True)
+class LayerCopy:
+    """The files of a layer at one moment: bytes that were copied, and those that share blocks with the layer."""
+
+    path: str
+    copied: int
+    cloned: int
+    took_ms: int
+
+
 @dataclass(frozen=True, slots=True)
 class Removal:
     """`freed`: bytes given back to the disk. `kept`: why nothing more could be freed; empty when all was."""

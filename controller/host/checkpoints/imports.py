@@ -21,7 +21,7 @@ from controller.host.checkpoints.layers import Layer
 from controller.host.checkpoints.streams import Bounded, Stream, copy, exactly
 from controller.host.text import failed
 from controller.model.checkpoint import Draft, Origin
-from controller.model.names import quote
+from controller.model.names import check_name, quote
 
 LARGEST_WINDOW: Final = 128 << 20
 """Memory that a zstd stream may ask for."""
@@ -57,9 +57,20 @@ def _draft(taken: _Taken, scratch: str, origin: Origin, *, foreign: bool) -> Dra
         archive.check_sums(taken.texts.get(archive.SUMS), taken.sums)
     if not taken.images:
         raise ArchiveRefused("there are no images in it")
-    known = replace(own, container=origin.container, how="imported") if own else replace(origin, foreign=True)
+    known = (
+        replace(own, container=origin.container or own.container, how="imported")
+        if own
+        else replace(origin, foreign=True)
+    )
     extras = {name: text for name, text in taken.texts.items() if name in archive.EXTRAS}
     return Draft(known, f"{scratch}/images", dict(taken.trees), extras)
+
+
+def _checked_name(own: Origin) -> str:
+    try:
+        return check_name(own.container)
+    except ValueError as error:
+        raise ArchiveRefused(str(error)) from error
 
 
 def _room(root: str) -> int:

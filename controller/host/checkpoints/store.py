@@ -25,6 +25,16 @@ PATIENCE_S: Final = 600.0
 """How long one waits for another writer: as long as storing a large checkpoint may take."""
 
 
+class LocalStores:
+    """The stores of an instance are one directory; a key belongs to a container's spec."""
+
+    def __init__(self, root: str) -> None:
+        self._root = root
+
+    def at(self, key_file: str) -> LocalStore:
+        return LocalStore(self._root, key_file)
+
+
 class LocalStore:
     """`key_file`: path of the secret that seals new checkpoints and opens old ones; empty for none."""
 
@@ -33,6 +43,8 @@ class LocalStore:
 
     def checkpoints(self, container: str) -> tuple[Checkpoint, ...]:
         """Oldest first; of all containers for "". Heads alone are read; `damage` says what that showed."""
+        if not os.path.isdir(self._root):
+            return ()
         depot = self._depot(key=False)
         heads = (depot.head(identity) for identity in depot.ids())
         return tuple(each for each in heads if each and (not container or each.container in {container, ""}))

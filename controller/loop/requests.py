@@ -1,0 +1,90 @@
+"""What somebody asks for, one act on one container at a time: done, told in events, answered."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from controller.errors import MasuError, StepFailed
+from controller.host.ports import EventLog, Host
+from controller.model.event import Event
+from controller.model.quantity import about_bytes
+from controller.model.request import Request
+from controller.reconcile.apply import Failpoint
+from controller.reconcile.checkpointing import Acts, Hold
+from controller.reconcile.desired import Desired
+from controller.report.checkpoints import checkpoint_json
+
+FAILED = {"checkpoint": "CheckpointFailed", "restore": "RestoreFailed"}
+
+
+class Requests:
+    """Thread-safe. `wanted`: what a container is to be; `hold`: nobody else works on it meanwhile;
+    `after`: it is looked at when all is over."""
+
+    def __init__(
+        self,
+        host: Host,
+        failpoint: Failpoint,
+        log: EventLog,
+        wanted: Callable[[str], tuple[Desired, str] | None],
+        hold: Callable[[str], Hold],
+        after: Callable[[str], object],
+    ) -> None:
+        self._host, self._failpoint, self._log = host, failpoint, log
+        self._wanted, self._hold, self._after = wanted, hold, after
+        self._lock = threading.Lock()
+        self._busy: set[str] = set()
+
+    def answer(self, request: Request) -> Mapping[str, Any]:
+        """Raises MasuError, which has been told as an event, too."""
+        name = request.container
+        with self._alone(name):
+            try:
+                found = self._wanted(name)
+                if found is None:
+                    raise StepFailed(f"there is no container {name}")
+                acts = Acts(self._host, self._failpoint, *found, self._hold(name))
+                return (
+                    self._checkpoint(acts, request)
+                    if request.verb == "checkpoint"
+                    else self._restore(acts, request)
+                )
+            except MasuError as error:
+                self._tell(name, FAILED[request.verb], str(error), level="warning")
+                raise
+            finally:
+                if request.verb == "restore" or request.ends:
+                    self._after(name)
+
+    def _checkpoint(self, acts: Acts, request: Request) -> Mapping[str, Any]:
+        made = acts.checkpoint("manual", ends=request.ends)
+        found = made.checkpoint
+        amounts = (
+            f"{about_bytes(found.size, up=False)}, {about_bytes(found.stored, up=False)} new in the store"
+        )
+        ended = "; it was ended with it" if request.ends else ""
+        self._tell(acts.name, "Checkpointed", f"{found.id}: {amounts}; {made.cost}{ended}")
+        return {**checkpoint_json(found), "cost": made.cost}
+
+    def _restore(self, acts: Acts, request: Request) -> Mapping[str, Any]:
+        found = acts.restore(request.identity)
+        self._tell(acts.name, "Restored", f"goes on from checkpoint {found.id}")
+        return checkpoint_json(found)
+
+    def _tell(self, name: str, kind: str, message: str, level: str = "info") -> None:
+        self._log.event(Event(self._host.clock.wall_ms(), name, kind, message, level=level))
+
+    @contextmanager
+    def _alone(self, name: str) -> Iterator[None]:
+        with self._lock:
+            if name in self._busy:
+                raise StepFailed(f"another checkpoint or restore of {name} is under way")
+            self._busy.add(name)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._busy.discard(name)
