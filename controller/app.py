@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from controller.checkpoints.policy import Policy
+from controller.checkpoints.request import Request
 from controller.errors import GuardRefused, InstanceBusy, Problem, StepFailed
 from controller.host import facts as host_facts
 from controller.host import service
@@ -70,7 +71,6 @@ from controller.model.desired import DesiredSet
 from controller.model.event import Event
 from controller.model.grant import Grants
 from controller.model.node import NodeStatus, node_in
-from controller.model.request import Request
 from controller.model.resource import CONTAINER, GROUP, NETWORK, VOLUME, key_of, kind_of
 from controller.model.space import VOLUME_SORT, Space
 from controller.model.status import LIMITED, Condition, ContainerStatus, LastCheckpoint

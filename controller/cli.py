@@ -367,7 +367,7 @@ def _checkpoint(arguments: argparse.Namespace) -> int:
     if len(words) != 1:
         print("masu checkpoint: say NAME, export ID FILE, or import FILE", file=sys.stderr)
         return FAILED
-    from controller.model.request import Request  # noqa: PLC0415
+    from controller.checkpoints.request import Request  # noqa: PLC0415
 
     done = _app(arguments, runtime=True).act(Request("checkpoint", _name(words[0]), ends=arguments.stop))
     print(f"{done['id']}: {done['size']} bytes, {done['stored']} of them new in the store; {done['cost']}")
@@ -399,7 +399,7 @@ def _checkpoints(arguments: argparse.Namespace) -> int:
 
 
 def _restore(arguments: argparse.Namespace) -> int:
-    from controller.model.request import Request  # noqa: PLC0415
+    from controller.checkpoints.request import Request  # noqa: PLC0415
 
     request = Request("restore", _name(arguments.name), arguments.identity)
     done = _app(arguments, runtime=True).act(request)

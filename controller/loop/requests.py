@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from controller.checkpoints.request import Request
 from controller.errors import MasuError, StepFailed
 from controller.host.ports import EventLog, Host
 from controller.model.event import Event
 from controller.model.quantity import about_bytes
-from controller.model.request import Request
 from controller.reconcile.apply import Failpoint
 from controller.reconcile.checkpointing import Acts, Hold
 from controller.reconcile.desired import Desired
