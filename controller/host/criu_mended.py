@@ -27,6 +27,8 @@ from controller.host.text import failed, read_text
 NFT_TIMEOUT_S: Final = 5.0
 _TCP_REPAIR: Final = 19
 FREEZE_S: Final = 1.0
+UNDOING_S: Final = 3.0
+"""Somebody may also just be debugging."""
 _FROZEN: Final = re.compile(r"^(frozen 1|FROZEN)$", re.MULTILINE)
 _LOCK: Final = re.compile(r"^table inet (CRIU-\S+)$", re.MULTILINE)
 
@@ -75,6 +77,8 @@ class Ice:
 
 def mend(network: str, member_files: Iterable[str]) -> tuple[str, ...]:
     """`network`: a file of the container's network namespace, "" for the host's; → what was undone, in words."""
+    member_files = tuple(member_files)
+    _await_undoing(member_files)
     sockets = sum(_leave_repair(pid) for pid in sorted(_members(member_files)))
     said = [f"{sockets} connections were taken out of repair"] if sockets else []
     try:
@@ -82,6 +86,18 @@ def mend(network: str, member_files: Iterable[str]) -> tuple[str, ...]:
     except FileNotFoundError:
         return tuple(said)  # the namespace is gone, and the lock with it
     return tuple(said)
+
+
+def _await_undoing(member_files: Iterable[str]) -> None:
+    """A CRIU whose masu has ended may still be at it: it finds that out by itself, and undoes everything."""
+    deadline = time.monotonic() + UNDOING_S
+    while time.monotonic() < deadline and any(map(_is_traced, _members(member_files))):
+        time.sleep(0.01)
+
+
+def _is_traced(pid: int) -> bool:
+    status = read_text(f"/proc/{pid}/status") or ""
+    return "\nTracerPid:\t0\n" not in status and "\nTracerPid:" in status
 
 
 def _unlock() -> list[str]:

@@ -151,7 +151,7 @@ class Places:
 
     def sweep(self) -> None:
         """Remove the directories of an instance that holds nothing any more; the events stay readable."""
-        for file in self.criu:
+        for file in (*self.criu, self.control):
             with contextlib.suppress(OSError):
                 os.unlink(file)
         for directory in (

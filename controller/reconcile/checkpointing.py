@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from controller.checkpoints.archive import UPPER
 from controller.checkpoints.policy import Policy
-from controller.errors import GuardRefused, HostLacks, LaunchFailed, MasuError, StepFailed
+from controller.errors import CheckpointDamaged, GuardRefused, HostLacks, LaunchFailed, MasuError, StepFailed
 from controller.host.ports import Host
 from controller.model.checkpoint import Checkpoint, How, Origin
 from controller.reconcile.apply import Failpoint, apply
@@ -107,8 +107,10 @@ class Acts:
             try:
                 self._prepare()
                 self._do(FetchCheckpoint(name, found.id, self.policy.key_file, with_files))
-            except MasuError:
+            except MasuError as error:
                 self._undo_fetch()
+                if isinstance(error, CheckpointDamaged):
+                    raise CheckpointDamaged(f"checkpoint {found.id} is damaged: {error}") from error
                 raise
             self._end(f"restored from {found.id}")
             self._put_in(found, with_files=with_files)
