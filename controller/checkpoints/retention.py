@@ -44,7 +44,7 @@ def doomed(found: Iterable[Kept], keep: Keep, pins: frozenset[str]) -> tuple[str
     if not whole:
         return ()
     newest = whole[-1]
-    wanted = {newest.id} | {each.id for each in whole[len(whole) - keep.last :] if keep.last}
+    wanted = {newest.id} | {each.id for each in whole[max(0, len(whole) - keep.last) :] if keep.last}
     wanted |= _newest_of(whole, HOUR_MS, keep.hourly) | _newest_of(whole, DAY_MS, keep.daily)
     wanted |= {each.id for each in every if each.id in pins or (not each.whole and each.id > newest.id)}
     staying = [each for each in every if each.id in wanted]

@@ -96,3 +96,10 @@ def test_the_oldest_counts_whole_and_others_what_they_added() -> None:
     assert taken(found) == 112
     assert taken(found[1:]) == 108
     assert doomed(found, Keep(last=3, bytes=110), frozenset()) == ("1",)
+
+
+@given(st.integers(1, 5), st.integers(1, 5))
+def test_as_many_are_kept_as_there_are_up_to_the_last_few(count: int, last: int) -> None:
+    """Also when there are fewer of them than would be kept."""
+    found = [Kept(f"{at:04}", at) for at in range(count)]
+    assert len(doomed(found, Keep(last=last), frozenset())) == max(0, count - last)
