@@ -16,7 +16,7 @@ from controller.checkpoints.request import Request
 from controller.errors import GuardRefused, InstanceBusy, Problem, StepFailed
 from controller.host import facts as host_facts
 from controller.host import service
-from controller.host.alone import InstanceLock
+from controller.host.alone import InstanceLock, holder
 from controller.host.cgroups.device_rules import DeviceRules
 from controller.host.cgroups.homes import Homes
 from controller.host.cgroups.tree import CgroupTree
@@ -79,7 +79,7 @@ from controller.reconcile.admission import House
 from controller.reconcile.apply import Failpoint
 from controller.reconcile.capacity import foresee, in_force, node_status
 from controller.reconcile.checkpointing import PART, mend
-from controller.reconcile.desired import Desired, Named, Wish, desire, resolve
+from controller.reconcile.desired import Desired, Named, Wish, desire, guarantee, resolve
 from controller.reconcile.leases import without
 from controller.reconcile.plan import Plan, existing, plan, present, recorded, removal, subject_of
 from controller.reconcile.reconciler import Reconciler
@@ -100,6 +100,9 @@ from controller.steps.runtime import DOES_NOT_FIT
 from controller.version import VERSION
 
 POLL_S = 0.005
+STILL_USED = Condition(
+    "Waiting", status=True, reason="StillUsed", message="not touched: somebody is left who may be using it"
+)
 
 
 @contextmanager
@@ -247,6 +250,8 @@ class App:
         for name in let_in.kept:
             granted = in_force(wishes[name], let_in.grants[name])
             plans[name] = self._planned(desire(granted, self.host.facts))
+        guaranteed = guarantee(self._named(), after.resources, let_in.waiting)
+        plans[guaranteed.key] = self._planned(desire(guaranteed, self.host.facts))
         born = [each for name, each in plans.items() if name not in let_in.waiting]
         removals = [removal(name, self.places.group_of(name), self.host) for name in sorted(removed)]
         return Preview(
@@ -307,6 +312,7 @@ class App:
                 for each in sorted(volumes if not name else volumes & {name})
             ),
             None if name else self._promised(desired, containers),
+            holder(self.places.lock),
         )
 
     def _promised(self, desired: DesiredSet, containers: Collection[ContainerStatus]) -> NodeStatus:
@@ -333,13 +339,13 @@ class App:
             told = Tellers(self.journal.append)
             if now:
                 deny_grace(chosen, self.host)
-            last = {each for each in chosen if kind_of(each) == VOLUME}
-            left: Left = {}
-            for part in (chosen - last, last):  # nobody uses a volume any more when its turn comes
-                if part is last:
-                    set_rules(last, self.host, keep=not (keys or volumes))
-                until_ms = int(wait_s * 1000)
-                left = {**left, **take_down(part, reconciler, self.host, told, deadline_ms=until_ms)}
+            last, until_ms = {each for each in chosen if kind_of(each) == VOLUME}, int(wait_s * 1000)
+            left: Left = take_down(chosen - last, reconciler, self.host, told, deadline_ms=until_ms)
+            if left:  # they may be using them
+                left = {**left, **dict.fromkeys(last, (STILL_USED,))}
+            else:
+                set_rules(last, self.host, keep=not (keys or volumes))
+                left = take_down(last, reconciler, self.host, told, deadline_ms=until_ms)
             gone = chosen - set(left)
             self.grants.save({name: each for name, each in self.grants.load().items() if name not in gone})
             for each in gone:

@@ -125,7 +125,7 @@ def _add_converging(verbs: Any) -> None:
 
 def _add_looking(verbs: Any) -> None:
     status = _verb(verbs, "status", _status, "desired and live state of every container, read now")
-    status.add_argument("name", nargs="?", default="", metavar="NAME")
+    status.add_argument("name", nargs="?", default="", metavar="NAME", help="of whatever kind, or kind/NAME")
     status.add_argument("-o", "--output", choices=("text", "wide", "json"), default="text")
     events = _verb(verbs, "events", _events, "what masu did and saw")
     events.add_argument("name", nargs="?", default="", metavar="NAME")
@@ -190,6 +190,7 @@ def _verb(verbs: Any, name: str, call: Any, text: str) -> argparse.ArgumentParse
     parser: argparse.ArgumentParser = verbs.add_parser(
         name, help=text, description=text[:1].upper() + text[1:] + "."
     )
+    parser.add_argument("--instance", default=argparse.SUPPRESS, metavar="N", help=argparse.SUPPRESS)
     parser.set_defaults(call=call)
     return parser
 
@@ -224,6 +225,14 @@ def _name(text: str, argument: str = "NAME") -> str:
         raise SpecInvalid((Problem(argument, 0, 0, "", str(error)),)) from error
 
 
+def _named(text: str) -> str:
+    """A name, or the one after kind/. Raises SpecInvalid."""
+    from controller.model.resource import KINDS  # noqa: PLC0415
+
+    kind, slash, name = text.rpartition("/")
+    return _name(name if not slash or kind.capitalize() in KINDS else text)
+
+
 def _duration_s(text: str, option: str) -> float:
     from controller.model.quantity import parse_duration  # noqa: PLC0415
 
@@ -254,7 +263,9 @@ def _plan_code(found: Preview) -> int:
         return INVALID
     if found.refused or found.unfit or any(step.risk for each in found.plans for step in each.steps):
         return REFUSED
-    return CHANGES if found.plans else DONE
+    if found.plans:
+        return CHANGES
+    return FAILED if found.waits else DONE
 
 
 def _apply(arguments: argparse.Namespace) -> int:
@@ -302,15 +313,16 @@ def _key(text: str) -> str:
 
 
 def _nobody(name: str, arguments: argparse.Namespace) -> str:
-    what = name.replace("/", " ") if "/" in name else f"container {name}"
-    return f"there is no {what} in instance {arguments.instance}"
+    if "/" in name:
+        return f"there is no {name.replace('/', ' ')} in instance {arguments.instance}"
+    return f"there is no container {name} in instance {arguments.instance}; a volume is volume/{name}"
 
 
 def _status(arguments: argparse.Namespace) -> int:
     from controller.report import text  # noqa: PLC0415
 
     gc.disable()  # it ends soon: what is garbage may stay
-    found = _app(arguments, runtime=False).status(arguments.name and _name(arguments.name))
+    found = _app(arguments, runtime=False).status(arguments.name and _named(arguments.name))
     if arguments.name and not (found.containers or found.networks or found.groups or found.volumes):
         why = f"no container, network, group or volume {arguments.name} in instance {arguments.instance}"
         print(f"masu: there is {why}", file=sys.stderr)

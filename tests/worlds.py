@@ -91,8 +91,8 @@ class MemoryCgroups:
         paths = {path for groups in self._groups.values() for path in groups}
         return frozenset(path.removeprefix(prefix).split("/")[0] for path in paths if path.startswith(prefix))
 
-    def homes(self, group: str) -> Mapping[str, str]:
-        return {mount: group for mount, groups in self._groups.items() if group in groups}
+    def homes(self, group: str) -> Mapping[str, tuple[str, ...]]:
+        return {mount: (group,) for mount, groups in self._groups.items() if group in groups}
 
     def populated(self, group: str) -> bool:
         return any(

@@ -25,7 +25,7 @@ from controller.aspects.guarantees import Guarantees
 from controller.aspects.hostname import Hostname
 from controller.aspects.hugepages import HugePages
 from controller.aspects.interfaces import Interfaces
-from controller.aspects.io import Io
+from controller.aspects.io import Io, SharedIo
 from controller.aspects.life import Life
 from controller.aspects.memory import Memory
 from controller.aspects.mounts import Mounts
@@ -79,7 +79,7 @@ GROUP_ASPECTS: tuple[Aspect[Any, Any], ...] = (
     Cpu(),
     Memory(),
     Pids(),
-    Io(),
+    SharedIo(),
     HugePages(),
 )
 

@@ -23,9 +23,9 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """Mount → path of the group, where it is whole; and the same of init."""
+    """Mount → paths of the group, where it is whole: two of them in the middle of a move; and the one of init."""
 
-    homes: Mapping[str, str]
+    homes: Mapping[str, tuple[str, ...]]
     init: Mapping[str, str]
 
 
@@ -74,7 +74,8 @@ class Cgroup:
         moved = {
             mount: desired.budgets[mount]
             for mount, path in wanted.items()
-            if observed.homes.get(mount, path) != path or _elsewhere(subject.group, observed, mount, desired)
+            if observed.homes.get(mount, (path,)) != (path,)
+            or _elsewhere(subject.group, observed, mount, desired)
         }
         strayed = [
             path
@@ -85,7 +86,7 @@ class Cgroup:
         if missing:
             steps.append(CreateCgroup(subject.name, subject.group, missing))
         if moved:
-            homes = tuple(sorted({observed.homes.get(mount, "") for mount in moved}))
+            homes = tuple(sorted({path for mount in moved for path in observed.homes.get(mount, ())}))
             steps.append(MoveCgroup(subject.name, subject.group, moved, homes, subject.pid))
         if strayed:
             steps.append(MoveProcesses(subject.name, subject.group, (subject.pid,), strayed[0]))

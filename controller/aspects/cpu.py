@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from controller.aspects._knobs import Knob, KnobAspect, live_keys, mapping
+from controller.aspects._knobs import Desired, Knob, KnobAspect, each_alone, live_keys, mapping
 from controller.errors import HostLacks
 from controller.model.facts import Facts
 from controller.model.quantity import format_cpu_list, parse_cpu, parse_cpu_list
@@ -22,8 +22,8 @@ class Cpu(KnobAspect):
     section = "limits.cpu"
     keys = live_keys("cpu", ("max", "weight", "cpus", "mems"))
 
-    def parse(self, section: Any, facts: Facts) -> tuple[Knob, ...] | None:
-        """Pure. Raises HostLacks where the subsystem, a cpu or a memory node is not there."""
+    def parse(self, section: Any, facts: Facts) -> Desired | None:
+        """Pure. What is written is set, whatever subsystem, cpu or memory node another key asks for in vain."""
         written = mapping(section)
         makers: dict[str, Callable[[Any, Facts], tuple[Knob, ...]]] = {
             "max": _max,
@@ -31,8 +31,8 @@ class Cpu(KnobAspect):
             "cpus": _cpus,
             "mems": _mems,
         }
-        knobs = [knob for key, make in makers.items() if key in written for knob in make(written[key], facts)]
-        return tuple(knobs) or None
+        wanted = [key for key in makers if key in written]
+        return each_alone(wanted, lambda key: makers[key](written[key], facts), "cpu.{}".format) or None
 
 
 def _version(subsystem: str, key: str, facts: Facts) -> int:

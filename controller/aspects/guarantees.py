@@ -19,11 +19,9 @@ from controller.model.facts import Facts
 from controller.model.quantity import parse_bytes
 from controller.steps._base import Effect, Step
 from controller.steps.cgroups import SetKnob
-from controller.steps.runtime import Await
 
 FILES = {"low": "memory.low", "min": "memory.min"}
 ALL = float("inf")
-LOOK_MS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,15 +75,10 @@ class Guarantees:
         return Seen(live, others)
 
     def diff(self, subject: Subject, desired: tuple[Guarantee, ...], observed: Seen) -> Iterable[Step]:
-        """Pure."""
+        """Pure. Nothing is asked of a group that is not there: whoever is placed in it has this looked at again."""
         for each in desired:
             file, group = FILES[each.key], _group(subject, each)
             live = observed.live.get((group, file))
-            if live is None and each.amount:
-                message = f"cgroup {group} is not there yet"
-                yield Await(
-                    subject.name, "WaitsForCgroup", message, subject.now_ms + LOOK_MS, each.key + group
-                )
             yield from _set(subject, each.key, group, live, each.amount)
             if not each.budget:
                 whole = each.amount + observed.others[file]

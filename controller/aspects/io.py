@@ -95,6 +95,17 @@ class Io:
         ]
 
 
+class SharedIo(Io):
+    """The same for the budget of a group."""
+
+    def parse(self, section: Any, facts: Facts) -> Wanted | None:
+        """Pure. cgroup v1 throttles each group by itself, whatever the one above may do (block/blk-throttle.c)."""
+        wanted = super().parse(section, facts)
+        if wanted and wanted.version == 1:
+            raise HostLacks("io: cgroup v1 cannot share disk bandwidth among containers; it needs cgroup v2")
+        return wanted
+
+
 def _weighers(
     desired: Wanted, backings: Mapping[str, Backing], hardware: tuple[Disk, ...], host: Host
 ) -> tuple[frozenset[str], frozenset[str]]:

@@ -275,10 +275,10 @@ def _settled(restart: Restart, record: Record, seen: Seen, now_ms: int) -> tuple
 def _exit(record: Record, ended: ExitRecord | None, oom_kills: int, missing_at: int) -> Exit:
     if ended is None:
         return Exit(-1, 0, "Stopped" if record.intent else "Unknown", missing_at)
-    if oom_kills > record.oom_kills and ended.signal == SIGKILL:
-        reason = "OOMKilled"
-    elif record.intent:
+    if record.intent:
         reason = "Stopped"
+    elif oom_kills > record.oom_kills and ended.signal == SIGKILL:
+        reason = "OOMKilled"
     elif ended.signal:
         reason = "Signaled"
     else:

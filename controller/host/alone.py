@@ -9,6 +9,17 @@ from controller.errors import InstanceBusy, NotPermitted
 from controller.host.text import make_directories, read_text
 
 
+def holder(path: str) -> int:
+    """Read-only. Who reconciles the instance; 0: nobody. Its lock is not touched: somebody may be starting."""
+    text = (read_text(path) or "").strip()
+    directory = f"/proc/{text}/fd"
+    try:
+        held = any(os.readlink(f"{directory}/{each}") == path for each in os.listdir(directory))
+    except OSError:
+        return 0
+    return int(text) if held and text.isdigit() else 0
+
+
 class InstanceLock:
     """Held until `release` or the end of the process; nothing is left to clean after a crash."""
 

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-from controller.errors import HostLacks
+from controller.errors import HostLacks, StepFailed
 from controller.host import oci_cgroups, oci_state
 from controller.host.cgroups.homes import Homes
 from controller.host.entering import WayIn, enter
@@ -52,13 +52,19 @@ def exec_inside(
     """Run it in the foreground with this process's own standard streams; returns its exit code."""
     terminal = ["--tty"] if sys.stdin.isatty() and sys.stdout.isatty() else []
     way = way_in(homes, places, name, group, init, terminal, command)
-    enter(way)
     for number in (signal.SIGINT, signal.SIGQUIT):
         signal.signal(number, signal.SIG_IGN)
-    code = subprocess.run(way.argv, check=False, preexec_fn=_default_signals).returncode
+    try:
+        code = subprocess.run(way.argv, check=False, preexec_fn=lambda: _become(way)).returncode
+    except subprocess.SubprocessError as error:
+        raise StepFailed(
+            f"container {name} cannot be entered: it has just ended, or is out of memory"
+        ) from error
     return 128 - code if code < 0 else code
 
 
-def _default_signals() -> None:
+def _become(way: WayIn) -> None:
+    """In the child alone: masu itself must not be counted, nor killed, with the container's processes."""
+    enter(way)
     for number in (signal.SIGINT, signal.SIGQUIT):
         signal.signal(number, signal.SIG_DFL)

@@ -48,8 +48,11 @@ class Cgroups(Protocol):
         """Names of the groups directly below, in any hierarchy."""
         ...
 
-    def homes(self, group: str) -> Mapping[str, str]:
-        """Mount → where the group is on it, with all its files; without mounts on which it is not."""
+    def homes(self, group: str) -> Mapping[str, tuple[str, ...]]:
+        """Mount → where the group is on it, with all its files; without mounts on which it is not.
+
+        In two places where somebody was killed in the middle of a move.
+        """
         ...
 
     def populated(self, group: str) -> bool:

@@ -94,7 +94,7 @@ class ProcDirectory:
 
     def _members(self, group: str) -> list[int]:
         pids: set[int] = set()
-        for home in self._homes.directories(group):
+        for home in self._homes.everywhere(group):
             for path in branches(home):
                 pids.update(int(word) for word in (read_text(f"{path}/cgroup.procs") or "").split())
         return sorted(pid for pid in pids if pid and not self._ended(pid))

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 from controller.host.entering import WayIn, enter
+from controller.model.cgroups import budget_of
 
 BOOT = (
     "import sys; sys.path[:0] = sys.argv[1:2]; from controller.host.timed_exec import main; main(sys.argv[2])"
@@ -160,7 +161,7 @@ def _belongs(pid: int, leader: int, group: str) -> bool:
             paths = [line.rstrip("\n").split(":", 2)[2] for line in file]
     except (OSError, ValueError):
         return False
-    return any(path == group or path.startswith(group + "/") for path in paths)
+    return any(budget_of(group, path) is not None for path in paths)
 
 
 def _remove(path: str) -> None:

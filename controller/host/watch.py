@@ -15,7 +15,7 @@ import os
 import select
 import struct
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator, Mapping
 
 from controller.host.cgroups.homes import Homes
 from controller.host.network_watch import NetworkWatch
@@ -28,7 +28,8 @@ IN_DELETE = 0x200
 IN_DELETE_SELF = 0x400
 IN_Q_OVERFLOW = 0x4000
 IN_IGNORED = 0x8000
-MASK = IN_MODIFY | IN_DELETE_SELF
+MASK = IN_MODIFY | IN_DELETE | IN_DELETE_SELF
+"""One for all: a directory may be watched for itself and for what is in it, and has one watch all the same."""
 CHANGED = select.EPOLLPRI | select.EPOLLET
 """Armed once: to arm it again would poll the file, and a mount table tells each change to one poll alone."""
 EVENT = struct.Struct("iIII")
@@ -37,6 +38,8 @@ QUIET_FILES = frozenset({COUNTED_FILE, b"memory.events.local", b"memory.swap.eve
 """Counters that the kernel bumps while a limit is being hit; nothing that masu owns changes with them."""
 
 Nudge = Callable[[str], None]
+Found = tuple[tuple[str, int], ...]
+"""Directories with their inodes."""
 
 
 class KernelWatch:
@@ -63,7 +66,8 @@ class KernelWatch:
         self._lock = threading.Lock()
         self._names: dict[int, str] = {}
         self._watches: dict[str, list[int]] = {}
-        self._parents: dict[int, str] = {}
+        self._found: dict[str, Found] = {}
+        self._parents: dict[str, tuple[int, int]] = {}
         self._pids: dict[str, tuple[int, int]] = {}
         self._tables: dict[str, tuple[int, int]] = {}
         self._owners: dict[int, str] = {}
@@ -82,10 +86,17 @@ class KernelWatch:
         True when they are watched anew: they may have changed since they were looked at.
         """
         with self._lock:
-            fresh = name not in self._watches
-            if fresh:
-                self._watch_directories(name, self._homes.directories(group))
-            return fresh
+            found = tuple((each, _inode(each)) for each in self._homes.directories(group))
+            parents = {each: _inode(each) for each in {os.path.dirname(path) for path, _ in found}}
+            known = self._found.get(name)
+            if known == found and all(
+                self._parents.get(each, (0, 0))[0] == parents[each] for each in parents
+            ):
+                return False
+            self._unwatch(name)
+            self._watch_parents(parents)
+            self._watch_directories(name, found)
+            return True
 
     def watch_init(self, name: str, pid: int) -> None:
         """Watch for the end of a container's init, instead of one that was watched before; 0: of none."""
@@ -127,9 +138,7 @@ class KernelWatch:
         self._network.forget(name)
         self._devices.forget(name)
         with self._lock:
-            for watch in self._watches.pop(name, ()):
-                self._remove_watch(self._inotify, watch)
-                self._names.pop(watch, None)
+            self._unwatch(name)
             self._drop(self._pids, name)
             self._drop(self._tables, name)
 
@@ -147,21 +156,24 @@ class KernelWatch:
         for descriptor in (self._inotify, self._waker_read, self._waker_write):
             os.close(descriptor)
 
-    def _watch_directories(self, name: str, directories: tuple[str, ...]) -> None:
-        watches = []
-        for directory in directories:
-            watch = self._add(directory, MASK)
-            if watch >= 0:
-                watches.append(watch)
-                self._names[watch] = name
-            parent = os.path.dirname(directory)
-            if parent not in self._parents.values() and (watch := self._add(parent, IN_DELETE)) >= 0:
-                self._parents[watch] = parent
-        self._watches[name] = watches
+    def _watch_directories(self, name: str, found: Found) -> None:
+        watches = [watch for path, _ in found if (watch := self._add(path)) >= 0]
+        self._names.update(dict.fromkeys(watches, name))
+        self._watches[name], self._found[name] = watches, found
 
-    def _add(self, directory: str, mask: int) -> int:
+    def _watch_parents(self, inodes: Mapping[str, int]) -> None:
+        """cgroupfs does not tell of a directory's own end: if it was made anew, the watch is of the old one."""
+        for path, inode in inodes.items():
+            before, old = self._parents.get(path, (0, -1))
+            if before == inode:
+                continue
+            if old >= 0 and old not in self._names:
+                self._remove_watch(self._inotify, old)
+            self._parents[path] = (inode, self._add(path))
+
+    def _add(self, directory: str) -> int:
         """-1: it is not there, or the host has no watch left, which is told once; the resync goes on."""
-        watch: int = self._add_watch(self._inotify, os.fsencode(directory), mask)
+        watch: int = self._add_watch(self._inotify, os.fsencode(directory), MASK)
         if watch < 0 and ctypes.get_errno() == errno.ENOSPC and not self._blind:
             self._blind = True
             self._complain(
@@ -228,37 +240,64 @@ class KernelWatch:
             return
         names: set[str] = set()
         counted: set[str] = set()
-        offset = 0
-        while offset < len(data):
-            watch, mask, _, length = EVENT.unpack_from(data, offset)
-            file = data[offset + EVENT.size : offset + EVENT.size + length].rstrip(b"\0")
-            offset += EVENT.size + length
+        for watch, mask, file in _events(data):
             if mask & IN_Q_OVERFLOW:
                 self._overflow()
-            elif watch in self._parents:
-                self._lost_child(watch, mask, file.decode(errors="replace"), names)
-            elif (name := self._names.get(watch)) and file in QUIET_FILES:
-                counted.update((name,) if file == COUNTED_FILE else ())
-            elif name:
-                names.add(name)
-                if mask & (IN_IGNORED | IN_DELETE_SELF):
-                    self._forget_watches(name)
+            elif mask & IN_DELETE:
+                self._lost_child(watch, file.decode(errors="replace"), names)
+            elif file == COUNTED_FILE:
+                counted.update(self._whose(watch))
+            elif file not in QUIET_FILES:
+                names.update(self._whose(watch))
+                self._end_of(watch, mask)
         for name in names:
             self._nudge(name)
         for name in counted:
             self._triggers.moved(name)
 
-    def _lost_child(self, watch: int, mask: int, child: str, names: set[str]) -> None:
+    def _whose(self, watch: int) -> tuple[str, ...]:
+        name = self._names.get(watch)
+        return (name,) if name else ()
+
+    def _end_of(self, watch: int, mask: int) -> None:
+        """A directory's own watch has ended, or is about to."""
+        if mask & (IN_IGNORED | IN_DELETE_SELF):
+            for name in self._whose(watch):
+                self._forget_watches(name)
+
+    def _lost_child(self, watch: int, child: str, names: set[str]) -> None:
         """cgroupfs does not tell of a directory's own end, only its parent's watch does."""
-        if mask & IN_IGNORED:
-            self._parents.pop(watch, None)
-        elif (name := key_of_directory(child)) in self._watches:
+        name = key_of_directory(child)
+        if name in self._watches and any(watch == each for _, each in list(self._parents.values())):
             names.add(name)
             self._forget_watches(name)
 
     def _forget_watches(self, name: str) -> None:
         """A directory vanished: all are watched anew the next time the container is tracked."""
         with self._lock:
-            for watch in self._watches.pop(name, ()):
+            self._unwatch(name)
+
+    def _unwatch(self, name: str) -> None:
+        """A directory goes on being watched for what is in it."""
+        self._found.pop(name, None)
+        for watch in self._watches.pop(name, ()):
+            self._names.pop(watch, None)
+            if all(watch != each for _, each in self._parents.values()):
                 self._remove_watch(self._inotify, watch)
-                self._names.pop(watch, None)
+
+
+def _inode(path: str) -> int:
+    """0: it is not there."""
+    try:
+        return os.stat(path).st_ino
+    except OSError:
+        return 0
+
+
+def _events(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """(watch, mask, file) of each: inotify(7)."""
+    offset = 0
+    while offset < len(data):
+        watch, mask, _, length = EVENT.unpack_from(data, offset)
+        offset += EVENT.size + length
+        yield watch, mask, data[offset - length : offset].rstrip(b"\0")

@@ -20,10 +20,10 @@ from controller.loop.queue import WorkQueue
 from controller.model.attachment import Leases
 from controller.model.desired import DesiredSet
 from controller.model.event import Event
-from controller.model.resource import CONTAINER, FIREWALL, GROUP, INSTANCE, VOLUME, kind_of
+from controller.model.resource import CONTAINER, FIREWALL, GROUP, INSTANCE, VOLUME, key_of, kind_of
 from controller.model.status import HOST_LACKS, LIMITED, Condition
 from controller.reconcile import guard
-from controller.reconcile.desired import Desired, Named, Wish, desire, resolve
+from controller.reconcile.desired import Desired, Named, Wish, desire, guarantee, resolve
 from controller.reconcile.leases import without
 from controller.reconcile.plan import present, recorded
 from controller.reconcile.reconciler import Reconciler, Result
@@ -216,6 +216,8 @@ class Controller:
         wanted, leases = resolve(self._named, after.resources, self._leases, leaving)
         gone = set[str]() if after.frozen else set(left) - set(wanted)
         wanted, stirred = self._door.decide(after.resources, wanted, left)
+        guaranteed = guarantee(self._named, after.resources, self._door.waiting)
+        wanted[guaranteed.key] = guaranteed
         digests = {key: each.digest for key, each in wanted.items()}
         changed = {key for key in wanted if self._digests.get(key) != digests[key]}
         desired = {key: each for key in changed if (each := self._wish(wanted[key]))}
@@ -278,6 +280,7 @@ class Controller:
             self._bury(name)
             return
         self._nudge_sharers(name, result)
+        self._nudge_instance(result)
         self._nudge_dependents(name, result)
         pid = result.last.subject.pid
         if self._track(name, desired, result, pid):
@@ -339,6 +342,15 @@ class Controller:
             dependents = [each.name for each in self._desired.values() if name in each.needs]
         for each in dependents:
             self.queue.add(each)
+
+    def _nudge_instance(self, result: Result) -> None:
+        """The groups above have to be told of a container that is new in them."""
+        if not any(each.step.kind in {"CreateCgroup", "MoveCgroup"} for each in result.outcomes):
+            return
+        key = key_of(INSTANCE, self._named.instance)
+        with self._lock:
+            self._memory.setdefault(key, Memory()).converged = False
+        self.queue.add(key)
 
     def _nudge_sharers(self, name: str, result: Result) -> None:
         """Whoever shares a namespace with a container that has just been started has to follow it."""
@@ -415,6 +427,9 @@ class Controller:
         for problem in after.rejected:
             if problem not in before.rejected:
                 self._log.event(Event(at, "", "Rejected", str(problem), level="error"))
+        mended = {each.file for each in before.rejected} - {each.file for each in after.rejected}
+        for file in sorted(mended & set(after.files)):
+            self._log.event(Event(at, "", "Accepted", f"{file} is in force again"))
         if after.frozen and after.frozen != before.frozen:
             self._log.event(Event(at, "", "SourceFrozen", after.frozen, level="warning"))
         if before.frozen and not after.frozen:

@@ -56,6 +56,11 @@ class Door:
             self._store.save(self._verdict.grants)
             self._saved = now
 
+    @property
+    def waiting(self) -> Collection[str]:
+        """For whom there is no room."""
+        return self._verdict.waiting
+
     def held(self, name: str) -> Wait | None:
         """Nobody is born without having been let in."""
         verdict = self._verdict

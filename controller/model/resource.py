@@ -18,6 +18,7 @@ def digest(value: Any) -> str:
 
 
 CONTAINER, NETWORK, GROUP, VOLUME, NODE = "Container", "Network", "Group", "Volume", "Node"
+KINDS = (CONTAINER, NETWORK, GROUP, VOLUME, NODE)
 FIREWALL, INSTANCE = "Firewall", "Instance"
 """No documents: what the others come to for the packet filter, and for the cgroups above them."""
 

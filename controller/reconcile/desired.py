@@ -149,14 +149,24 @@ def wishes(named: Named, resources: Mapping[str, Resource], found: Topology) -> 
         key = key_of(FIREWALL, named.instance)
         wanted[key] = Wish(key, FIREWALL, {"firewall": found.firewall, "forwarding": found.forwarding})
     wanted.update({each.key: each for each in map(_group_wish, resources.values()) if each})
-    key = key_of(INSTANCE, named.instance)
-    wanted[key] = Wish(key, INSTANCE, {"guarantees": _guarantees(resources)})
+    guaranteed = guarantee(named, resources, ())
+    wanted[guaranteed.key] = guaranteed
     return wanted
 
 
-def _guarantees(resources: Mapping[str, Resource]) -> dict[str, Any]:
+def guarantee(named: Named, resources: Mapping[str, Resource], waiting: Collection[str]) -> Wish:
+    """Pure. What the groups above all containers are asked for. `waiting`: those for whom there is no room."""
+    key = key_of(INSTANCE, named.instance)
+    return Wish(key, INSTANCE, {"guarantees": _guarantees(resources, waiting)})
+
+
+def _guarantees(resources: Mapping[str, Resource], waiting: Collection[str]) -> dict[str, Any]:
     """Who is guaranteed memory, and in which budget it is on a host with a single hierarchy."""
-    containers = [each for each in resources.values() if each.kind == CONTAINER]
+    containers = [
+        each
+        for each in resources.values()
+        if each.kind == CONTAINER and each.state != "stopped" and each.name not in waiting
+    ]
     groups = [each for each in resources.values() if each.kind == GROUP]
     return {
         "members": [

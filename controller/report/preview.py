@@ -40,3 +40,5 @@ class Overview:
     groups: tuple[GroupStatus, ...] = ()
     volumes: tuple[VolumeStatus, ...] = ()
     node: NodeStatus | None = None
+    daemon: int = 0
+    """The pid of whoever keeps all of this converged; 0: nobody."""

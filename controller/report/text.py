@@ -105,6 +105,7 @@ def status_json(instance: str, found: Overview) -> dict[str, Any]:
     """The stable shape; more keys may come, none will go."""
     return {
         "instance": instance,
+        "daemon": found.daemon or None,
         "revision": found.desired.revision,
         "containers": [each.to_json() for each in found.containers],
         "networks": [each.to_json() for each in found.networks],
@@ -140,6 +141,9 @@ def status_text(found: Overview, *, wide: bool, colours: bool) -> str:
     ):
         lines += ["", *table] if lines and table else table
     lines += [_paint(f"rejected: {each}", "red", colours=colours) for each in found.desired.rejected]
+    if found.containers and not found.daemon:
+        said = "no daemon runs: nothing is repaired, and nobody is told (masu run SOURCE)"
+        lines.append(_paint(said, "yellow", colours=colours))
     if found.desired.frozen:
         lines.append(_paint(f"source frozen: {found.desired.frozen}", "yellow", colours=colours))
     return "\n".join(lines) + "\n"

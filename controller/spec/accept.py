@@ -10,10 +10,13 @@ from dataclasses import replace
 
 from controller.errors import Problem, SpecInvalid
 from controller.model.desired import DesiredSet, FileState
-from controller.model.resource import Resource
+from controller.model.resource import GROUP, NETWORK, VOLUME, Resource
 from controller.model.snapshot import Snapshot, SourceFile
 from controller.spec.across import misfits, users
 from controller.spec.misfit import Misfit
+
+USED_IN = {NETWORK: "spec.networks", GROUP: "spec.group", VOLUME: "spec.mounts"}
+"""Kind → the section in which a container names one."""
 
 Parse = Callable[[bytes, str], tuple[Resource, ...]]
 
@@ -82,9 +85,10 @@ def _keep_used(before: DesiredSet, found: Mapping[str, FileState]) -> dict[str, 
         for each in state.resources:
             used_by = users(each, resources.values()) if each.key not in resources else ()
             if used_by:
-                why = f'"{each.name}" is still used by {used_by[0].title}: it is kept until nobody uses it'
+                user = used_by[0]
+                why = f'"{user.name}" uses {each.title}, which is gone from {path}: it is kept until nobody does'
                 now = kept.get(path, FileState("", ()))
-                problem = _problem(each, "metadata.name", why)
+                problem = _problem(user, USED_IN[each.kind], why)
                 # Without its digest, so that the file is looked at again as long as this is so.
                 kept[path] = FileState("", (*now.resources, each), (*now.rejected, problem))
     return kept

@@ -7,8 +7,8 @@ from controller.model.resource import Resource
 from controller.spec import check, document, schema
 
 SHARED = frozenset(
-    {"networks", "ports", "group", "namespaces", "subnets", "gateways", "mtu", "policy", "device", "parent"}
-    | {"egress", "ingress", "mounts"}
+    {"networks", "ports", "group", "mounts", "namespaces", "subnets", "gateways", "mtu", "policy", "device"}
+    | {"parent", "egress", "ingress"}
 )
 """Sections that can be at odds with other documents."""
 

@@ -107,8 +107,8 @@ class HandDown(Step):
 
     def apply(self, host: Host) -> Wait | None:
         hierarchy = host.facts.hierarchy(self.subsystem)
-        home = host.cgroups.homes(self.group).get(hierarchy.mount, self.group) if hierarchy else self.group
-        for above in _above(home):
+        homes = host.cgroups.homes(self.group).get(hierarchy.mount, ()) if hierarchy else ()
+        for above in (each for home in homes or (self.group,) for each in _above(home)):
             if not self._on(host, above):
                 host.cgroups.write(above, self.subsystem, CONTROL, f"+{self.subsystem}")
                 if not self._on(host, above):

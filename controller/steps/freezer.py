@@ -11,6 +11,7 @@ from controller.host.ports import Host
 from controller.model.facts import CORE, Facts
 from controller.model.record import Record
 from controller.steps._base import Effect, Stage, Step, Wait
+from controller.steps.throttle import unthrottle
 
 SETTLE_MS = 2_000
 """How long a freezer may take: a task in uninterruptible sleep freezes when it wakes."""
@@ -96,8 +97,9 @@ def thaw(host: Host, group: str) -> None:
 def end(host: Host, group: str, init: Record | None) -> None:
     """SIGKILL everything in the group, and its init wherever it may have been moved to.
 
-    What v2 has frozen does not come to life before it dies.
+    What v2 has frozen does not come to life before it dies. What is left to write is not held back any more.
     """
+    unthrottle(host, group)
     _release(host, group, (each for each in frozen_by(host, group) if each == V1))
     host.processes.kill_group(group)
     if init and init.pid and init.boot_id == host.facts.boot_id:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import subprocess
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from controller.host.cgroups.tree import CgroupTree
 from controller.host.disks import HostDisks
 from controller.model.facts import CORE, Facts
 from controller.model.keyed import Cell
+from controller.steps.throttle import unthrottle
 from tests.worlds import MemoryCgroups, facts
 
 pytestmark = pytest.mark.on_v2
@@ -44,7 +46,7 @@ def test_created_everywhere_and_removed_everywhere(world: tuple[Any, Facts, str]
     assert driver.homes(group) == {}
     make(driver, known, group)
     make(driver, known, group)
-    assert driver.homes(group) == {each.mount: group for each in known.hierarchies}
+    assert driver.homes(group) == {each.mount: (group,) for each in known.hierarchies}
     assert driver.children(parent) == {"web"}
     driver.remove(group, lambda: None)
     driver.remove(group, lambda: None)
@@ -114,6 +116,11 @@ def test_a_cell_is_written_without_its_neighbours_and_unset_cells_are_not_shown(
         driver.write(group, subsystem, file, cell.line(none))
         assert cell.find(driver.read(group, subsystem, file)) == "max"
     assert {driver.read(group, subsystem, file) for _, file in pairs} == {""}
+    for cell, file in pairs:
+        driver.write(group, subsystem, file, cell.line("4096"))
+    host: Any = SimpleNamespace(cgroups=driver)
+    unthrottle(host, group)
+    assert {driver.read(group, subsystem, file) for _, file in pairs} == {""}
 
 
 def test_a_process_enters_everywhere(world: tuple[Any, Facts, str]) -> None:
@@ -145,18 +152,20 @@ def test_moves_between_budgets_with_everybody_and_is_found_there() -> None:
             driver.enter(group, pid)
         driver.write(group, "pids", "pids.max", "17")
         driver.place(group, dict.fromkeys(mounts, "b"), processes[0].pid)
-        assert set(driver.homes(group).values()) == {f"{root}/@b/web"}
+        assert set(driver.homes(group).values()) == {(f"{root}/@b/web",)}
         assert CgroupTree(Homes(known)).homes(group) == driver.homes(group), "whoever looks for it finds it"
         assert _members(driver, group, known) == pids
-        assert driver.read(group, "pids", "pids.max") != "17", "limits are the aspects'"
+        assert driver.read(group, "pids", "pids.max") == "17", "nobody is without limits for a moment"
         half = CgroupTree(Homes(known))
         half.place(f"{root}/@c/web", dict.fromkeys(mounts, ""), 0)
         half.enter(f"{root}/@c/web", processes[1].pid)
+        driver.place(f"{root}/@c", dict.fromkeys(mounts, ""), 0)
+        assert {len(each) for each in driver.homes(group).values()} == {2}, "half a move can be seen"
         driver.place(group, dict.fromkeys(mounts, "c"), processes[0].pid)
-        assert set(driver.homes(group).values()) == {f"{root}/@c/web"}
+        assert set(driver.homes(group).values()) == {(f"{root}/@c/web",)}
         assert _members(driver, group, known) == pids
         driver.place(group, dict.fromkeys(mounts, ""), processes[0].pid)
-        assert set(driver.homes(group).values()) == {group}
+        assert set(driver.homes(group).values()) == {(group,)}
     finally:
         for each in processes:
             each.kill()

@@ -221,20 +221,22 @@ def _steps(masu: Masu, before: list[dict[str, Any]], after: list[dict[str, Any]]
 
 
 def _points(steps: list[str], wanted: set[str]) -> list[tuple[str, int, str]]:
-    """(kind, n, before or after) of every step.
+    """(kind, n, before or after): before the first step, and after each; of one kind the first two and the last.
 
+    Between two steps of a plan nothing happens, so after one is before the next.
     How often one waits or looks for an exit depends on the moment, and whether somebody is left to be killed.
     What was set up on the host for the first network is there for the next. Either a group or its first member
     makes the directory of a budget.
     """
-    certain = set(steps) - (UNCERTAIN - wanted)
+    certain = [each for each in dict.fromkeys(steps) if each not in UNCERTAIN - wanted]
     counts = {kind: 1 if kind in CHANCY else steps.count(kind) for kind in certain}
-    return sorted(
-        (kind, number + 1, when)
+    after = [
+        (kind, number, "+")
         for kind, count in counts.items()
-        for number in range(count)
-        for when in ("", "+")
-    )
+        for number in sorted({1, 2, count})
+        if number <= count
+    ]
+    return [(certain[0], 1, ""), *after]
 
 
 def _world(masu: Masu) -> dict[str, Any]:

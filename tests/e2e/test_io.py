@@ -194,3 +194,18 @@ def test_a_disk_that_is_mounted_later_is_found(tmp_path: Path, masu: Masu) -> No
         assert sorted(limit.read_text().split()[1::2]) == [str(2 * MI)] * 2, (
             "the smallest counts where both are"
         )
+
+
+def test_a_limit_holds_nobody_in_life_and_is_there_again_at_the_next_birth(masu: Masu) -> None:
+    """Its root file system is taken down by its last process: five operations a second would take half a minute."""
+    limits = {"io": [{"path": "/var/lib", "writeIops": 5, "write": "512Ki/s"}]}
+    scratch = "for i in $(seq 50); do dd if=/dev/zero of=/root/f$i bs=64k count=4 2>/dev/null; done"
+    limit = knob(masu, "web", "blkio/blkio.throttle.write_iops_device", "io.max")
+    for env in ({"A": "1"}, {"A": "2"}):
+        masu.write(container(limits=limits, process={"env": env}))
+        assert masu.apply().returncode == 0
+        assert "5" in limit.read_text().replace("=", " ").split()
+    assert masu.run("exec", "web", "--", "sh", "-c", scratch).returncode == 0
+    began = time.monotonic()
+    assert masu.run("down", "web", "--wait", "60s").returncode == 0
+    assert time.monotonic() - began < 10

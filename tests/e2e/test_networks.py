@@ -117,10 +117,10 @@ def test_a_network_is_kept_while_somebody_uses_it_and_goes_with_the_last(network
     networked.start()
     networked.running()
     (networked.source / "front.yaml").unlink()
-    until(lambda: "still used by" in networked.log(), networked.log)
+    until(lambda: "uses network" in networked.log(), networked.log)
     assert networked.networks()["front"]["converged"]
     (rejected,) = networked.rejected()
-    assert 'still used by container "web"' in rejected["message"]
+    assert '"web" uses network' in rejected["message"]
     networked.write(container())
     until(lambda: not networked.networks(), networked.log)
     until(lambda: not networked.links(), lambda: str(networked.links()))

@@ -107,7 +107,7 @@ def test_a_volume_outlives_its_containers_and_its_file(masu: Masu) -> None:
     masu.running()
     _inside(masu, "echo precious > /data/x")
     (masu.source / "volume.yaml").unlink()
-    until(lambda: "is still used by" in masu.log(), "a volume in use is not taken away")
+    until(lambda: "uses volume" in masu.log(), "a volume in use is not taken away")
     file.unlink()
     until(lambda: masu.volumes()["data"]["state"] == "kept", "its file is gone, its data is not")
     until(lambda: not masu.in_space(), "neither mounted nor attached")

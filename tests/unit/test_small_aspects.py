@@ -11,6 +11,7 @@ from controller.aspects._base import Subject
 from controller.aspects._bundle import compose, merge
 from controller.aspects.cgroup import Cgroup, Placed
 from controller.aspects.hostname import Hostname
+from controller.aspects.io import SharedIo
 from controller.aspects.mounts import Mounts
 from controller.aspects.namespaces import Namespaces, Seen
 from controller.aspects.process import Process
@@ -31,6 +32,7 @@ PRIVATE = {"mnt": 11, "net": 12, "pid": 13, "ipc": 14, "uts": 15, "user": 6, "cg
 
 
 HOME = dict.fromkeys((each.mount for each in HYBRID.hierarchies), SUBJECT.group)
+HOMES = {mount: (path,) for mount, path in HOME.items()}
 
 
 def cgroup_steps(section: dict[str, Any], placed: Placed) -> list[tuple[str, str]]:
@@ -40,8 +42,8 @@ def cgroup_steps(section: dict[str, Any], placed: Placed) -> list[tuple[str, str
 
 
 def test_cgroup_missing_in_one_hierarchy_is_made() -> None:
-    assert cgroup_steps({}, Placed(HOME, HOME)) == []
-    some = {mount: path for mount, path in HOME.items() if "pids" not in mount}
+    assert cgroup_steps({}, Placed(HOMES, HOME)) == []
+    some = {mount: paths for mount, paths in HOMES.items() if "pids" not in mount}
     assert cgroup_steps({}, Placed(some, HOME)) == [
         ("CreateCgroup", "create cgroup /masu/test/web in 1 hierarchy")
     ]
@@ -49,25 +51,31 @@ def test_cgroup_missing_in_one_hierarchy_is_made() -> None:
 
 def test_strayed_init_is_brought_home_and_a_child_group_is_home() -> None:
     below = dict.fromkeys(HOME, SUBJECT.group + "/inner")
-    assert cgroup_steps({}, Placed(HOME, below)) == []
+    assert cgroup_steps({}, Placed(HOMES, below)) == []
     for stray in ("/", SUBJECT.group + "2"):
         away = {**below, "/sys/fs/cgroup/pids": stray}
-        assert [kind for kind, _ in cgroup_steps({}, Placed(HOME, away))] == ["MoveProcesses"]
+        assert [kind for kind, _ in cgroup_steps({}, Placed(HOMES, away))] == ["MoveProcesses"]
+
+
+IN_BUDGET = "/masu/test/@batch/web"
 
 
 def test_a_container_moves_into_a_budget_and_out_of_it() -> None:
     """Only in the hierarchy that counts what is shared."""
-    inside = {**HOME, "/sys/fs/cgroup/pids": "/masu/test/@batch/web"}
+    inside = {**HOME, "/sys/fs/cgroup/pids": IN_BUDGET}
+    homes = {**HOMES, "/sys/fs/cgroup/pids": (IN_BUDGET,)}
     shares = {"budgets": {"pids": "batch"}}
     text = "move the cgroup into group batch (1 hierarchy)"
-    assert cgroup_steps(shares, Placed(HOME, HOME)) == [("MoveCgroup", text)]
-    assert cgroup_steps(shares, Placed(inside, inside)) == []
-    assert [kind for kind, _ in cgroup_steps({}, Placed(inside, inside))] == ["MoveCgroup"]
+    assert cgroup_steps(shares, Placed(HOMES, HOME)) == [("MoveCgroup", text)]
+    assert cgroup_steps(shares, Placed(homes, inside)) == []
+    assert [kind for kind, _ in cgroup_steps({}, Placed(homes, inside))] == ["MoveCgroup"]
 
 
-def test_an_interrupted_move_goes_on_as_long_as_init_is_elsewhere() -> None:
-    inside = {**HOME, "/sys/fs/cgroup/pids": "/masu/test/@batch/web"}
-    assert [kind for kind, _ in cgroup_steps({}, Placed(HOME, inside))] == ["MoveCgroup"]
+def test_an_interrupted_move_goes_on_whoever_is_left_behind() -> None:
+    inside = {**HOME, "/sys/fs/cgroup/pids": IN_BUDGET}
+    both = {**HOMES, "/sys/fs/cgroup/pids": (SUBJECT.group, IN_BUDGET)}
+    for homes, init in ((HOMES, inside), (both, HOME), (both, inside)):
+        assert [kind for kind, _ in cgroup_steps({}, Placed(homes, init))] == ["MoveCgroup"]
 
 
 def test_a_budget_is_only_where_it_counts() -> None:
@@ -251,3 +259,10 @@ def test_capabilities_added_and_dropped() -> None:
     assert names(drop=["ALL"], add=["net_raw"]) == {"CAP_NET_RAW"}
     assert "CAP_SYS_ADMIN" not in names()
     assert "CAP_KILL" not in names(drop=["CAP_KILL"])
+
+
+def test_disk_bandwidth_is_shared_on_v2_alone() -> None:
+    section = [{"path": "/srv", "read": "1Mi/s"}]
+    assert SharedIo().parse(section, facts("v2"))
+    with pytest.raises(HostLacks, match="cgroup v1 cannot share disk bandwidth"):
+        SharedIo().parse(section, facts("v1"))

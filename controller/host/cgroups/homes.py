@@ -17,6 +17,7 @@ class Homes:
     def __init__(self, facts: Facts) -> None:
         self.facts = facts
         self._known: dict[tuple[str, str], str] = {}
+        self._budgets: dict[str, tuple[str, ...]] = {}
 
     def path(self, hierarchy: Hierarchy, group: str) -> str:
         """Its directory as far as is known; where it would be, if nothing is."""
@@ -35,12 +36,23 @@ class Homes:
     def all_of(self, hierarchy: Hierarchy, group: str) -> tuple[str, ...]:
         """Every directory of it on this mount: two where somebody was killed in the middle of a move."""
         root, _, name = group.rpartition("/")
-        below = (f"{hierarchy.path(root)}/{budget}/{name}" for budget in _budgets(hierarchy.path(root)))
+        above = hierarchy.path(root)
+        if above not in self._budgets:
+            self.look_for_budgets(above)
+        below = (f"{above}/{budget}/{name}" for budget in self._budgets[above])
         return tuple(each for each in (hierarchy.path(group), *below) if os.path.isdir(each))
+
+    def look_for_budgets(self, above: str) -> None:
+        """Remember which there are; whoever makes one asks for it, so that not every look has to list them."""
+        self._budgets[above] = tuple(_budgets(above))
 
     def directories(self, group: str) -> tuple[str, ...]:
         """Its directory on every mount, looked up anew."""
         return tuple(self.locate(each, group) for each in self.facts.hierarchies)
+
+    def everywhere(self, group: str) -> tuple[str, ...]:
+        """All its directories on every mount."""
+        return tuple(place for each in self.facts.hierarchies for place in self.all_of(each, group))
 
     def join_files(self, group: str) -> tuple[str, ...]:
         """The `cgroup.procs` files through which a process enters the group everywhere."""

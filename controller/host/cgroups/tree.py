@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 
 from controller.errors import HostLacks, KnobRefused, StepFailed
-from controller.host.cgroups import v1, v2
+from controller.host.cgroups import carry, v1, v2
 from controller.host.cgroups.homes import Homes
 from controller.host.text import failed, read_text
 from controller.model.cgroups import in_budget
@@ -36,10 +36,15 @@ class CgroupTree:
                 continue
         return frozenset(names)
 
-    def homes(self, group: str) -> Mapping[str, str]:
+    def homes(self, group: str) -> Mapping[str, tuple[str, ...]]:
         """Mount → where the group is on it, with all its files; without mounts on which it is not."""
-        found = ((each, self._homes.locate(each, group)) for each in self._facts.hierarchies)
-        return {each.mount: path.removeprefix(each.mount) for each, path in found if _complete(each, path)}
+        found: dict[str, tuple[str, ...]] = {}
+        for each in self._facts.hierarchies:
+            self._homes.locate(each, group)
+            whole = (path for path in self._homes.all_of(each, group) if _complete(each, path))
+            places = tuple(path.removeprefix(each.mount) for path in whole)
+            found.update({each.mount: places} if places else {})
+        return found
 
     def populated(self, group: str) -> bool:
         """cgroup v2 says so itself, v1 has to be walked."""
@@ -57,7 +62,7 @@ class CgroupTree:
     def place(self, group: str, budgets: Mapping[str, str], last: int) -> None:
         """Make the group in these budgets and bring over whoever is in it elsewhere.
 
-        `last` is moved when all others have been: as long as it is not, anybody can see that the move goes on.
+        Two directories show that a move goes on; `last` is moved when all others have been.
         """
         for each in self._facts.hierarchies:
             if each.mount not in budgets:
@@ -67,8 +72,10 @@ class CgroupTree:
             try:
                 prepare = v1.prepare if each.version == 1 else v2.prepare
                 prepare(each.mount, wanted, each.subsystems)
+                self._homes.look_for_budgets(each.path(os.path.dirname(group)))
                 for other in self._homes.all_of(each, group):
                     if other != place:
+                        carry.over(other, place)
                         _bring_over(other, place, last)
             except OSError as error:
                 raise failed(error, "placing cgroup", place) from error
@@ -80,6 +87,7 @@ class CgroupTree:
         `evict` is called when something is still in it.
         """
         for each in self._facts.hierarchies:
+            self._homes.look_for_budgets(each.path(os.path.dirname(group)))
             for place in self._homes.all_of(each, group):
                 _remove(place, evict)
         for mount in (*(each.mount for each in self._facts.hierarchies), *self._facts.named):
