@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -203,10 +203,16 @@ class App:
             service.on_signals(daemon.stop, daemon.reload)
             files = self._source(source).watch(daemon.reload)
             self.keeper.guard(lambda held: told.event(self._keeper_replaced(held)))
-            control = ControlSocket(self.places.control, self._requests(controller, told))
+            control = ExitStack()
+            answer = self._requests(controller, told)
+
+            def ready() -> None:
+                control.callback(ControlSocket(self.places.control, answer).close)
+                self._ready(source, told)
+
             try:
                 daemon.run(
-                    lambda: self._ready(source, told),
+                    ready,
                     lambda: service.notify("WATCHDOG=1"),
                     service.watchdog_interval_s(),
                 )
@@ -392,7 +398,7 @@ class App:
 
         def look(name: str) -> None:
             """What was done to the container is looked at once."""
-            wanted = None if request.ends else self._wanted(name)
+            wanted = self._wanted(name)
             if wanted:
                 result = reconciler.converge(wanted[0], lambda *_: None)
                 for event in narrate.events(result, edited=True, at=self.host.clock.wall_ms()):
@@ -426,7 +432,7 @@ class App:
         def hold(name: str) -> Callable[[], AbstractContextManager[None]]:
             return lambda: _borrowed(controller.queue, name)
 
-        requests = Requests(self.host, self._failpoint(), told, wanted, hold, controller.queue.add)
+        requests = Requests(self.host, self._failpoint(), told, wanted, hold, controller.restored)
 
         def answer(value: Mapping[str, Any]) -> Mapping[str, Any]:
             try:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from controller.checkpoints.request import Request
-from controller.errors import MasuError, StepFailed
+from controller.errors import LaunchFailed, MasuError, StepFailed
 from controller.host.ports import EventLog, Host
 from controller.model.event import Event
 from controller.model.quantity import about_bytes
@@ -22,7 +22,7 @@ FAILED = {"checkpoint": "CheckpointFailed", "restore": "RestoreFailed"}
 
 class Requests:
     """Thread-safe. `wanted`: what a container is to be; `hold`: nobody else works on it meanwhile;
-    `after`: it is looked at when all is over."""
+    `after`: it is looked at, because something was done to it."""
 
     def __init__(
         self,
@@ -40,24 +40,32 @@ class Requests:
 
     def answer(self, request: Request) -> Mapping[str, Any]:
         """Raises MasuError, which has been told as an event, too."""
-        name = request.container
-        with self._alone(name):
+        with self._alone(request.container):
             try:
-                found = self._wanted(name)
-                if found is None:
-                    raise StepFailed(f"there is no container {name}")
-                acts = Acts(self._host, self._failpoint, *found, self._hold(name))
-                return (
-                    self._checkpoint(acts, request)
-                    if request.verb == "checkpoint"
-                    else self._restore(acts, request)
-                )
-            except MasuError as error:
-                self._tell(name, FAILED[request.verb], str(error), level="warning")
+                done = self._done(request)
+            except LaunchFailed as error:
+                self._fail(request, error)
+                self._after(request.container)  # it was ended, and is to be started
                 raise
-            finally:
-                if request.verb == "restore" or request.ends:
-                    self._after(name)
+            except MasuError as error:
+                self._fail(request, error)
+                raise
+            if request.verb == "restore":
+                self._after(request.container)
+            return done
+
+    def _done(self, request: Request) -> Mapping[str, Any]:
+        name = request.container
+        found = self._wanted(name)
+        if found is None:
+            raise StepFailed(f"there is no container {name}")
+        acts = Acts(self._host, self._failpoint, *found, self._hold(name))
+        return (
+            self._checkpoint(acts, request) if request.verb == "checkpoint" else self._restore(acts, request)
+        )
+
+    def _fail(self, request: Request, error: MasuError) -> None:
+        self._tell(request.container, FAILED[request.verb], str(error), level="warning")
 
     def _checkpoint(self, acts: Acts, request: Request) -> Mapping[str, Any]:
         made = acts.checkpoint("manual", ends=request.ends)

@@ -19,6 +19,7 @@ from controller.model.dump import Dumped, DumpOrder, RestoreOrder
 from controller.model.launch import Init
 from controller.reconcile.desired import desire
 from controller.settings import Settings
+from controller.steps.devices import nodes_made
 from controller.steps.freezer import end
 from controller.steps.runtime import id_mapping
 from tests.e2e.harness import Masu
@@ -90,7 +91,12 @@ class Box:
         wish = self.app._wishes(self.app.store.load(), ())[self.name]
         frame = desire(wish, self.host.facts).frame
         ids = id_mapping(self.host, self.name, frame)
-        return {**frame.root, **({"ids": {"uids": ids.uids, "gids": ids.gids}} if ids else {})}
+        nodes = nodes_made(self.host, frame.claims, ids)
+        return {
+            **frame.root,
+            "nodes": nodes,
+            **({"ids": {"uids": ids.uids, "gids": ids.gids}} if ids else {}),
+        }
 
     def execute(self, command: str) -> str:
         done = self.masu.run("exec", self.name, "--", "/bin/sh", "-c", command)
