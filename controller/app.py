@@ -20,10 +20,10 @@ from controller.host.alone import InstanceLock, holder
 from controller.host.cgroups.device_rules import DeviceRules
 from controller.host.cgroups.homes import Homes
 from controller.host.cgroups.tree import CgroupTree
-from controller.host.checkpoints.store import LocalStores
+from controller.host.checkpoints.stores import LocalStores
 from controller.host.clock import SystemClock
 from controller.host.control import ControlSocket, ask
-from controller.host.criu import CriuProgram
+from controller.host.criu_lazily import LazyCriu
 from controller.host.devices import DeviceFiles
 from controller.host.disks import HostDisks
 from controller.host.errands import Errands
@@ -181,7 +181,7 @@ class App:
             firewall=firewall,
             listeners=Listeners(),
             tallies=TallyFiles(homes, places.counters),
-            criu=CriuProgram(runs),
+            criu=LazyCriu(runs),
             scratches=ScratchDirectories(places.scratch),
             snapshots=LayerSnapshots(places),
             checkpoints=LocalStores(places.checkpoints),

@@ -54,7 +54,7 @@ class Checkpoint:
         """Read-only. Two names beside the layer, as long as nothing is in the middle of a restore."""
         pending = host.snapshots.pending(subject.name)
         if desired is None:
-            known = host.checkpoints.at("").checkpoints(subject.name)
+            known = host.checkpoints.checkpoints(subject.name)
             own = tuple(each.id for each in known if each.container == subject.name)
             return Seen(pending, scratch=subject.name in host.scratches.names(), identities=own)
         return Seen(pending, launching=bool(pending) and not subject.pid and _launching(subject, host))

@@ -13,15 +13,13 @@ from typing import Any, Literal
 
 from controller.checkpoints.paths import is_name
 from controller.errors import ArchiveRefused
-from controller.model.checkpoint import Checkpoint, Origin
+from controller.model.checkpoint import SPEC, UPPER, Checkpoint, Origin
 from controller.model.names import quote
 
 IMAGES = "checkpoint"
 VOLUMES = "volumes"
 ROOTFS_DIFF, DELETED = "rootfs-diff.tar", "deleted.files"
-CONFIG, SPEC, NETWORK, OWN, SUMS = "config.dump", "spec.dump", "network.status", "masu.json", "masu.sums"
-UPPER = "upper"
-"""The tree that is a container's writable layer."""
+CONFIG, NETWORK, OWN, SUMS = "config.dump", "network.status", "masu.json", "masu.sums"
 WHITEOUT, OPAQUE = ".wh.", ".wh..wh..opq"
 """How layers say that a name, or everything older in a directory, is gone (image-spec, layer.md)."""
 EXTRAS = frozenset({CONFIG, SPEC, NETWORK, "stats-dump", "checkpoint.json"})

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-from controller.checkpoints.manifest import Entry
 from controller.errors import CheckpointDamaged
 from controller.model.names import quote
+
+if TYPE_CHECKING:
+    from controller.checkpoints.manifest import Entry
 
 LONGEST_NAME, LONGEST_PATH = 255, 4095
 KINDS = frozenset({"file", "directory", "symlink", "device", "fifo", "socket", "link"})

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from controller.checkpoints.paths import is_id
 from controller.checkpoints.retention import DEFAULT_LAST, Keep
-from controller.checkpoints.schedule import Schedule, parse_cron, parse_window
 from controller.model.names import quote
 from controller.model.quantity import parse_bytes, parse_duration
+
+if TYPE_CHECKING:
+    from controller.checkpoints.schedule import Schedule
 
 DEFAULT_MIN_FREE = 256 << 20
 SHORTEST_MS = 1000
@@ -65,6 +67,8 @@ def check_id(text: str) -> str:
 def _schedule(value: Mapping[str, Any] | None) -> Schedule | None:
     if value is None:
         return None
+    from controller.checkpoints.schedule import Schedule, parse_cron, parse_window  # noqa: PLC0415 - for whoever has one
+
     every = parse_duration(value["every"]) if "every" in value else 0
     if "every" in value and every < SHORTEST_MS:
         raise ValueError(f"{quote(str(value['every']))} is too short: a second at least")

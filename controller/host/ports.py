@@ -526,6 +526,10 @@ class CheckpointStores(Protocol):
         """The instance's store, with that key for what is sealed; "": none."""
         ...
 
+    def checkpoints(self, container: str) -> tuple[Checkpoint, ...]:
+        """As the store's own, which needs no key; cheap where there never was a checkpoint."""
+        ...
+
 
 class CheckpointStore(Protocol):
     """Checkpoints that are whole, or said not to be. `did`: told of progress, from within.

@@ -12,14 +12,16 @@ import fcntl
 import os
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from controller.checkpoints.manifest import Entry, Piece
-from controller.host.checkpoints.trees import Building, TreeFile, scan
 from controller.host.places import Places
 from controller.host.text import failed, make_directories, remove_deep
 from controller.model.checkpoint import LayerCopy, Pending
 from controller.model.space import CONTENT, ROOTFS, Space
+
+if TYPE_CHECKING:
+    from controller.checkpoints.manifest import Entry, Piece
+    from controller.host.checkpoints.trees import TreeFile
 
 UPPER, COMING, KEPT = "upper", "coming", "kept"
 _FICLONE: Final = 0x40049409
@@ -116,9 +118,12 @@ class _Copier:
         self._source: TreeFile | None = None
 
     def copy(self, source: str, target: str) -> None:
+        from controller.host.checkpoints.trees import Building, scan  # noqa: PLC0415 - only when there is a tree
+
         descriptor = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            building, entries = Building(descriptor), list[Entry]()
+            building = Building(descriptor)
+            entries: list[Entry] = []
             for entry, self._source in scan(source):
                 entries.append(entry)
                 if entry.path != ".":

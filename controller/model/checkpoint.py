@@ -6,6 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
+UPPER = "upper"
+"""The tree that is a container's writable layer."""
+SPEC = "spec.dump"
+"""The extra that is the bundle config."""
+
 How = Literal["schedule", "manual", "shutdown", "imported"]
 
 Progress = Callable[[str, int], None]

@@ -10,11 +10,10 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 
-from controller.checkpoints.archive import UPPER
 from controller.checkpoints.policy import Policy
 from controller.errors import CheckpointDamaged, GuardRefused, HostLacks, LaunchFailed, MasuError, StepFailed
 from controller.host.ports import Host
-from controller.model.checkpoint import Checkpoint, How, Origin
+from controller.model.checkpoint import UPPER, Checkpoint, How, Origin
 from controller.reconcile.apply import Failpoint, apply
 from controller.reconcile.desired import Desired
 from controller.reconcile.plan import plan, subject_of
@@ -238,7 +237,7 @@ def _check_digests(identity: str, origin: Origin, frame_digest: str, digest: str
 
 def find(host: Host, name: str, identity: str) -> Checkpoint:
     """Read-only. By its id, or the newest that is not known to be damaged for "". Raises StepFailed."""
-    found = [each for each in host.checkpoints.at("").checkpoints(name) if each.container in {name, ""}]
+    found = [each for each in host.checkpoints.checkpoints(name) if each.container in {name, ""}]
     if identity:
         chosen = [each for each in found if each.id == identity]
         if not chosen:

@@ -19,13 +19,13 @@ PolicyOf = Callable[[str], Policy]
 
 def listed(host: Host, name: str, policy_of: PolicyOf | None) -> tuple[Checkpoint, ...]:
     """Read-only. Oldest first, of all containers for "". With `policy_of` each is read to its last byte."""
-    found = host.checkpoints.at("").checkpoints(name)
+    found = host.checkpoints.checkpoints(name)
     return tuple(_verified(host, each, policy_of) for each in found) if policy_of else found
 
 
 def export(host: Host, identity: str, path: str, policy_of: PolicyOf) -> tuple[str, ...]:
     """→ what could not go into the archive. Raises StepFailed, HostLacks."""
-    found = next((each for each in host.checkpoints.at("").checkpoints("") if each.id == identity), None)
+    found = next((each for each in host.checkpoints.checkpoints("") if each.id == identity), None)
     if found is None:
         raise StepFailed(f"there is no checkpoint {identity}: see `masu checkpoints`")
     return host.checkpoints.at(_key_file(found, policy_of)).export_to(identity, path)

@@ -28,7 +28,7 @@ from controller.steps.counting import counted
 def last_checkpoints(host: Host) -> dict[str, LastCheckpoint]:
     """Read-only. By container. A store that cannot be looked at says so to whoever asks it: not here."""
     try:
-        found = host.checkpoints.at("").checkpoints("")
+        found = host.checkpoints.checkpoints("")
     except MasuError:
         return {}
     return {

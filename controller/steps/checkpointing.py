@@ -10,12 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from controller.checkpoints.archive import SPEC, UPPER
 from controller.checkpoints.policy import Policy
 from controller.checkpoints.retention import Kept, doomed
 from controller.errors import StepFailed
 from controller.host.ports import Host
-from controller.model.checkpoint import Checkpoint, Draft, How, LayerCopy, Origin
+from controller.model.checkpoint import SPEC, UPPER, Checkpoint, Draft, How, LayerCopy, Origin
 from controller.model.dump import Dumped, DumpOrder, RestoreOrder
 from controller.model.frame import Frame
 from controller.model.launch import Init
@@ -154,15 +153,14 @@ class RetireCheckpoints(Step):
         return "remove checkpoints that no rule keeps"
 
     def apply(self, host: Host) -> Wait | None:
-        known = host.checkpoints.at("")
         found = [
             Kept(each.id, each.origin.created_ms, each.stored, each.alone, whole=not each.damage)
-            for each in known.checkpoints(self.container)
+            for each in host.checkpoints.checkpoints(self.container)
             if each.origin
         ]
         gone = doomed(found, self.policy.keep, self.policy.pins)
         if gone:
-            known.remove(gone, unheard)
+            host.checkpoints.at("").remove(gone, unheard)
         return None
 
 

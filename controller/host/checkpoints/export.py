@@ -18,7 +18,7 @@ from controller.errors import ArchiveRefused, CheckpointDamaged
 from controller.host.checkpoints.contents import Contents
 from controller.host.checkpoints.depot import sync_directory
 from controller.host.text import failed
-from controller.model.checkpoint import Origin
+from controller.model.checkpoint import SPEC, UPPER, Origin
 
 HOLE: Final = bytes(1 << 20)
 OPAQUE_XATTR: Final = "trusted.overlay.opaque"
@@ -123,7 +123,7 @@ class _Exporting:
         texts = {
             archive.OWN: archive.own(found, origin),
             archive.CONFIG: archive.config_dump(found, origin),
-            archive.SPEC: archive.spec_dump(origin, kept.get(archive.SPEC)),
+            SPEC: archive.spec_dump(origin, kept.get(SPEC)),
         }
         return {**{name: text for name, text in kept.items() if name in archive.EXTRAS}, **texts}
 
@@ -141,7 +141,7 @@ class _Exporting:
         base = os.path.basename(entry.path)
         if base.startswith(archive.WHITEOUT):
             raise ArchiveRefused(f"{entry.path}: its name would mean a deletion in an archive")
-        if entry.kind == "device" and entry.device == ("c", 0, 0) and tree == archive.UPPER:
+        if entry.kind == "device" and entry.device == ("c", 0, 0) and tree == UPPER:
             self._deleted.append("/" + entry.path)
         elif entry.kind not in _TYPES:
             self._left.append(f"{tree}/{entry.path}: {entry.kind}")

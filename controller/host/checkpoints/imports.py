@@ -20,7 +20,7 @@ from controller.host.checkpoints.depot import IMPORTING
 from controller.host.checkpoints.layers import Layer
 from controller.host.checkpoints.streams import Bounded, Stream, copy, exactly
 from controller.host.text import failed
-from controller.model.checkpoint import Draft, Origin
+from controller.model.checkpoint import UPPER, Draft, Origin
 from controller.model.names import check_name, quote
 
 LARGEST_WINDOW: Final = 128 << 20
@@ -115,10 +115,10 @@ class _Taking:
                 self._member(member, stream)
             stream.end()
             deleted = archive.parse_deleted(self._taken.texts.get(archive.DELETED))
-            if deleted and archive.UPPER not in self._layers:
-                self._layer(archive.UPPER)
+            if deleted and UPPER not in self._layers:
+                self._layer(UPPER)
             for name, layer in self._layers.items():
-                layer.finish(deleted if name == archive.UPPER else ())
+                layer.finish(deleted if name == UPPER else ())
         finally:
             for layer in self._layers.values():
                 layer.close()

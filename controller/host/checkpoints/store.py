@@ -25,16 +25,6 @@ PATIENCE_S: Final = 600.0
 """How long one waits for another writer: as long as storing a large checkpoint may take."""
 
 
-class LocalStores:
-    """The stores of an instance are one directory; a key belongs to a container's spec."""
-
-    def __init__(self, root: str) -> None:
-        self._root = root
-
-    def at(self, key_file: str) -> LocalStore:
-        return LocalStore(self._root, key_file)
-
-
 class LocalStore:
     """`key_file`: path of the secret that seals new checkpoints and opens old ones; empty for none."""
 
