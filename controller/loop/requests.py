@@ -74,8 +74,9 @@ class Requests:
             f"{about_bytes(found.size, up=False)}, {about_bytes(found.stored, up=False)} new in the store"
         )
         ended = "; it was ended with it" if request.ends else ""
+        ended += f"; {made.left}" if made.left else ""
         self._tell(acts.name, "Checkpointed", f"{found.id}: {amounts}; {made.cost}{ended}")
-        return {**checkpoint_json(found), "cost": made.cost}
+        return {**checkpoint_json(found), "cost": "; ".join(each for each in (made.cost, made.left) if each)}
 
     def _restore(self, acts: Acts, request: Request) -> Mapping[str, Any]:
         found = acts.restore(request.identity)

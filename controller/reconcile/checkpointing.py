@@ -49,10 +49,11 @@ PART = "checkpoint"
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """A checkpoint that is listed now. `cost`: what the standstill was for, in words."""
+    """A checkpoint that is listed now. In words: what the standstill was for, and what could not be tidied up."""
 
     checkpoint: Checkpoint
     cost: str
+    left: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +90,7 @@ class Acts:
             identity, cost = host.scratches.noted(name, STORED), host.scratches.noted(name, COST)
         finally:
             self._do(ClearScratch(name))
-        self._do(RetireCheckpoints(name, policy))
-        return Made(find(host, name, identity), cost)
+        return Made(find(host, name, identity), cost, self._retire())
 
     def restore(self, identity: str) -> Checkpoint:
         """`identity`: "" for the newest whole one. What runs is ended when the checkpoint is there and checked.
@@ -115,6 +115,14 @@ class Acts:
             self._put_in(found, with_files=with_files)
         return found
 
+    def _retire(self) -> str:
+        """Why those that no rule keeps are still there; that is made up for with the next checkpoint."""
+        try:
+            self._do(RetireCheckpoints(self.name, self.policy))
+        except MasuError as error:
+            return f"older ones are still there: {error}"
+        return ""
+
     def _prepare(self) -> None:
         """What has to be there before a birth, where the container has not run in this boot."""
         frame, host = self.desired.frame, self.host
@@ -130,8 +138,9 @@ class Acts:
             self._do(PrepareLayer(self.name, frame, Effect.NONE))
 
     def _undo_fetch(self) -> None:
-        """Nothing was touched but what is beside the layer."""
-        self._do(SettleLayer(self.name))
+        """Nothing was touched but what is beside the layer; should that stay, the next look finds it."""
+        with suppress(MasuError):
+            self._do(SettleLayer(self.name))
 
     def _end(self, why: str) -> None:
         """As its spec says that it is stopped."""

@@ -155,6 +155,33 @@ def test_what_cannot_be_done_is_said_and_nothing_happens(masu: Masu) -> None:
     runs_on(masu, masu.pid())
 
 
+def test_a_restore_that_fails_gives_the_files_back_and_starts_anew(masu: Masu, tmp_path: Path) -> None:
+    """A file of the host that it has open has another size by now, which only CRIU finds out."""
+    (tmp_path / "srv").mkdir()
+    held = tmp_path / "srv" / "held"
+    held.write_text("then")
+    args = ["/bin/sh", "-c", f"exec 4</srv/held; {COUNT}"]
+    mounts = [{"source": str(tmp_path / "srv"), "target": "/srv"}]
+    masu.write(container(process={"args": args}, mounts=mounts))
+    assert masu.apply().returncode == 0
+    goes_on(masu, 5)
+    identity = done(masu, "checkpoint", "web").split(":")[0]
+    before = masu.pid()
+    Path(f"/proc/{before}/root/later").touch()
+    held.write_text("of another size")
+    assert "bad size" in done(masu, "restore", "web", code=1)
+    pid = masu.pid()
+    assert pid not in {0, before}
+    assert masu.record()["restored"] == ""
+    assert Path(f"/proc/{pid}/root/later").exists(), "the files are those from before the restore"
+    runs_on(masu, pid)
+    assert masu.plan()["changes"] == []
+    held.write_text("then")
+    done(masu, "restore", "web")
+    pid = from_checkpoint(masu, identity, 4)
+    assert not Path(f"/proc/{pid}/root/later").exists()
+
+
 def without_criu(masu: Masu, *arguments: str) -> str:
     """What it says where there is no CRIU, which the host lacks then."""
     criu = find("criu")
