@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from controller.host.facts import find
+from controller.steps import checkpointing
+from controller.steps._base import Step
 from tests.e2e.harness import CHECKOUT, Masu, container, until, volume
 
 COUNT = "exec 3>/count; i=0; echo up; while :; do i=$((i+1)); echo $i >&3; sleep 0.02; done"
@@ -267,6 +269,13 @@ def test_killed_at_any_step_of_a_restore_it_runs_with_files_that_fit(masu: Masu)
         assert masu.apply().returncode == 0, step
         fits(masu, step, before)
         assert len(masu.processes()) <= 2, step  # sleep, too
+    for undoing in ("PutBackLayer:1", "PutBackLayer+:1"):
+        before = masu.pid()
+        Path(f"/proc/{before}/root/later").touch()
+        assert masu.run("restore", "web", env={"MASU_FAIL_AT": "SwapLayer+:1"}).returncode == -signal.SIGKILL
+        assert masu.apply(env={"MASU_FAIL_AT": undoing}).returncode == -signal.SIGKILL
+        assert masu.apply().returncode == 0, undoing
+        fits(masu, undoing, before)
     assert masu.plan()["changes"] == []
     path = Path(f"/run/masu/{masu.instance}/records/web.json")
     value, pid = json.loads(path.read_text()), masu.pid()
@@ -274,6 +283,16 @@ def test_killed_at_any_step_of_a_restore_it_runs_with_files_that_fit(masu: Masu)
     done(masu, "apply", str(masu.source))
     assert masu.pid() == pid, "what was restored, and not written down, is adopted"
     assert masu.status()["converged"]
+
+
+def test_every_step_of_checkpoints_is_interrupted_somewhere() -> None:
+    kinds = {
+        name
+        for name, each in vars(checkpointing).items()
+        if isinstance(each, type) and issubclass(each, Step) and each.__module__ == checkpointing.__name__
+    }
+    elsewhere = {"PutBackLayer", "RemoveCheckpoints", "FinishRestore"}
+    assert kinds <= {*CHECKPOINT_STEPS, *RESTORE_STEPS, *elsewhere}
 
 
 def fits(masu: Masu, step: str, before: int) -> None:
