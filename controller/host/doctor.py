@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 
 from controller.errors import MasuError
-from controller.host import doctor_disks
+from controller.host import doctor_disks, rights
 from controller.host import facts as host_facts
 from controller.host.command import output
 from controller.host.places import Places
@@ -17,6 +17,7 @@ from controller.host.text import read_text
 from controller.model.facts import CORE, USED_SUBSYSTEMS, Facts
 from controller.model.finding import Finding, Level
 from controller.model.quantity import format_bytes
+from controller.model.space import LOOP_IMAGE
 
 SETUP = "run `make run` once as root, which installs it into /opt/masu"
 NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts")
@@ -205,4 +206,8 @@ def _disk_space() -> Finding:
     offer = spaces_in(Places("default")).offer()
     if offer.lack:
         return Finding("disk space", "limited", "no sized layers and volumes", offer.lack)
-    return Finding("disk space", "ok", f"{offer.mechanism} in {Places('default').state_root}")
+    found = f"{offer.mechanism} in {Places('default').state_root}"
+    if offer.mechanism == LOOP_IMAGE and not rights.may(rights.SYS_RESOURCE):
+        fix = "give masu CAP_SYS_RESOURCE: without it a size grows only while nobody uses it"
+        return Finding("disk space", "limited", found, fix)
+    return Finding("disk space", "ok", found)

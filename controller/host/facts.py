@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 
+from controller.host import rights
 from controller.host.cgroups import detect
 from controller.host.text import read_text
 from controller.model.facts import Facts, Runtime
@@ -14,7 +15,6 @@ from controller.model.quantity import parse_cpu_list
 PREFIX_BIN = "/opt/masu/bin"
 """Where `make run` puts runtimes that work where the distribution's do not."""
 VERSION_TIMEOUT_S = 5
-CAP_SYS_RESOURCE = 24
 UNPRIVILEGED_WINDOW_MS = 2000
 """Documentation/accounting/psi.rst: only multiples of it, without CAP_SYS_RESOURCE."""
 
@@ -35,7 +35,7 @@ def look(runtime: Runtime | None) -> Facts:
         swap_total=memory.get("SwapTotal", 0),
         tasks_total=_tasks_total(),
         pressure=os.path.exists("/proc/pressure/memory"),
-        pressure_window_ms=1 if _may(CAP_SYS_RESOURCE) else UNPRIVILEGED_WINDOW_MS,
+        pressure_window_ms=1 if rights.may(rights.SYS_RESOURCE) else UNPRIVILEGED_WINDOW_MS,
         huge_pages=_huge_pages(),
         named=detect.named(),
         runtime=runtime,
@@ -57,13 +57,6 @@ def _tasks_total() -> int:
     """The kernel stops at the lesser of the two (kernel/fork.c; Documentation/admin-guide/sysctl/kernel.rst)."""
     found = (read_text(f"/proc/sys/kernel/{each}") for each in ("pid_max", "threads-max"))
     return min((int(each) for each in found if each), default=0)
-
-
-def _may(capability: int) -> bool:
-    """capabilities(7)."""
-    lines = (read_text("/proc/self/status") or "").splitlines()
-    effective = next((line.split()[1] for line in lines if line.startswith("CapEff:")), "0")
-    return bool(int(effective, 16) >> capability & 1)
 
 
 def _huge_pages() -> frozenset[int]:

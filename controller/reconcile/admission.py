@@ -234,7 +234,7 @@ class _Teller:
         show, mine = room.dimension.show, self._asked[name].amounts.get(key)
         largest, count, whole = self._holders(key)
         named = [each for each in largest if each != name][:NAMED]
-        held = {each: amount for each in (*named, name) if (amount := ledger.amounts.get(each))}
+        held = {each: amount for each in (*named, name) if (amount := ledger.shares.get(each))}
         others = count - len(held)
         rest = whole - sum(held.values())
         count += (name not in held) * bool(mine)
@@ -244,13 +244,14 @@ class _Teller:
             *(f"{each} {show(held[each], True)}" for each in named),
             *([f"{others} other{'s' * (others != 1)} {show(rest, True)}"] if others else []),
         ]
-        head = f"{room.dimension.label} of {count} container{'s' * (count != 1)}"
+        groups = " and groups" * any(each.startswith("group ") for each in held)
+        head = f"{room.dimension.label} of {count} container{'s' * (count != 1 or bool(groups))}{groups}"
         return f"{head}: {total} of {room.shown}" + (f": {', '.join(shares)}" if shares[1:] else "")
 
     def _holders(self, key: str) -> tuple[list[str], int, int]:
         """The largest, one more than are named; how many there are, and what they hold, each for itself."""
         if key not in self._known:
-            held = {name: amount for name, amount in self._ledgers[key].amounts.items() if amount}
+            held = self._ledgers[key].shares
             largest = nsmallest(NAMED + 1, held, key=lambda name: (-held[name], name))
             self._known[key] = largest, len(held), sum(held.values())
         return self._known[key]

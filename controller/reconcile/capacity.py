@@ -71,7 +71,7 @@ def _promise(room: Room, ledger: Ledger, among: int) -> Promise:
         total=room.total,
         reserved=room.reserved,
         promised=ledger.total,
-        containers=ledger.holders,
+        containers=len(ledger.shares),
         unlimited=among - len(ledger.amounts) if room.dimension.rule == "limits" else 0,
         policy=room.policy,
         shown=tuple(room.dimension.show(*each) for each in _amounts(room, ledger)),

@@ -56,9 +56,13 @@ class Ledger:
         return total
 
     @property
-    def holders(self) -> int:
-        """How many containers have an amount in it."""
-        return sum(1 for each in self.amounts.values() if each)
+    def shares(self) -> dict[str, int]:
+        """Who holds how much of the sum: containers, and groups for all of their members."""
+        alone = {name: each for name, each in self.amounts.items() if each and not self._pool(name)}
+        return {
+            **alone,
+            **{f"group {name}": each.counted for name, each in self._pools.items() if each.counted},
+        }
 
     def _count(self, name: str, amount: int | None, sign: int) -> None:
         pool = self._pool(name)

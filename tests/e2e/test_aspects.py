@@ -283,6 +283,7 @@ def test_a_removed_cgroup_of_a_stopped_container_is_made_again(masu: Masu) -> No
 
 
 @pytest.mark.on_v2
+@pytest.mark.alone
 def test_weights_share_a_cpu_as_they_say(masu: Masu) -> None:
     """A hog and whoever is in a hurry, 1:9 on one cpu: a tenth, and nine tenths."""
     busy = {"args": ["/bin/sh", "-c", "while :; do :; done"]}

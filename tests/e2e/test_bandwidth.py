@@ -18,6 +18,8 @@ HOST = "10.88.0.1"
 ADDRESSES = {"web": "10.88.0.10", "near": "10.88.0.11", "far": "10.88.0.12"}
 MBIT = 1_000_000
 
+pytestmark = pytest.mark.alone
+
 
 def on(name: str = "web", group: str = "", **entry: Any) -> dict[str, Any]:
     """A container on the network `front`."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from controller.host.cgroups import bpf
 from tests.e2e.harness import Masu, cgroup_mounts, container, knob, network, set_knob, until
 
 BUSY = {"args": ["/bin/sh", "-c", "while :; do :; done"], "stop": {"grace": "0s"}}
@@ -175,4 +178,23 @@ def test_guaranteed_memory_is_guaranteed_above_too(masu: Masu) -> None:
     assert (top / "memory.min").read_text() == f"{2 << 20}\n"
     assert (top / "@batch" / "memory.low").read_text() == f"{4 << 20}\n"
     assert int((top.parent / "memory.low").read_text()) >= 12 << 20
+    assert masu.plan()["changes"] == []
+
+
+@pytest.mark.on_v2
+def test_killed_right_after_a_move_nobody_is_without_limits_or_device_rules(masu: Masu) -> None:
+    """What held where it came from holds where it is, for as long as masu stays away; frozen stays frozen."""
+    spec: dict[str, Any] = {"limits": {"pids": {"max": 7}}, "state": "frozen"}
+    masu.write(group("a", pids={"max": 30}), container(**spec))
+    assert masu.apply().returncode == 0
+    masu.write(group("a", pids={"max": 30}), container(**spec, group="a"))
+    assert masu.apply(env={"MASU_FAIL_AT": "MoveCgroup+:1"}).returncode == -signal.SIGKILL
+    assert pids_max(masu, "@a/web").read_text() == "7\n"
+    if len(cgroup_mounts()) == 1:
+        place = f"/sys/fs/cgroup/masu/{masu.instance}/@a/web"
+        assert Path(place, "cgroup.freeze").read_text() == "1\n"
+        cgroup = os.open(place, os.O_RDONLY)
+        assert len(bpf.attached(cgroup)) == 1
+        os.close(cgroup)
+    assert masu.apply().returncode == 0
     assert masu.plan()["changes"] == []

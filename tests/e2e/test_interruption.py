@@ -204,7 +204,7 @@ ONLY_ON_DRIFT = {"SetFunnel", "KeepNamespace", "RaiseLoopback"}
 """Steps of the network that no edit asks for: they put right what somebody else has changed."""
 
 UNCERTAIN = {"Await", "KillContainer", "SetNetworkSetting", "CreateCgroup"}
-CHANCY = {"RecordExit", "KillContainer"}
+CHANCY = {"RecordExit", "KillContainer", "GrowSpace"}
 AT_ONCE = 2
 
 Some = TypeVar("Some", bound=Masu)

@@ -51,6 +51,7 @@ def _fio(masu: Masu, block: str) -> dict[str, dict[str, float]]:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_fio_is_held_to_the_bytes_and_to_the_operations_of_each_direction(
     disk: tuple[str, Path], masu: Masu
 ) -> None:
@@ -83,6 +84,7 @@ def _rate(masu: Masu, number: str) -> float:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_a_limit_changes_under_a_running_writer_and_comes_back_when_somebody_else_changes_it(
     disk: tuple[str, Path], masu: Masu
 ) -> None:

@@ -23,7 +23,7 @@ from controller.host.visits import Visits
 from controller.model.links import NewAddress, NewLink, SetLink
 from controller.model.queueing import Group, Member, Redirect, classes, classifier, shaper
 
-pytestmark = [pytest.mark.root, pytest.mark.slow]
+pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.alone]
 
 CONTAINERS = {"a": "10.9.0.11", "b": "10.9.0.12", "c": "10.9.0.13", "d": "10.9.0.14"}
 ADDRESSES = CONTAINERS | {"yard": "10.9.0.1"}

@@ -261,3 +261,12 @@ def test_the_sum_is_that_of_the_groups_and_of_those_in_none(
 
 def test_every_dimension_has_a_key_of_its_own() -> None:
     assert len(BY_KEY) == 5
+
+
+def test_groups_are_named_as_those_who_hold_something() -> None:
+    """A budget is held by nobody in particular, and has to be found in the sum all the same."""
+    ledger = Ledger(budgets={"jobs": 1200}, groups={"a": "jobs", "b": "jobs"})
+    for name, amount in (("a", None), ("b", 500), ("alone", 300)):
+        ledger.put(name, amount)
+    assert ledger.shares == {"alone": 300, "group jobs": 1200}
+    assert sum(ledger.shares.values()) == ledger.total

@@ -13,12 +13,10 @@ import pytest
 
 from tests.vm.machine import QEMU, Image
 from tests.vm.project import build_image
-from tests.vm.suite import Suite
+from tests.vm.suite import SUITE, Suite
 
 collect_ignore = [] if os.environ.get("MASU_VM") else ["inner"]
 """The machine sets MASU_VM for what runs in it."""
-
-SUITE = pytest.StashKey[Suite]()
 
 
 @pytest.hookimpl(trylast=True)

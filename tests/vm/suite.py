@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+
+import pytest
 
 from tests.vm.machine import Finished, Machine
 from tests.vm.project import CHECKOUT, UNPACK, build_image, make_disk
@@ -49,6 +52,15 @@ class Suite:
         """Waits for its end."""
         return self._ran.result()
 
+    def pause(self) -> None:
+        """It stands still until `resume`: for tests of the host that measure how fast something is."""
+        if self._machine is not None:
+            self._machine.signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        if self._machine is not None:
+            self._machine.signal(signal.SIGCONT)
+
     def close(self) -> None:
         if self._machine is not None:
             self._machine.cut_power()
@@ -70,6 +82,10 @@ class Suite:
             machine.power_off()
             took["report and power off"] = time.monotonic() - began
         return Ran(took, inner, report)
+
+
+SUITE = pytest.StashKey[Suite]()
+"""Where the session keeps it."""
 
 
 def _pytest(selection: tuple[str, ...]) -> str:

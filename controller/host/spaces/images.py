@@ -11,14 +11,13 @@ import shutil
 from functools import cached_property
 
 from controller.errors import StepFailed
-from controller.host import syscalls
+from controller.host import rights, syscalls
 from controller.host.spaces import ext4, loop
 from controller.host.spaces.mechanism import Held
-from controller.host.text import failed, read_text, remove_file
+from controller.host.text import failed, remove_file
 from controller.model.space import CONTENT, FILES, LOOP_IMAGE, Mechanism, NewSpace, Space
 
 IMAGE = "image"
-_SYS_RESOURCE = 24
 _MOST_STACKED = 8
 """So many mounts of others above ours are taken away; more of them is a fight."""
 _SECTOR = 512
@@ -31,9 +30,7 @@ class LoopImages:
     @cached_property
     def _grows_mounted(self) -> bool:
         """ext4_resize_begin() asks for CAP_SYS_RESOURCE, which a container that masu itself runs in may lack."""
-        lines = (read_text("/proc/self/status") or "").splitlines()
-        held = next((line.split()[1] for line in lines if line.startswith("CapEff:")), "0")
-        return bool(int(held, 16) >> _SYS_RESOURCE & 1)
+        return rights.may(rights.SYS_RESOURCE)
 
     def lack(self, directory: str) -> str:
         del directory
