@@ -7,17 +7,23 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from typing import Any
 
-from controller.errors import GuardRefused, Problem, StepFailed
+from controller.checkpoints.policy import Policy
+from controller.checkpoints.request import Request
+from controller.errors import GuardRefused, InstanceBusy, Problem, StepFailed
 from controller.host import facts as host_facts
 from controller.host import service
 from controller.host.alone import InstanceLock, holder
 from controller.host.cgroups.device_rules import DeviceRules
 from controller.host.cgroups.homes import Homes
 from controller.host.cgroups.tree import CgroupTree
+from controller.host.checkpoints.stores import LocalStores
 from controller.host.clock import SystemClock
+from controller.host.control import ControlSocket, ask
+from controller.host.criu_lazily import LazyCriu
 from controller.host.devices import DeviceFiles
 from controller.host.disks import HostDisks
 from controller.host.errands import Errands
@@ -43,6 +49,8 @@ from controller.host.queueing import TrafficControl
 from controller.host.records import RecordFiles
 from controller.host.rtnetlink import Rtnetlink
 from controller.host.ruleset_bridge import Scope
+from controller.host.scratch import ScratchDirectories
+from controller.host.snapshots import LayerSnapshots
 from controller.host.spaces.choice import spaces_in
 from controller.host.store import ConditionFiles, DesiredFile
 from controller.host.tallies import TallyFiles
@@ -55,24 +63,34 @@ from controller.loop.daemon import Daemon
 from controller.loop.door import Door
 from controller.loop.notices import NobodyNotices, Notices, Noticing
 from controller.loop.queue import WorkQueue
+from controller.loop.requests import Requests
 from controller.loop.take_down import deny_grace, set_rules, take_down
 from controller.model import marks
+from controller.model.checkpoint import Checkpoint
 from controller.model.desired import DesiredSet
 from controller.model.event import Event
 from controller.model.grant import Grants
 from controller.model.node import NodeStatus, node_in
-from controller.model.resource import GROUP, NETWORK, VOLUME, key_of, kind_of
+from controller.model.resource import CONTAINER, GROUP, NETWORK, VOLUME, key_of, kind_of
 from controller.model.space import VOLUME_SORT, Space
-from controller.model.status import LIMITED, Condition, ContainerStatus
-from controller.reconcile import guard
+from controller.model.status import LIMITED, Condition, ContainerStatus, LastCheckpoint
+from controller.reconcile import guard, inventory
 from controller.reconcile.admission import House
 from controller.reconcile.apply import Failpoint
 from controller.reconcile.capacity import foresee, in_force, node_status
+from controller.reconcile.checkpointing import PART, mend
 from controller.reconcile.desired import Desired, Named, Wish, desire, guarantee, resolve
 from controller.reconcile.leases import without
 from controller.reconcile.plan import Plan, existing, plan, present, recorded, removal, subject_of
 from controller.reconcile.reconciler import Reconciler
-from controller.reconcile.status import group_status, network_status, status_of, volume_status
+from controller.reconcile.status import (
+    group_status,
+    last_checkpoints,
+    network_status,
+    status_of,
+    volume_status,
+)
+from controller.report import narrate
 from controller.report.preview import Overview, Preview
 from controller.settings import Settings
 from controller.spec.accept import accept, across
@@ -85,6 +103,14 @@ POLL_S = 0.005
 STILL_USED = Condition(
     "Waiting", status=True, reason="StillUsed", message="not touched: somebody is left who may be using it"
 )
+
+
+@contextmanager
+def _borrowed(queue: WorkQueue, name: str) -> Iterator[None]:
+    with queue.borrow(name) as ours:
+        if not ours:
+            raise StepFailed("masu is being stopped")
+        yield
 
 
 class Tellers:
@@ -127,6 +153,7 @@ class App:
         keeper = KeeperClient(places.keeper, places.logs, service.open_files())
         homes = Homes(found)
         processes = ProcDirectory(homes)
+        runs = OciRuntime(places, homes, keeper, processes)
         visits = Visits()
         namespaces = KeptNamespaces(places.namespaces, visits)
         scope = Scope(marks.table_name(settings.instance), *marks.prefixes(settings.instance))
@@ -138,7 +165,7 @@ class App:
             processes=processes,
             inside=NamespaceInside(visits),
             records=RecordFiles(places.records),
-            runtime=OciRuntime(places, homes, keeper, processes),
+            runtime=runs,
             layers=LayerDirectories(places),
             spaces=spaces_in(places),
             clock=SystemClock(),
@@ -154,6 +181,10 @@ class App:
             firewall=firewall,
             listeners=Listeners(),
             tallies=TallyFiles(homes, places.counters),
+            criu=LazyCriu(runs),
+            scratches=ScratchDirectories(places.scratch),
+            snapshots=LayerSnapshots(places),
+            checkpoints=LocalStores(places.checkpoints),
         )
         store, conditions = DesiredFile(places, VERSION), ConditionFiles(places.conditions)
         leases, grants = LeaseFile(places.leases), GrantFile(places.grants, found.boot_id)
@@ -164,6 +195,7 @@ class App:
     def run(self, source: str) -> None:
         """The daemon: converge and keep converged until SIGTERM; containers go on running."""
         with self._alone(), self._controller(source, notices=True) as (controller, told):
+            self._mend(told)
             daemon = Daemon(
                 controller, self.host, told, workers=self.settings.workers, resync_s=self.settings.resync_s
             )
@@ -171,20 +203,29 @@ class App:
             service.on_signals(daemon.stop, daemon.reload)
             files = self._source(source).watch(daemon.reload)
             self.keeper.guard(lambda held: told.event(self._keeper_replaced(held)))
+            control = ExitStack()
+            answer = self._requests(controller, told)
+
+            def ready() -> None:
+                control.callback(ControlSocket(self.places.control, answer).close)
+                self._ready(source, told)
+
             try:
                 daemon.run(
-                    lambda: self._ready(source, told),
+                    ready,
                     lambda: service.notify("WATCHDOG=1"),
                     service.watchdog_interval_s(),
                 )
             finally:
                 service.notify("STOPPING=1")
                 files.close()
+                control.close()
             told.event(self._stopped())
 
     def apply(self, source: str, wait_s: float) -> tuple[bool, Controller]:
         """Converge once, for at most `wait_s` seconds. → whether everything converged."""
         with self._alone(), self._controller(source, notices=False) as (controller, told):
+            self._mend(told)
             threads = [
                 threading.Thread(target=work, args=(controller, told, self.host), daemon=True)
                 for _ in range(self.settings.workers)
@@ -260,7 +301,8 @@ class App:
         names = {*desired.containers, *left}
         chosen = sorted(names if not name else names & {name})
         networks = [each for each in desired.of_kind(NETWORK).values() if name in {"", each.name}]
-        containers = tuple(self._status_of(each, wishes.get(each)) for each in chosen)
+        last = last_checkpoints(self.host)
+        containers = tuple(self._status_of(each, wishes.get(each), last.get(each)) for each in chosen)
         volumes = {*desired.of_kind(VOLUME), *self.put_by()}
         return Overview(
             desired,
@@ -334,7 +376,105 @@ class App:
             raise StepFailed(f"container {name} is not running" if known else f"there is no container {name}")
         if frozen_by(self.host, group):
             raise StepFailed(f"container {name} is frozen: a command in it would be, too")
-        return exec_inside(self.homes, self.places, name, group, subject.pid, command)
+        return exec_inside(self.homes, self.places, name, group, subject.init, command)
+
+    def act(self, request: Request) -> Mapping[str, Any]:
+        """Do what is asked, or have the daemon do it that holds this instance. Raises MasuError."""
+        service.require_root()
+        try:
+            with self._alone():
+                return self._act(request)
+        except InstanceBusy:
+            answer = ask(self.places.control, request.to_json())
+            if answer is None:
+                raise
+            return answer
+
+    def _act(self, request: Request) -> Mapping[str, Any]:
+        """Without a daemon."""
+        told = Tellers(self.journal.append)
+        self._mend(told)
+        reconciler = Reconciler(self.host, self.places.group, self._failpoint())
+
+        def look(name: str) -> None:
+            """What was done to the container is looked at once."""
+            wanted = self._wanted(name)
+            if wanted:
+                result = reconciler.converge(wanted[0], lambda *_: None)
+                for event in narrate.events(result, edited=True, at=self.host.clock.wall_ms()):
+                    told.event(event)
+
+        requests = Requests(self.host, self._failpoint(), told, self._wanted, lambda _: nullcontext, look)
+        try:
+            return requests.answer(request)
+        finally:
+            self.keeper.close()
+
+    def _wanted(self, name: str) -> tuple[Desired, str] | None:
+        """Read-only. What a container is to be, with the limits that it was granted."""
+        desired = self.store.load()
+        wish = self._wishes(desired, existing(self.places.group, self.host)).get(name)
+        if wish is None or kind_of(name) != CONTAINER:
+            return None
+        grant = self.grants.load().get(name)
+        wanted = desire(in_force(wish, grant) if grant else wish, self.host.facts)
+        return wanted, self.places.group_of(name)
+
+    def _requests(
+        self, controller: Controller, told: EventLog
+    ) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:
+        """What the daemon answers on its control socket."""
+
+        def wanted(name: str) -> tuple[Desired, str] | None:
+            found = controller.wanted(name)
+            return (found, self.places.group_of(name)) if found else None
+
+        def hold(name: str) -> Callable[[], AbstractContextManager[None]]:
+            return lambda: _borrowed(controller.queue, name)
+
+        requests = Requests(self.host, self._failpoint(), told, wanted, hold, controller.restored)
+
+        def answer(value: Mapping[str, Any]) -> Mapping[str, Any]:
+            try:
+                request = Request.from_json(value)
+            except (ValueError, KeyError, TypeError) as error:
+                raise StepFailed(f"not understood: {error}") from error
+            if request.ends:
+                raise GuardRefused(
+                    "a daemon runs, which would start the container again: write state: stopped in its spec"
+                    " after a checkpoint, or stop the daemon first"
+                )
+            return requests.answer(request)
+
+        return answer
+
+    def _mend(self, told: EventLog) -> None:
+        """What a masu that was killed in the middle of a checkpoint has left."""
+        for name, said in mend(self.host, self.places.group_of):
+            message = f"a checkpoint was interrupted: {said}"
+            told.event(Event(self.host.clock.wall_ms(), name, "Mended", message))
+
+    def checkpoints(self, name: str, *, verify: bool) -> tuple[Checkpoint, ...]:
+        """Read-only. Of one container, or of all for ""; `verify`: each is read to the last byte."""
+        return inventory.listed(self.host, name, self._policy if verify else None)
+
+    def export_checkpoint(self, identity: str, path: str) -> tuple[str, ...]:
+        """→ what could not go into the archive."""
+        service.require_root()
+        service.set_umask()
+        return inventory.export(self.host, identity, os.path.abspath(path), self._policy)
+
+    def import_checkpoint(self, path: str, name: str) -> Checkpoint:
+        """`name`: of the container that it is to be of; "": as the archive says."""
+        service.require_root()
+        service.set_umask()
+        return inventory.take_in(self.host, os.path.abspath(path), name, self._policy)
+
+    def _policy(self, name: str) -> Policy:
+        """Read-only. What the container's spec says of checkpoints; the defaults where there is no spec."""
+        wanted = self._wanted(name) if name else None
+        policy: Policy = wanted[0].parts[PART] if wanted else Policy()
+        return policy
 
     def put_by(self) -> frozenset[str]:
         """Read-only. Names of the volumes that are there, defined by a file or not."""
@@ -360,8 +500,8 @@ class App:
     def _named(self) -> Named:
         return Named(self.places.instance, self.places.names, self.places.spaces)
 
-    def _status_of(self, name: str, wish: Wish | None) -> ContainerStatus:
-        return status_of(name, wish, self.places.group_of(name), self.host, self.conditions)
+    def _status_of(self, name: str, wish: Wish | None, last: LastCheckpoint | None) -> ContainerStatus:
+        return status_of(name, wish, self.places.group_of(name), self.host, self.conditions, last)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

@@ -7,6 +7,7 @@ import gc
 import json
 import os
 import sys
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -83,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_converging(verbs)
     _add_looking(verbs)
+    _add_checkpoints(verbs)
     _add_describing(verbs)
     return parser
 
@@ -140,6 +142,36 @@ def _add_looking(verbs: Any) -> None:
     execute = _verb(verbs, "exec", _exec, "run a command inside: all namespaces, the cgroup, the same rights")
     execute.add_argument("name", metavar="NAME")
     execute.add_argument("command", nargs=argparse.REMAINDER, metavar="-- COMMAND …")
+
+
+def _add_checkpoints(verbs: Any) -> None:
+    checkpoint = _verb(
+        verbs,
+        "checkpoint",
+        _checkpoint,
+        "make a checkpoint of a running container, or take one out of the store or into it",
+    )
+    checkpoint.usage = (
+        "masu checkpoint [-h] [--stop] NAME\n"
+        "       masu checkpoint export ID FILE\n"
+        "       masu checkpoint [--as NAME] import FILE"
+    )
+    checkpoint.add_argument("words", nargs="+", metavar="NAME", help="or: export ID FILE, import FILE")
+    checkpoint.add_argument(
+        "--stop", action="store_true", help="end the container with it (not while a daemon runs)"
+    )
+    checkpoint.add_argument(
+        "--as", dest="to", default="", metavar="NAME", help="import it for this container"
+    )
+    listing = _verb(verbs, "checkpoints", _checkpoints, "list checkpoints, oldest first")
+    listing.add_argument("name", nargs="?", default="", metavar="NAME")
+    listing.add_argument("-o", "--output", choices=("text", "json"), default="text")
+    listing.add_argument("--verify", action="store_true", help="read each of them to the last byte")
+    restore = _verb(verbs, "restore", _restore, "put a container back to where it was at a checkpoint")
+    restore.add_argument("name", metavar="NAME")
+    restore.add_argument(
+        "--from", dest="identity", default="", metavar="ID", help="default: the newest that is whole"
+    )
 
 
 def _add_describing(verbs: Any) -> None:
@@ -336,6 +368,55 @@ def _exec(arguments: argparse.Namespace) -> int:
         print("masu exec: say what to run: masu exec NAME -- COMMAND …", file=sys.stderr)
         return FAILED
     return _app(arguments, runtime=True).execute(_name(arguments.name), tuple(command))
+
+
+def _checkpoint(arguments: argparse.Namespace) -> int:
+    words = arguments.words
+    if words[0] == "export" and len(words) == 3:
+        return _export(arguments, *words[1:])
+    if words[0] == "import" and len(words) == 2:
+        return _import(arguments, words[1])
+    if len(words) != 1:
+        print("masu checkpoint: say NAME, export ID FILE, or import FILE", file=sys.stderr)
+        return FAILED
+    from controller.checkpoints.request import Request  # noqa: PLC0415
+
+    done = _app(arguments, runtime=True).act(Request("checkpoint", _name(words[0]), ends=arguments.stop))
+    print(f"{done['id']}: {done['size']} bytes, {done['stored']} of them new in the store; {done['cost']}")
+    return DONE
+
+
+def _export(arguments: argparse.Namespace, identity: str, path: str) -> int:
+    for each in _app(arguments, runtime=False).export_checkpoint(identity, path):
+        print(f"masu: left out: {each}", file=sys.stderr)
+    return DONE
+
+
+def _import(arguments: argparse.Namespace, path: str) -> int:
+    found = _app(arguments, runtime=False).import_checkpoint(path, arguments.to and _name(arguments.to))
+    print(f"{found.id}: of container {found.container}")
+    return DONE
+
+
+def _checkpoints(arguments: argparse.Namespace) -> int:
+    from controller.report.checkpoints import checkpoint_json, checkpoints_text  # noqa: PLC0415
+
+    name = arguments.name and _name(arguments.name)
+    found = _app(arguments, runtime=False).checkpoints(name, verify=arguments.verify)
+    if arguments.output == "json":
+        print(json.dumps([checkpoint_json(each) for each in found], indent=2, ensure_ascii=False))
+    else:
+        print(checkpoints_text(found, time.time_ns() // 1_000_000), end="")
+    return FAILED if arguments.verify and any(each.damage for each in found) else DONE
+
+
+def _restore(arguments: argparse.Namespace) -> int:
+    from controller.checkpoints.request import Request  # noqa: PLC0415
+
+    request = Request("restore", _name(arguments.name), arguments.identity)
+    done = _app(arguments, runtime=True).act(request)
+    print(f"{arguments.name} goes on from checkpoint {done['id']}")
+    return DONE
 
 
 def _validate(arguments: argparse.Namespace) -> int:

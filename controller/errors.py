@@ -4,6 +4,7 @@
     ├── SpecInvalid        a spec is wrong                      author acts    exit 3
     ├── SourceUnreadable   the desired state cannot be read     operator acts  exit 1, retried
     ├── GuardRefused       a change is too dangerous unasked    author acts    exit 4
+    │   └── ArchiveRefused an archive holds what none may       author acts    exit 4
     ├── HostLacks          kernel or tool cannot do it          operator acts  exit 5
     ├── NotPermitted       not root, read-only, or locked       operator acts  exit 1
     ├── InstanceBusy       another reconciler holds the lock    operator acts  exit 1
@@ -11,7 +12,9 @@
         ├── KnobRefused    the kernel refused a value
         ├── NotReadBack    written, but reads back differently
         ├── LaunchFailed   the runtime could not start the container
-        └── KeeperGone     the keeper did not answer            nobody acts, retried at once
+        ├── KeeperGone     the keeper did not answer            nobody acts, retried at once
+        ├── StoreBusy      another process writes checkpoints   nobody acts, retried
+        └── CheckpointDamaged  something of it is torn or gone  operator acts, not retried
 
 OSError and NetlinkError become one of these in `controller.host`, nowhere else.
 Absent while observing is an observation, not an error.
@@ -68,6 +71,12 @@ class GuardRefused(MasuError):
     exit_code = 4
 
 
+class ArchiveRefused(GuardRefused):
+    """A checkpoint archive of somebody's that is not taken; the message names the member and why."""
+
+    reason = "ArchiveRefused"
+
+
 class HostLacks(MasuError):
     reason = "HostLacks"
     exit_code = 5
@@ -120,3 +129,14 @@ class LaunchFailed(StepFailed):
 
 class KeeperGone(StepFailed):
     reason = "KeeperGone"
+
+
+class StoreBusy(StepFailed):
+    reason = "StoreBusy"
+
+
+class CheckpointDamaged(StepFailed):
+    """What was stored does not come back as it was: the message names what, and `path` where."""
+
+    reason = "CheckpointDamaged"
+    retry = False

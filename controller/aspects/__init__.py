@@ -14,6 +14,7 @@ from controller.aspects.bandwidth import Bandwidth
 from controller.aspects.bridge import Bridge
 from controller.aspects.bridge_settings import BridgeSettings
 from controller.aspects.cgroup import Cgroup
+from controller.aspects.checkpoint import Checkpoint
 from controller.aspects.counters import Counters
 from controller.aspects.cpu import Cpu
 from controller.aspects.devices import Devices
@@ -69,6 +70,7 @@ ASPECTS: tuple[Aspect[Any, Any], ...] = (
     Notify(),
     Counters(),
     Life(),
+    Checkpoint(),
     State(),
 )
 

@@ -56,6 +56,8 @@ class Seen:
     ids: IdMap | None
     leased: IdRange | None
     loopback: bool | None
+    restored: bool = False
+    """CRIU has made it anew, in a time namespace in which its clocks go on from the checkpoint."""
 
 
 class Namespaces:
@@ -102,6 +104,7 @@ class Namespaces:
             ids=host.processes.id_map(subject.pid),
             leased=host.layers.range_of(subject.name),
             loopback=host.inside.loopback_up(subject.pid) if desired.kinds["net"] == "private" else None,
+            restored=bool(subject.record and subject.record.restored),
         )
 
     def diff(self, subject: Subject, desired: Spaces, observed: Seen | None) -> list[Step]:
@@ -202,6 +205,8 @@ def _space_drift(kind: str, value: str, observed: Seen) -> Drift | None:
     if own is None or container is None or value.startswith(PARTNER):
         return None
     live = "host" if own == container else "private"
+    if kind == "time" and observed.restored and live == "private":
+        return None
     return None if live == value else Drift("namespaces", f"namespaces.{kind}", value, live)
 
 
@@ -224,6 +229,9 @@ def _extents(rows: Iterable[Any]) -> list[tuple[int, ...]]:
 
 
 def _time_drift(desired: Spaces, observed: Seen) -> Iterator[Drift]:
+    """Clocks that go on from a checkpoint are behind by the time that the container was away."""
+    if observed.restored:
+        return
     live = dict(observed.ids.offsets) if observed.ids else {}
     for clock, wanted in desired.offsets.items():
         if live.get(clock) != wanted:

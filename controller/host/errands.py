@@ -31,7 +31,7 @@ class Errands:
         """Raises HostLacks without a runtime."""
         pid_file = f"{self._places.bundles}/{name}/exec-{os.getpid()}-{next(self._numbers)}.pid"
         options = ("--pid-file", pid_file)
-        way = way_in(self._homes, self._places, name, group, init.pid, options, notice.command)
+        way = way_in(self._homes, self._places, name, group, init, options, notice.command)
         order = Order(way, pid_file, group, notice.timeout_ms / 1000)
         argv = [sys.executable, "-I", "-S", "-B", "-c", BOOT, HERE, order.to_line()]
         status, said = output(argv, order.timeout_s + MARGIN_S)

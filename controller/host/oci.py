@@ -81,10 +81,10 @@ class OciRuntime:
             cwd=bundle,
             join=() if runtime.joins_itself else self.homes.join_files(group),
             mounts=(
-                *self._root_mounts(name, root),
+                *self.root_mounts(name, root),
                 *oci_cgroups.shown(self.homes, runtime, group),
                 *self._sys_mounts(name, root),
-                *self._volume_mounts(name, root),
+                *self.volume_mounts(name, root),
             ),
             pid_file=f"{bundle}/pid",
             members=next(iter(self.homes.join_files(group)), ""),
@@ -207,7 +207,7 @@ class OciRuntime:
     def _namespace(self, name: str) -> str:
         return f"{self.places.namespaces}/{name}"
 
-    def _root_mounts(self, name: str, root: Mapping[str, Any]) -> list[MountOp]:
+    def root_mounts(self, name: str, root: Mapping[str, Any]) -> list[MountOp]:
         """The root file system appears only in the launch's own mount namespace, so nothing of it can leak."""
         bundle, source, ids = self._bundle(name), root["path"], root.get("ids")
         sized = content_path(self.places.spaces, Space(ROOTFS, name))
@@ -219,7 +219,7 @@ class OciRuntime:
         lower = f"{bundle}/lower" if ids else source
         return [*before, OverlayMount(lower, f"{layer}/upper", f"{layer}/work", target)]
 
-    def _volume_mounts(self, name: str, root: Mapping[str, Any]) -> list[MountOp]:
+    def volume_mounts(self, name: str, root: Mapping[str, Any]) -> list[MountOp]:
         """Files of a volume have the owners that containers see, whichever ids each of them has on the host."""
         ids = root.get("ids")
         volumes = root.get("volumes", {}).items() if ids else ()

@@ -11,10 +11,11 @@ import sys
 from collections.abc import Sequence
 
 from controller.errors import HostLacks, StepFailed
-from controller.host import oci_cgroups
+from controller.host import oci_cgroups, oci_state
 from controller.host.cgroups.homes import Homes
 from controller.host.entering import WayIn, enter
 from controller.host.places import Places
+from controller.model.launch import Init
 
 
 def way_in(
@@ -22,33 +23,35 @@ def way_in(
     places: Places,
     name: str,
     group: str,
-    pid: int,
+    init: Init,
     options: Sequence[str],
     command: Sequence[str],
 ) -> WayIn:
-    """How a command gets into a container. `options` are those that both runtimes' exec knows. Raises HostLacks.
+    """How a command gets into a container. `options` are those that both runtimes' exec knows.
 
+    Raises HostLacks; StepFailed when the runtime cannot be told of a container that was restored.
     runc joins the cgroups by itself: its many threads would count as processes of the container.
     """
     runtime = homes.facts.runtime
     if runtime is None:
         raise HostLacks("no OCI runtime runs here: install crun or runc, or run `masu doctor`")
+    oci_state.describe(runtime, places, name, init, homes)
     own = ["--cgroup-manager=disabled"] if runtime.name == "crun" else []
     shown = oci_cgroups.shown(homes, runtime, group)
     return WayIn(
         argv=(runtime.path, "--root", places.runtime, *own, "exec", *options, name, *command),
         join=() if runtime.joins_itself else homes.join_files(group),
-        init=pid,
+        init=init.pid,
         shown=tuple((each.source, each.target) for each in shown),
     )
 
 
 def exec_inside(
-    homes: Homes, places: Places, name: str, group: str, pid: int, command: tuple[str, ...]
+    homes: Homes, places: Places, name: str, group: str, init: Init, command: tuple[str, ...]
 ) -> int:
     """Run it in the foreground with this process's own standard streams; returns its exit code."""
     terminal = ["--tty"] if sys.stdin.isatty() and sys.stdout.isatty() else []
-    way = way_in(homes, places, name, group, pid, terminal, command)
+    way = way_in(homes, places, name, group, init, terminal, command)
     for number in (signal.SIGINT, signal.SIGQUIT):
         signal.signal(number, signal.SIG_IGN)
     try:

@@ -104,6 +104,23 @@ class Places:
         return f"{self.state}/logs"
 
     @property
+    def checkpoints(self) -> str:
+        return f"{self.state}/checkpoints"
+
+    @property
+    def snapshots(self) -> str:
+        """Copies of layers, until they are part of a checkpoint; on the file system that layers are on."""
+        return f"{self.state}/snapshots"
+
+    @property
+    def scratch(self) -> str:
+        return f"{self.run}/scratch"
+
+    @property
+    def control(self) -> str:
+        return f"{self.run}/control.socket"
+
+    @property
     def events(self) -> str:
         return f"{self.run}/events.jsonl"
 
@@ -127,8 +144,16 @@ class Places:
     def lock(self) -> str:
         return f"{self.run}/controller.lock"
 
+    @property
+    def criu(self) -> tuple[str, str]:
+        """What CRIU can do here, and its own notes about the kernel."""
+        return f"{self.run}/criu.json", f"{self.run}/criu.kdat"
+
     def sweep(self) -> None:
         """Remove the directories of an instance that holds nothing any more; the events stay readable."""
+        for file in (*self.criu, self.control):
+            with contextlib.suppress(OSError):
+                os.unlink(file)
         for directory in (
             self.bundles,
             self.records,
@@ -139,7 +164,19 @@ class Places:
             self.names,
         ):
             shutil.rmtree(directory, ignore_errors=True)
+        if not os.path.isdir(f"{self.checkpoints}/manifests") or not os.listdir(
+            f"{self.checkpoints}/manifests"
+        ):
+            shutil.rmtree(self.checkpoints, ignore_errors=True)
         spaces = (f"{self.spaces}/rootfs", f"{self.spaces}/volume", self.spaces)
-        for directory in (self.namespaces, self.layers, *spaces, self.logs, self.state):
+        for directory in (
+            self.namespaces,
+            self.layers,
+            self.snapshots,
+            self.scratch,
+            *spaces,
+            self.logs,
+            self.state,
+        ):
             with contextlib.suppress(OSError):
                 os.rmdir(directory)

@@ -11,11 +11,21 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from controller.model.attachment import Leases
+from controller.model.checkpoint import (
+    Checkpoint,
+    Draft,
+    LayerCopy,
+    Origin,
+    Pending,
+    Progress,
+    Removal,
+)
 from controller.model.counters import Tally
 from controller.model.desired import DesiredSet
 from controller.model.device import HostNode, Match, NodeSeen, Rules
 from controller.model.device import Node as DeviceNode
 from controller.model.disks import Backing, Disk
+from controller.model.dump import CriuAbilities, Dumped, DumpOrder, RestoreOrder
 from controller.model.event import Event
 from controller.model.facts import Facts
 from controller.model.firewall import Firewall, Listener, Publication
@@ -372,6 +382,45 @@ class Tallies(Protocol):
     def remove(self, name: str) -> None: ...
 
 
+class Criu(Protocol):
+    """Processes to a directory of images and back. No policy: not when, not where to, not which."""
+
+    def abilities(self) -> CriuAbilities:
+        """What CRIU can do here; cheap from the second time on. Never raises for a CRIU that is missing."""
+        ...
+
+    def dump(self, order: DumpOrder, while_frozen: Callable[[], None]) -> Dumped:
+        """The processes of a running container. Raises StepFailed, HostLacks.
+
+        `while_frozen` is called when the images are complete and nothing runs yet: what it does, such as a snapshot
+        of files, is of the very moment of the dump; what it raises ends the dump. Whatever fails, also masu itself,
+        the container goes on running.
+        """
+        ...
+
+    def pre_dump(self, order: DumpOrder) -> Dumped:
+        """Memory alone, while the container runs on but for a moment; a dump with this one as its `parent` follows.
+
+        Raises HostLacks where the kernel does not track dirty pages.
+        """
+        ...
+
+    def restore(self, order: RestoreOrder) -> Init | None:
+        """In the place of a launch, with bundle, cgroups and namespaces prepared as for one. None: ask `restored`.
+
+        Raises LaunchFailed; what is left of it is then cleared as after a launch that failed.
+        """
+        ...
+
+    def restored(self, name: str) -> Init | None:
+        """What became of such a restore; None as long as it is under way."""
+        ...
+
+    def mend(self, name: str, group: str) -> tuple[str, ...]:
+        """Undo what a CRIU that somebody killed has left in a running container; what was found, in words."""
+        ...
+
+
 class Layers(Protocol):
     """Writable layers in /var/lib, and the id ranges leased with them."""
 
@@ -420,6 +469,108 @@ class Spaces(Protocol):
         ...
 
 
+class Scratches(Protocol):
+    """Room in memory for the images of one container at a time, with notes for whoever goes on."""
+
+    def names(self) -> frozenset[str]:
+        """For whom there is something: an interrupted dump or restore."""
+        ...
+
+    def make(self, name: str) -> str:
+        """An empty directory for images; what was there before is gone."""
+        ...
+
+    def images(self, name: str) -> str:
+        """The directory that `make` has made."""
+        ...
+
+    def note(self, name: str, key: str, text: str) -> None: ...
+
+    def noted(self, name: str, key: str) -> str: ...
+
+    def remove(self, name: str) -> None: ...
+
+
+class Snapshots(Protocol):
+    """What is in a container's writable layer, at one moment. Raises StepFailed."""
+
+    def take(self, name: str) -> LayerCopy:
+        """A copy; blocks are shared where the file system can do that."""
+        ...
+
+    def drop(self, name: str) -> None:
+        """Remove the copy, if there is one."""
+        ...
+
+    def incoming(self, name: str) -> str:
+        """Where to make the files that are to come into the layer: nothing is there."""
+        ...
+
+    def swap(self, name: str) -> None:
+        """The files that have come are the layer; those that were it are kept beside it."""
+        ...
+
+    def put_back(self, name: str) -> None:
+        """As it was before `incoming`, however far that came. The container must not run."""
+        ...
+
+    def settle(self, name: str) -> None:
+        """What was kept is thrown away."""
+        ...
+
+    def pending(self, name: str) -> Pending: ...
+
+
+class CheckpointStores(Protocol):
+    def at(self, key_file: str) -> CheckpointStore:
+        """The instance's store, with that key for what is sealed; "": none."""
+        ...
+
+    def checkpoints(self, container: str) -> tuple[Checkpoint, ...]:
+        """As the store's own, which needs no key; cheap where there never was a checkpoint."""
+        ...
+
+
+class CheckpointStore(Protocol):
+    """Checkpoints that are whole, or said not to be. `did`: told of progress, from within.
+
+    Raises StepFailed (CheckpointDamaged, StoreBusy) and, where a package or the key is missing, HostLacks.
+    """
+
+    def checkpoints(self, container: str) -> tuple[Checkpoint, ...]:
+        """Oldest first; of all containers for "". A quick look, also without the key: see `Checkpoint.damage`."""
+        ...
+
+    def save(self, draft: Draft, min_free: int, did: Progress) -> Checkpoint:
+        """It is listed when it is whole and on disk, or not at all. `min_free`: bytes that have to stay free."""
+        ...
+
+    def verify(self, identity: str) -> tuple[str, ...]:
+        """Everything that is wrong with it, read to the last byte; nothing means whole."""
+        ...
+
+    def restore(self, identity: str, images: str, roots: Mapping[str, str], did: Progress) -> Checkpoint:
+        """Make CRIU's image directory, and snapshots: `roots` maps names of trees to where to make them.
+
+        All these directories are empty or absent. Half of it may be there when it fails.
+        """
+        ...
+
+    def remove(self, identities: Collection[str], did: Progress) -> Removal:
+        """And give back the space that only they took. What is gone already is fine; none: only tidy up."""
+        ...
+
+    def export_to(self, identity: str, path: str) -> tuple[str, ...]:
+        """One archive in podman's layout, .tar, .tar.zst or .tar.gz. → what could not go into it."""
+        ...
+
+    def import_from(
+        self, path: str, origin: Origin, foreign: bool, min_free: int, did: Progress
+    ) -> Checkpoint:
+        """`origin`: what is known here; an archive of masu's own knows more. Raises ArchiveRefused."""
+        ...
+
+
 class Clock(Protocol):
     """Time as an argument."""
 
@@ -460,6 +611,10 @@ class Host:
     firewall: PacketFilter
     listeners: Listeners
     tallies: Tallies
+    criu: Criu
+    scratches: Scratches
+    snapshots: Snapshots
+    checkpoints: CheckpointStores
 
 
 class SourcePort(Protocol):

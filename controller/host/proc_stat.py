@@ -9,10 +9,12 @@ PF_EXITING = 0x4
 
 
 def stat_of(pid: int) -> ProcessStat | None:
-    """proc_pid_stat(5): the fields after the last parenthesis, because a name may contain anything."""
     text = read_text(f"/proc/{pid}/stat")
-    if not text:
-        return None
+    return parse_stat(pid, text) if text else None
+
+
+def parse_stat(pid: int, text: str) -> ProcessStat:
+    """Pure. proc_pid_stat(5): the fields after the last parenthesis, because a name may contain anything."""
     fields = text[text.rindex(")") + 2 :].split()
     return ProcessStat(
         pid=pid,

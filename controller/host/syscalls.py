@@ -37,6 +37,7 @@ _FSOPEN: Final = 430
 _FSCONFIG: Final = 431
 _FSMOUNT: Final = 432
 _OPENAT2: Final = 437
+_PIDFD_GETFD: Final = 438
 _MOUNT_SETATTR: Final = 442
 _QUOTACTL_FD: Final = 443
 
@@ -255,3 +256,15 @@ def _openat2(root: int, path: str, flags: int, resolve: int) -> int:
         except BlockingIOError:
             continue
     raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+
+def statfs_type(path: str) -> int:
+    """The magic number of the file system that `path` is on; man 2 statfs, `f_type`."""
+    buffer = ctypes.create_string_buffer(256)
+    _checked(_LIBC.statfs(os.fsencode(path), buffer))
+    return int.from_bytes(buffer.raw[: ctypes.sizeof(ctypes.c_long)], sys.byteorder)
+
+
+def pidfd_getfd(pidfd: int, descriptor: int) -> int:
+    """A copy of another process's descriptor; man 2 pidfd_getfd."""
+    return _call(_PIDFD_GETFD, pidfd, descriptor, 0)

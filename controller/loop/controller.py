@@ -146,6 +146,16 @@ class Controller:
         self._settle(name, digest, result)
         return result
 
+    def wanted(self, name: str) -> Desired | None:
+        """What a key is to be, as far as it is known by now."""
+        with self._lock:
+            return self._desired.get(name)
+
+    def restored(self, name: str) -> None:
+        """Whoever borrowed it made its processes anew: look at it, and at who shares its namespaces."""
+        for each in (name, *self._sharers_of(name)):
+            self.queue.add(each)
+
     def settled(self) -> bool:
         """Everything desired has converged and everything doomed is gone."""
         with self._lock:
@@ -350,10 +360,12 @@ class Controller:
     def _nudge_sharers(self, name: str, result: Result) -> None:
         """Whoever shares a namespace with a container that has just been started has to follow it."""
         if any(each.step.kind in {"LaunchContainer", "FinishLaunch"} for each in result.outcomes):
-            with self._lock:
-                sharers = [each.name for each in self._sharers if name in each.frame.partners]
-            for sharer in sharers:
+            for sharer in self._sharers_of(name):
                 self.queue.add(sharer)
+
+    def _sharers_of(self, name: str) -> list[str]:
+        with self._lock:
+            return [each.name for each in self._sharers if name in each.frame.partners]
 
     def _try_later(self, name: str, memory: Memory, now: float, *, runs: bool) -> None:
         """A failed launch makes nudges itself, by entering its cgroups: those must not shorten the back-off.

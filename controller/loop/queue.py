@@ -8,6 +8,8 @@ from __future__ import annotations
 import heapq
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class WorkQueue:
@@ -52,9 +54,30 @@ class WorkQueue:
     def done(self, key: str) -> None:
         with self._changed:
             self._working.discard(key)
+            self._changed.notify_all()
             if key in self._again:
                 self._again.discard(key)
                 self._enqueue(key)
+
+    @contextmanager
+    def borrow(self, key: str) -> Iterator[bool]:
+        """Nobody is handed the key meanwhile, and whoever works on it is waited for; then it is looked at.
+
+        False: the queue was closed before that came.
+        """
+        with self._changed:
+            while key in self._working and not self._closed:
+                self._changed.wait()
+            ours = not self._closed
+            if ours:
+                self._ready.pop(key, None)
+                self._working.add(key)
+        try:
+            yield ours
+        finally:
+            if ours:
+                self.add(key)
+                self.done(key)
 
     def idle(self) -> bool:
         """Nothing is ready or being worked on; later keys may still be waiting."""

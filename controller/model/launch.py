@@ -104,7 +104,7 @@ class LaunchRecipe:
     env: Mapping[str, str]
     cwd: str
     join: tuple[str, ...]
-    mounts: tuple[MountOp, ...]
+    mounts: tuple[MountOp | Mapping[str, Any], ...]
     pid_file: str
     members: str
     timeout_ms: int

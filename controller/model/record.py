@@ -41,6 +41,7 @@ class Record:
 
     `exit` is how the run of `pid` ended, `last_exit` how the run before it did; `missing_at` is when the process
     was first seen to be gone, `kill_at` when a stop turns into SIGKILL,
+    `restored` is the checkpoint that this run goes on from,
     `asked` whether the stop signal was sent, `start_at` when it may start again.
     A live process is this container's only if pid, start time (field 22 of /proc/PID/stat) and boot id match.
     """
@@ -61,6 +62,7 @@ class Record:
     backoff: int = 0
     start_at: int = 0
     oom_kills: int = 0
+    restored: str = ""
     stop: StopRule = StopRule()
     exit: Exit | None = None
     last_exit: Exit | None = None

@@ -60,6 +60,18 @@ class Disk:
 
 
 @dataclass(frozen=True, slots=True)
+class LastCheckpoint:
+    """The newest that is not known to be damaged; `at` in milliseconds since 1970, `size` in bytes."""
+
+    id: str
+    at: int
+    size: int
+
+    def to_json(self) -> dict[str, Any]:
+        return {"id": self.id, "time": self.at, "size": self.size}
+
+
+@dataclass(frozen=True, slots=True)
 class ContainerStatus:
     """One line of `masu status`."""
 
@@ -77,6 +89,7 @@ class ContainerStatus:
     counters: Counts = field(default_factory=Counts)
     disk: Disk | None = None
     """The space that its writable layer is in, if that has a size."""
+    checkpoint: LastCheckpoint | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -92,7 +105,11 @@ class ContainerStatus:
             "ports": list(self.ports),
             "counters": self.counters.to_json(),
             "disk": self.disk.to_json() if self.disk else None,
-            "checkpoint": {"last": None, "next": None, "verdict": None},
+            "checkpoint": {
+                "last": self.checkpoint.to_json() if self.checkpoint else None,
+                "next": None,
+                "verdict": None,
+            },
         }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from controller.errors import MasuError
 from controller.host.ports import Conditions, Host
 from controller.model.cgroups import SUBSYSTEMS, cgroup_of
 from controller.model.network import group_of
@@ -15,6 +16,7 @@ from controller.model.status import (
     ContainerStatus,
     Disk,
     GroupStatus,
+    LastCheckpoint,
     NetworkStatus,
     VolumeStatus,
 )
@@ -23,8 +25,26 @@ from controller.reconcile.plan import Plan, plan, subject_of
 from controller.steps.counting import counted
 
 
+def last_checkpoints(host: Host) -> dict[str, LastCheckpoint]:
+    """Read-only. By container. A store that cannot be looked at says so to whoever asks it: not here."""
+    try:
+        found = host.checkpoints.checkpoints("")
+    except MasuError:
+        return {}
+    return {
+        each.container: LastCheckpoint(each.id, each.origin.created_ms, each.size)
+        for each in found
+        if each.origin and not each.damage
+    }
+
+
 def status_of(
-    name: str, wish: Wish | None, group: str, host: Host, conditions: Conditions
+    name: str,
+    wish: Wish | None,
+    group: str,
+    host: Host,
+    conditions: Conditions,
+    checkpoint: LastCheckpoint | None,
 ) -> ContainerStatus:
     """Read-only."""
     if wish is None:
@@ -46,6 +66,7 @@ def status_of(
         ports=tuple(_ports(name, host)) if wish.section("ports") else (),
         counters=counted(host, name, group).total,
         disk=_disk(host, Space(ROOTFS, name)) if wanted.frame.sized else None,
+        checkpoint=checkpoint,
     )
 
 

@@ -26,6 +26,8 @@ SILENT = frozenset(
         "UpdateRecord",
         "WriteNames",
         "RemoveRuleset",
+        "ClearScratch",
+        "RemoveCheckpoints",
     }
 )
 

@@ -10,8 +10,16 @@ from controller.model.event import Event
 from controller.model.finding import Finding
 from controller.model.node import NodeStatus
 from controller.model.quantity import BYTES, format_bytes
-from controller.model.status import ContainerStatus, Disk, GroupStatus, NetworkStatus, VolumeStatus
+from controller.model.status import (
+    ContainerStatus,
+    Disk,
+    GroupStatus,
+    LastCheckpoint,
+    NetworkStatus,
+    VolumeStatus,
+)
 from controller.reconcile.plan import Plan
+from controller.report.checkpoints import when
 from controller.report.preview import Overview, Preview
 from controller.steps._base import Effect
 
@@ -123,6 +131,7 @@ def status_text(found: Overview, *, wide: bool, colours: bool) -> str:
         lines += [f"  {each.name}: ports: {', '.join(each.ports)}"] if each.ports else []
         lines += [f"  {each.name}: counters: {each.counters.text}"] if each.counters.any else []
         lines += [f"  {each.name}: disk: {_disk_text(each.disk)}"] if each.disk else []
+        lines += [f"  {each.name}: checkpoint: {_last(each.checkpoint)}"] if each.checkpoint else []
         lines += _details(each, colours=colours)
     for table in (
         _network_lines(found.networks, wide=wide, colours=colours),
@@ -216,6 +225,10 @@ def _node_lines(node: NodeStatus | None, *, wide: bool, colours: bool) -> list[s
 
 def _disk_text(disk: Disk) -> str:
     return f"{_rounded(disk.used)} of {format_bytes(disk.size)} ({disk.mechanism})"
+
+
+def _last(last: LastCheckpoint) -> str:
+    return f"{last.id} of {when(last.at)} ({_rounded(last.size)})"
 
 
 def _rounded(amount: int) -> str:

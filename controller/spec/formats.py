@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from controller.checkpoints import policy, schedule
 from controller.model import addresses, quantity
 from controller.model.names import check_host_path, check_name, quote, suggest
 from controller.model.signals import NUMBERS, signal_number
@@ -125,5 +126,8 @@ FORMATS: Mapping[str, Callable[[Any], bool]] = {
     "masu-destination": _text_only(addresses.parse_destination),
     "masu-mac": _text_only(addresses.parse_mac),
     "masu-published": _text_only(addresses.parse_published),
+    "masu-cron": _text_only(schedule.parse_cron),
+    "masu-quiet": _text_only(schedule.parse_window),
+    "masu-checkpoint": _text_only(policy.check_id),
     "masu-ports": _scalar(addresses.parse_ports),
 }

@@ -259,11 +259,7 @@ class LaunchContainer(Step):
         return f"start {' '.join(self.frame.args)}"
 
     def apply(self, host: Host) -> Wait | None:
-        root = dict(self.frame.root)
-        ids = id_mapping(host, self.container, self.frame)
-        if ids:
-            root["ids"] = {"uids": list(ids.uids), "gids": list(ids.gids)}
-        root["nodes"] = nodes_made(host, self.frame.claims, ids)
+        root = launch_root(host, self)
         recipe = host.runtime.recipe(self.container, self.group, root)
         record = newborn(host, self)
         host.records.write(record)
@@ -279,6 +275,16 @@ class FinishLaunch(LaunchContainer):
 
     def apply(self, host: Host) -> Wait | None:
         return conclude(host, self.record, self, host.runtime.launched(self.container))
+
+
+def launch_root(host: Host, launch: LaunchContainer) -> dict[str, Any]:
+    """The root of the frame with the ids and the device nodes that only the host knows."""
+    root = dict(launch.frame.root)
+    ids = id_mapping(host, launch.container, launch.frame)
+    if ids:
+        root["ids"] = {"uids": list(ids.uids), "gids": list(ids.gids)}
+    root["nodes"] = nodes_made(host, launch.frame.claims, ids)
+    return root
 
 
 def conclude(host: Host, record: Record, launch: LaunchContainer, launched: Init | None) -> Wait | None:

@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tests.bench import cold, edit, look, network, overhead, repair, start
+from tests.bench import cold, edit, look, network, overhead, repair, start, store
 from tests.bench.options import Options
 from tests.bench.rows import Row, table
 from tests.bench.world import CHECKOUT
@@ -31,10 +31,21 @@ BENCHMARKS: Mapping[str, Callable[[Options], list[Row]]] = {
     "look": look.measure,
     "network": network.measure,
     "overhead": overhead.measure,
+    "store": store.measure,
 }
-QUICK = Options(starts=8, counts=(20,), repairs=40, kills=8, edits=40, looked_at=(50,), idle_s=3.0, rounds=2)
+QUICK = Options(
+    starts=8,
+    counts=(20,),
+    repairs=40,
+    kills=8,
+    edits=40,
+    looked_at=(50,),
+    idle_s=3.0,
+    rounds=2,
+    checkpoint_mib=64,
+)
 BUSY_S = 2.0
-FULL = replace(Options(), looked_at=(200, 1000))
+FULL = replace(Options(), looked_at=(200, 1000), checkpoint_mib=1024)
 
 
 def main() -> int:

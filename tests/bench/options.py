@@ -18,3 +18,4 @@ class Options:
     looked_at: tuple[int, ...] = (200,)
     idle_s: float = 10.0
     rounds: int = 7
+    checkpoint_mib: int = 256

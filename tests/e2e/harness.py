@@ -183,16 +183,21 @@ class Masu:
             (run, f"netns/{name}"),
             (run, f"names/{name}"),
             (run, f"devices/{name}.json"),
+            (run, f"scratch/{name}"),
             (run, f"keeper/exits/{name}.json"),
             (run, f"keeper/pipes/{name}.json"),
             (state, f"layers/{name}"),
             (state, f"layers/.{name}.removed"),
+            (state, f"snapshots/{name}"),
             (state, f"logs/{name}"),
             (state, f"spaces/*/{name}"),
             (state, f"spaces/*/.{name}.*"),
         ]
         found = [str(path) for base, pattern in patterns for path in base.glob(pattern)]
         found += [f"{run}/grants.json: {each}" for each in self.grants() if fnmatch(each, name)]
+        found += [
+            f"checkpoint {each['id']}" for each in self.checkpoints() if fnmatch(each["container"], name)
+        ]
         for mount in cgroup_mounts():
             found += [
                 str(path)
@@ -220,6 +225,20 @@ class Masu:
     def volumes(self) -> dict[str, dict[str, Any]]:
         whole = json.loads(self.run("status", "-o", "json").stdout)
         return {each["name"]: each for each in whole["volumes"]}
+
+    def checkpoints(self) -> list[dict[str, Any]]:
+        """Oldest first."""
+        if not Path(f"/var/lib/masu/{self.instance}/checkpoints").exists():
+            return []
+        found: list[dict[str, Any]] = json.loads(self.run("checkpoints", "-o", "json").stdout)
+        return found
+
+    def halfway(self) -> list[str]:
+        """What only a checkpoint or a restore that is under way leaves on the host."""
+        run, state = Path("/run/masu") / self.instance, Path("/var/lib/masu") / self.instance
+        below = ("snapshots/*", "layers/*/coming", "layers/*/kept")
+        found = [*run.glob("scratch/*"), *(path for each in below for path in state.glob(each))]
+        return [str(path) for path in found]
 
     def grants(self) -> list[str]:
         """Who was let in, whoever was first comes first."""

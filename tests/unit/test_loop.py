@@ -109,3 +109,39 @@ def test_slow_repairs_of_many_keys_are_no_fight() -> None:
     for number in range(100):
         fight = after_repairs(fight, [f"key{number % 50}"], now=float(number))
     assert fight.level == 0
+
+
+def test_what_is_borrowed_is_handed_to_nobody_and_looked_at_afterwards() -> None:
+    queue = WorkQueue()
+    queue.add("a")
+    with queue.borrow("a") as ours:
+        assert ours
+        queue.add("a")
+        assert not queue.idle()
+        queue.add("b")
+        assert queue.get() == "b"
+        queue.done("b")
+    assert queue.get() == "a"
+    queue.done("a")
+    assert queue.idle()
+
+
+def test_whoever_borrows_waits_for_whoever_works() -> None:
+    queue, order = WorkQueue(), list[str]()
+    queue.add("a")
+    assert queue.get() == "a"
+
+    def borrow() -> None:
+        with queue.borrow("a") as ours:
+            order.append(f"borrowed {ours}")
+
+    thread = threading.Thread(target=borrow)
+    thread.start()
+    time.sleep(0.02)
+    order.append("done")
+    queue.done("a")
+    thread.join(5)
+    assert order == ["done", "borrowed True"]
+    queue.close()
+    with queue.borrow("a") as ours:
+        assert not ours

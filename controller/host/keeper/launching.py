@@ -15,6 +15,7 @@ import stat
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # the keeper is small: typing is for the checker alone
+    from collections.abc import Callable
     from typing import Any
 
 CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWNET, CLONE_NEWTIME = 0x00020000, 0x10000000, 0x40000000, 0x80
@@ -48,8 +49,8 @@ def become_runtime(request: dict[str, Any], stdout: int, stderr: int, report: in
         place = "/proc/self/oom_score_adj"
         _drop_oom_protection(place)
         place = "a mount namespace"
-        _check(LIBC.unshare(CLONE_NEWNS))
-        _check(LIBC.mount(b"none", b"/", None, ctypes.c_ulong(MS_REC | MS_SLAVE), None))
+        check(LIBC.unshare(CLONE_NEWNS))
+        check(LIBC.mount(b"none", b"/", None, ctypes.c_ulong(MS_REC | MS_SLAVE), None))
         for operation in request.get("nodes", ()):
             place = operation["target"]
             _make_nodes(operation)
@@ -59,8 +60,8 @@ def become_runtime(request: dict[str, Any], stdout: int, stderr: int, report: in
             place = "/proc/self/timens_offsets"
             _make_time_namespace(request["offsets"])
         for operation in request["mounts"]:
-            place = operation["target"]
-            MOUNTS[operation["op"]](operation)
+            place = operation.get("target", operation["op"])
+            _operation(operation["op"])(operation)
         place = request["cwd"]
         os.chdir(request["cwd"])
         _take_streams(stdout, stderr)
@@ -82,7 +83,7 @@ def _drop_oom_protection(place: str) -> None:
 
 def _make_time_namespace(offsets: dict[str, int]) -> None:
     """time_namespaces(7): for the children of this process; the offsets are fixed with the first of them."""
-    _check(LIBC.unshare(CLONE_NEWTIME))
+    check(LIBC.unshare(CLONE_NEWTIME))
     lines = [f"{clock} {value // 10**9} {value % 10**9}\n" for clock, value in offsets.items()]
     _write("/proc/self/timens_offsets", "".join(lines))
 
@@ -98,13 +99,13 @@ def _take_streams(stdout: int, stderr: int) -> None:
 
 
 def _bind(operation: dict[str, Any]) -> None:
-    _mount(operation["source"], operation["target"], None, MS_BIND | MS_REC, "")
+    mount(operation["source"], operation["target"], None, MS_BIND | MS_REC, "")
 
 
 def _overlay(operation: dict[str, Any]) -> None:
     places = {key: _escaped(operation[key]) for key in ("lower", "upper", "work")}
     options = "lowerdir={lower},upperdir={upper},workdir={work}".format(**places)
-    _mount("overlay", operation["target"], "overlay", 0, options)
+    mount("overlay", operation["target"], "overlay", 0, options)
 
 
 def _escaped(path: str) -> str:
@@ -132,22 +133,31 @@ def _sys(operation: dict[str, Any]) -> None:
     """A sysfs belongs to the network namespace of whoever mounts it."""
     home = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     there = os.open(operation["source"], os.O_RDONLY | os.O_CLOEXEC)
-    _check(LIBC.setns(there, CLONE_NEWNET))
-    _mount("sysfs", operation["target"], "sysfs", 0, "")
-    _check(LIBC.setns(home, CLONE_NEWNET))
+    check(LIBC.setns(there, CLONE_NEWNET))
+    mount("sysfs", operation["target"], "sysfs", 0, "")
+    check(LIBC.setns(home, CLONE_NEWNET))
     os.close(home)
     os.close(there)
 
 
 def _make_nodes(operation: dict[str, Any]) -> None:
     """Device nodes that belong to the container's users, for the runtime to bind where they are wanted."""
-    _mount(operation["source"], operation["target"], "tmpfs", MS_NOSUID | MS_NOEXEC, "mode=711")
+    mount(operation["source"], operation["target"], "tmpfs", MS_NOSUID | MS_NOEXEC, "mode=711")
     for each in operation["nodes"]:
         path = f"{operation['target']}/{each['name']}"
         kind = stat.S_IFBLK if each["kind"] == "b" else stat.S_IFCHR
         os.mknod(path, kind, os.makedev(each["major"], each["minor"]))
         os.chown(path, each["user"], each["group"])
         os.chmod(path, each["mode"])
+
+
+def _operation(name: str) -> Callable[[dict[str, Any]], None]:
+    """Those of a restore are loaded when one is asked for."""
+    if name in MOUNTS:
+        return MOUNTS[name]
+    from restoring import OPERATIONS  # noqa: PLC0415
+
+    return OPERATIONS[name]
 
 
 MOUNTS = {"bind": _bind, "overlay": _overlay, "idmap": _idmap, "sys": _sys}
@@ -173,8 +183,8 @@ def _user_namespace(uids: list[list[int]], gids: list[list[int]]) -> int:
         os.close(ready_write)
 
 
-def _mount(source: str, target: str, kind: str | None, flags: int, options: str) -> None:
-    _check(
+def mount(source: str, target: str, kind: str | None, flags: int, options: str) -> None:
+    check(
         LIBC.mount(
             os.fsencode(source),
             os.fsencode(target),
@@ -193,10 +203,10 @@ def _write(path: str, text: str) -> None:
 
 def _syscall(number: int, *arguments: object) -> int:
     wide = [ctypes.c_long(each) if isinstance(each, int) else each for each in arguments]
-    return _check(LIBC.syscall(ctypes.c_long(number), *wide))
+    return check(LIBC.syscall(ctypes.c_long(number), *wide))
 
 
-def _check(result: int) -> int:
+def check(result: int) -> int:
     if result < 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))

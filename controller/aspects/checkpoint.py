@@ -1,0 +1,85 @@
+"""checkpoint: what is kept of a container's memory, and how; and the end of a restore that somebody was killed in.
+
+Making one and restoring one are acts, not states: `controller.reconcile.checkpointing`. Nothing here is fixed at
+birth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from controller.aspects._base import Birth, Subject
+from controller.checkpoints.policy import Policy, parse
+from controller.host.ports import Host
+from controller.model.checkpoint import Pending
+from controller.model.facts import Facts
+from controller.steps._base import Effect, Step
+from controller.steps.checkpointing import ClearScratch, PutBackLayer, RemoveCheckpoints, SettleLayer
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """`launching`: a restore is at it, or has ended without anybody to write that down.
+
+    Asked only before the container goes: `scratch`: there are images; `identities` of its checkpoints.
+    """
+
+    pending: Pending
+    launching: bool = False
+    scratch: bool = False
+    identities: tuple[str, ...] = ()
+
+
+class Checkpoint:
+    name = "checkpoint"
+    section = "checkpoint"
+    keys: Mapping[str, Effect] = {
+        f"checkpoint.{each}": Effect.LIVE
+        for each in ("never", "keep", "pins", "minFree", "tcp", "encryption")
+    }
+
+    def parse(self, section: Any, facts: Facts) -> Policy:
+        """Pure. Without a section everything is as by default."""
+        del facts
+        return parse(section or {})
+
+    def birth(self, desired: Policy) -> Birth | None:
+        """Pure."""
+        del desired
+        return None
+
+    def observe(self, subject: Subject, host: Host, desired: Policy | None) -> Seen:
+        """Read-only. Two names beside the layer, as long as nothing is in the middle of a restore."""
+        pending = host.snapshots.pending(subject.name)
+        if desired is None:
+            known = host.checkpoints.checkpoints(subject.name)
+            own = tuple(each.id for each in known if each.container == subject.name)
+            return Seen(pending, scratch=subject.name in host.scratches.names(), identities=own)
+        return Seen(pending, launching=bool(pending) and not subject.pid and _launching(subject, host))
+
+    def diff(self, subject: Subject, desired: Policy, observed: Seen) -> list[Step]:
+        """Pure. Whoever runs, runs with what is in the layer; if nobody does, the files from before return."""
+        del desired
+        if not observed.pending or observed.launching:
+            return []
+        if subject.pid:
+            return [SettleLayer(subject.name)]
+        return [PutBackLayer(subject.name, subject.group)]
+
+    def remove(self, subject: Subject, observed: Seen) -> list[Step]:
+        """Pure. The layer itself goes with all that is beside it."""
+        steps: list[Step] = []
+        if observed.scratch:
+            steps.append(ClearScratch(subject.name))
+        if observed.identities:
+            steps.append(RemoveCheckpoints(subject.name, observed.identities))
+        return steps
+
+
+def _launching(subject: Subject, host: Host) -> bool:
+    if subject.record is None or subject.record.phase != "launching":
+        return False
+    known = host.runtime.state(subject.name, subject.group)
+    return known.launching or bool(known.pid)

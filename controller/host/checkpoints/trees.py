@@ -1,0 +1,283 @@
+"""File-system trees: what a writable layer or a volume holds, looked at while frozen, and made anew.
+
+Nothing of a tree is followed: names are opened relative to their directory, symlinks are copied as what they are.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, Protocol
+
+from controller.checkpoints.manifest import Entry, Piece
+from controller.checkpoints.paths import check_tree, parent_of
+from controller.errors import StepFailed
+from controller.host import syscalls
+from controller.host.checkpoints.contents import Contents
+from controller.host.text import failed
+
+DEEPEST: Final = 400
+"""Directories that are open at once while looking."""
+KEPT_XATTRS: Final = ("user.", "trusted.overlay.", "system.posix_acl_")
+KEPT_XATTR_NAMES: Final = ("security.capability",)
+_KINDS: Final = {
+    stat.S_IFREG: "file", stat.S_IFDIR: "directory", stat.S_IFLNK: "symlink", stat.S_IFCHR: "device",
+    stat.S_IFBLK: "device", stat.S_IFIFO: "fifo", stat.S_IFSOCK: "socket",
+}  # fmt: skip
+_OPEN_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_NODE_TYPES: Final = {"c": stat.S_IFCHR, "b": stat.S_IFBLK}
+
+
+@dataclass(frozen=True, slots=True)
+class TreeFile:
+    """A regular file that is open until the next entry; `extents`: (start, end) of what is no hole."""
+
+    descriptor: int
+    extents: Sequence[tuple[int, int]]
+
+
+def scan(root: str) -> Iterator[tuple[Entry, TreeFile | None]]:
+    """Read-only. Everything below and including `root` (path "."), directories before what is in them.
+
+    OSErrors are the caller's to translate.
+    """
+    first_of: dict[tuple[int, int], str] = {}
+    descriptor = os.open(root, _OPEN_DIRECTORY)
+    waiting = [(descriptor, "", _names(descriptor))]
+    yield _entry(".", os.fstat(descriptor), f"/proc/self/fd/{descriptor}"), None
+    try:
+        while waiting:
+            directory, prefix, names = waiting[-1]
+            name = next(names, None)
+            if name is None:
+                waiting.pop()
+                os.close(directory)
+                continue
+            path = prefix + name
+            seen = os.lstat(name, dir_fd=directory)
+            entry = _entry(path, seen, f"/proc/self/fd/{directory}/{name}")
+            if entry.kind == "file":
+                yield from _file(directory, name, entry, seen, first_of)
+                continue
+            yield entry, None
+            if entry.kind == "directory":
+                if len(waiting) >= DEEPEST:
+                    raise StepFailed(
+                        f"{root}: more than {DEEPEST} directories deep at {path[:200]}…", path=root
+                    )
+                below = os.open(name, _OPEN_DIRECTORY, dir_fd=directory)
+                waiting.append((below, path + "/", _names(below)))
+    finally:
+        for directory, _, _ in waiting:
+            os.close(directory)
+
+
+def restore(root: str, entries: Sequence[Entry], contents: Contents) -> None:
+    """Make a tree in `root`, which must be an empty directory or not be there. Raises StepFailed.
+
+    Whatever the entries say, nothing outside of `root` is touched, and only what this call made is written to.
+    """
+    check_tree(entries)
+    try:
+        os.makedirs(root, 0o700, exist_ok=True)
+        descriptor = os.open(root, _OPEN_DIRECTORY)
+        try:
+            if os.listdir(descriptor):
+                raise StepFailed(
+                    f"{root} is not empty: nothing is restored over it", path=root, errno=errno.ENOTEMPTY
+                )
+            building = Building(descriptor)
+            for entry in entries:
+                if entry.path != ".":
+                    building.make(entry, contents)
+            building.finish(entries)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise failed(error, "restoring files below", root) from error
+
+
+class Filler(Protocol):
+    """Where the bytes of files come from."""
+
+    def write(self, descriptor: int, size: int, pieces: tuple[Piece, ...]) -> None: ...
+
+
+class Building:
+    """A tree in the making below an open, empty directory that is the caller's. The caller has checked the names.
+
+    Directories get their modes and times last: making what is in them would change those. OSErrors are raised.
+    """
+
+    def __init__(self, root: int) -> None:
+        self._root = root
+        self._parent, self._parent_path = root, "."
+
+    def make(self, entry: Entry, content: Filler) -> None:
+        self._make(entry, os.path.basename(entry.path), self._enter(parent_of(entry.path)), content)
+
+    def finish(self, entries: Sequence[Entry]) -> None:
+        self._leave()
+        for entry in reversed(entries):
+            if entry.kind == "directory":
+                self._finish_directory(entry)
+
+    def _enter(self, path: str) -> int:
+        if path != self._parent_path:
+            self._leave()
+            if path != ".":
+                self._parent = _open_beneath(self._root, path)
+                self._parent_path = path
+        return self._parent
+
+    def _leave(self) -> None:
+        if self._parent != self._root:
+            os.close(self._parent)
+        self._parent, self._parent_path = self._root, "."
+
+    def _make(self, entry: Entry, name: str, parent: int, content: Filler) -> None:
+        if entry.kind == "directory":
+            os.mkdir(name, 0o700, dir_fd=parent)
+        elif entry.kind == "file":
+            self._file(entry, name, parent, content)
+        elif entry.kind == "link":
+            self._link(entry, name, parent)
+        else:
+            _special(entry, name, parent)
+            _finish(entry, name, parent)
+
+    def _file(self, entry: Entry, name: str, parent: int, content: Filler) -> None:
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(name, flags, 0o600, dir_fd=parent)
+        try:
+            content.write(descriptor, entry.size, entry.pieces)
+        finally:
+            os.close(descriptor)
+        _finish(entry, name, parent)
+
+    def _link(self, entry: Entry, name: str, parent: int) -> None:
+        """To a regular file that this call made: `check_tree` has seen to it."""
+        source = _open_beneath(self._root, parent_of(entry.target))
+        try:
+            base = os.path.basename(entry.target)
+            os.link(base, name, src_dir_fd=source, dst_dir_fd=parent, follow_symlinks=False)
+        finally:
+            os.close(source)
+
+    def _finish_directory(self, entry: Entry) -> None:
+        if entry.path == ".":
+            _finish_open(entry, self._root)
+            return
+        descriptor = _open_beneath(self._root, entry.path)
+        try:
+            _finish_open(entry, descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _open_beneath(root: int, path: str) -> int:
+    """A directory of the tree in the making, by plain names alone."""
+    plain = syscalls.open_plain(root, path, across=False)
+    try:
+        return os.open(".", _OPEN_DIRECTORY, dir_fd=plain)
+    finally:
+        os.close(plain)
+
+
+def _special(entry: Entry, name: str, parent: int) -> None:
+    if entry.kind == "symlink":
+        os.symlink(entry.target, name, dir_fd=parent)
+    elif entry.kind == "device" and entry.device:
+        letter, major, minor = entry.device
+        os.mknod(name, _NODE_TYPES[letter] | 0o600, os.makedev(major, minor), dir_fd=parent)
+    else:
+        os.mknod(name, (stat.S_IFIFO if entry.kind == "fifo" else stat.S_IFSOCK) | 0o600, dir_fd=parent)
+
+
+def _finish(entry: Entry, name: str, parent: int) -> None:
+    """Owner first: changing it clears set-user-id bits and capabilities (chown(2), capabilities(7))."""
+    os.chown(name, entry.uid, entry.gid, dir_fd=parent, follow_symlinks=False)
+    if entry.kind != "symlink":
+        os.chmod(name, entry.mode, dir_fd=parent)
+    _set_xattrs(entry, f"/proc/self/fd/{parent}/{name}")
+    os.utime(name, ns=(entry.mtime_ns, entry.mtime_ns), dir_fd=parent, follow_symlinks=False)
+
+
+def _finish_open(entry: Entry, descriptor: int) -> None:
+    os.fchown(descriptor, entry.uid, entry.gid)
+    os.fchmod(descriptor, entry.mode)
+    _set_xattrs(entry, f"/proc/self/fd/{descriptor}/.")
+    os.utime(descriptor, ns=(entry.mtime_ns, entry.mtime_ns))
+
+
+def _set_xattrs(entry: Entry, path: str) -> None:
+    for key, value in entry.xattrs.items():
+        if _kept(key):
+            os.setxattr(path, key, base64.b64decode(value), follow_symlinks=False)
+
+
+def _file(
+    directory: int, name: str, entry: Entry, seen: os.stat_result, first_of: dict[tuple[int, int], str]
+) -> Iterator[tuple[Entry, TreeFile | None]]:
+    key = (seen.st_dev, seen.st_ino)
+    if seen.st_nlink > 1 and key in first_of:
+        yield Entry(entry.path, "link", target=first_of[key]), None
+        return
+    first_of[key] = entry.path
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+    descriptor = os.open(name, flags, dir_fd=directory)
+    try:
+        yield replace(entry, size=seen.st_size), TreeFile(descriptor, _extents(descriptor, seen.st_size))
+    finally:
+        os.close(descriptor)
+
+
+def _extents(descriptor: int, size: int) -> list[tuple[int, int]]:
+    """lseek(2), SEEK_DATA: a file system that knows no holes says that all is data."""
+    found, at = [], 0
+    while at < size:
+        try:
+            start = os.lseek(descriptor, at, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # only a hole is left
+                break
+            raise
+        at = min(os.lseek(descriptor, start, os.SEEK_HOLE), size)
+        found.append((start, at))
+    return found
+
+
+def _entry(path: str, seen: os.stat_result, by_descriptor: str) -> Entry:
+    kind = _KINDS[stat.S_IFMT(seen.st_mode)]
+    device = None
+    if kind == "device":
+        letter = "c" if stat.S_ISCHR(seen.st_mode) else "b"
+        device = (letter, os.major(seen.st_rdev), os.minor(seen.st_rdev))
+    return Entry(
+        path, kind, stat.S_IMODE(seen.st_mode), seen.st_uid, seen.st_gid, seen.st_mtime_ns, _xattrs(by_descriptor),
+        os.readlink(by_descriptor) if kind == "symlink" else "", device,
+    )  # fmt: skip
+
+
+def _xattrs(path: str) -> Mapping[str, str]:
+    """Of masu's interest; others belong to the host (security labels) or to nobody."""
+    found = {}
+    path = path if "/" in path.removeprefix("/proc/self/fd/") else path + "/."
+    with contextlib.suppress(OSError):  # a file system without extended attributes
+        for key in os.listxattr(path, follow_symlinks=False):
+            if _kept(key):
+                found[key] = base64.b64encode(os.getxattr(path, key, follow_symlinks=False)).decode()
+    return found
+
+
+def _kept(key: str) -> bool:
+    return key.startswith(KEPT_XATTRS) or key in KEPT_XATTR_NAMES
+
+
+def _names(descriptor: int) -> Iterator[str]:
+    return iter(sorted(os.listdir(descriptor)))

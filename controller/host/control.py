@@ -1,0 +1,128 @@
+"""The control socket: root asks whoever reconciles an instance for something, and waits for the answer.
+
+One connection, one line of JSON there, one line back: `{"done": …}` or `{"error": {"kind", "message"}}`. The socket
+is of a process that lives, so nothing of it outlives a crash but a name, which the next one replaces.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import struct
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from controller import errors
+from controller.errors import MasuError, StepFailed
+from controller.host.text import failed, make_directories
+
+LONGEST: Final = 64 << 10
+PATIENCE_S: Final = 5.0
+"""How long somebody who has connected may take to say what he wants."""
+LAST_WAIT_S: Final = 10.0
+"""How long what is being done may go on when the instance is left."""
+
+Answer = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+
+
+class ControlSocket:
+    """Answers each request in a thread of its own until `close`. Raises StepFailed when it cannot listen."""
+
+    def __init__(self, path: str, answer: Answer) -> None:
+        self._path, self._answer = path, answer
+        self._workers: list[threading.Thread] = []
+        make_directories(os.path.dirname(path))
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+            self._socket.bind(path)  # masu's umask keeps others out until the mode says so
+            os.chmod(path, 0o600)
+            self._socket.listen(16)
+        except OSError as error:
+            self._socket.close()
+            raise failed(error, "listening on", path) from error
+        self._thread = threading.Thread(target=self._accept, name="control", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """What is being done is waited for, but not for long: it can be broken off anywhere."""
+        with contextlib.suppress(OSError):
+            os.unlink(self._path)
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+        self._thread.join(PATIENCE_S)
+        for worker in self._workers:
+            worker.join(LAST_WAIT_S)
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._socket.accept()
+            except OSError:
+                return
+            worker = threading.Thread(target=self._serve, args=(connection,), name="request", daemon=True)
+            self._workers = [each for each in self._workers if each.is_alive()] + [worker]
+            worker.start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError):
+            if _user_of(connection) != os.geteuid():
+                return
+            connection.settimeout(PATIENCE_S)
+            connection.sendall(json.dumps(self._answered(_line(connection))).encode() + b"\n")
+
+    def _answered(self, line: bytes) -> dict[str, Any]:
+        try:
+            return {"done": dict(self._answer(json.loads(line)))}
+        except MasuError as error:
+            return {"error": {"kind": type(error).__name__, "message": str(error)}}
+        except Exception as error:  # noqa: BLE001  whoever asked has to hear of a defect, too
+            return {"error": {"kind": "", "message": f"{type(error).__name__}: {error}"}}
+
+
+def ask(path: str, request: Mapping[str, Any]) -> dict[str, Any] | None:
+    """None when nobody listens. Raises the error that the answer is."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        try:
+            sock.connect(path)
+            sock.sendall(json.dumps(request).encode() + b"\n")
+        except OSError:
+            return None
+        try:
+            answer = json.loads(_line(sock))
+        except (OSError, ValueError) as error:
+            raise StepFailed(f"whoever reconciles the instance ended before it was done: {error}") from error
+    if "error" in answer:
+        raise _error(answer["error"])
+    done: dict[str, Any] = answer["done"]
+    return done
+
+
+def _error(value: Mapping[str, str]) -> MasuError:
+    kind = getattr(errors, value["kind"], StepFailed)
+    plain = isinstance(kind, type) and issubclass(kind, MasuError)
+    try:
+        return kind(value["message"]) if plain else StepFailed(value["message"])
+    except TypeError:  # one that is made of more than a message
+        return StepFailed(value["message"])
+
+
+def _line(connection: socket.socket) -> bytes:
+    text = b""
+    while not text.endswith(b"\n") and len(text) < LONGEST:
+        part = connection.recv(LONGEST)
+        if not part:
+            break
+        text += part
+    return text
+
+
+def _user_of(connection: socket.socket) -> int:
+    """unix(7), SO_PEERCRED."""
+    seen = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    return int(struct.unpack("3i", seen)[1])

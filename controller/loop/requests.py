@@ -1,0 +1,99 @@
+"""What somebody asks for, one act on one container at a time: done, told in events, answered."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from controller.checkpoints.request import Request
+from controller.errors import LaunchFailed, MasuError, StepFailed
+from controller.host.ports import EventLog, Host
+from controller.model.event import Event
+from controller.model.quantity import about_bytes
+from controller.reconcile.apply import Failpoint
+from controller.reconcile.checkpointing import Acts, Hold
+from controller.reconcile.desired import Desired
+from controller.report.checkpoints import checkpoint_json
+
+FAILED = {"checkpoint": "CheckpointFailed", "restore": "RestoreFailed"}
+
+
+class Requests:
+    """Thread-safe. `wanted`: what a container is to be; `hold`: nobody else works on it meanwhile;
+    `after`: it is looked at, because something was done to it."""
+
+    def __init__(
+        self,
+        host: Host,
+        failpoint: Failpoint,
+        log: EventLog,
+        wanted: Callable[[str], tuple[Desired, str] | None],
+        hold: Callable[[str], Hold],
+        after: Callable[[str], object],
+    ) -> None:
+        self._host, self._failpoint, self._log = host, failpoint, log
+        self._wanted, self._hold, self._after = wanted, hold, after
+        self._lock = threading.Lock()
+        self._busy: set[str] = set()
+
+    def answer(self, request: Request) -> Mapping[str, Any]:
+        """Raises MasuError, which has been told as an event, too."""
+        with self._alone(request.container):
+            try:
+                done = self._done(request)
+            except LaunchFailed as error:
+                self._fail(request, error)
+                self._after(request.container)  # it was ended, and is to be started
+                raise
+            except MasuError as error:
+                self._fail(request, error)
+                raise
+            if request.verb == "restore":
+                self._after(request.container)
+            return done
+
+    def _done(self, request: Request) -> Mapping[str, Any]:
+        name = request.container
+        found = self._wanted(name)
+        if found is None:
+            raise StepFailed(f"there is no container {name}")
+        acts = Acts(self._host, self._failpoint, *found, self._hold(name))
+        return (
+            self._checkpoint(acts, request) if request.verb == "checkpoint" else self._restore(acts, request)
+        )
+
+    def _fail(self, request: Request, error: MasuError) -> None:
+        self._tell(request.container, FAILED[request.verb], str(error), level="warning")
+
+    def _checkpoint(self, acts: Acts, request: Request) -> Mapping[str, Any]:
+        made = acts.checkpoint("manual", ends=request.ends)
+        found = made.checkpoint
+        amounts = (
+            f"{about_bytes(found.size, up=False)}, {about_bytes(found.stored, up=False)} new in the store"
+        )
+        ended = "; it was ended with it" if request.ends else ""
+        ended += f"; {made.left}" if made.left else ""
+        self._tell(acts.name, "Checkpointed", f"{found.id}: {amounts}; {made.cost}{ended}")
+        return {**checkpoint_json(found), "cost": "; ".join(each for each in (made.cost, made.left) if each)}
+
+    def _restore(self, acts: Acts, request: Request) -> Mapping[str, Any]:
+        found = acts.restore(request.identity)
+        self._tell(acts.name, "Restored", f"goes on from checkpoint {found.id}")
+        return checkpoint_json(found)
+
+    def _tell(self, name: str, kind: str, message: str, level: str = "info") -> None:
+        self._log.event(Event(self._host.clock.wall_ms(), name, kind, message, level=level))
+
+    @contextmanager
+    def _alone(self, name: str) -> Iterator[None]:
+        with self._lock:
+            if name in self._busy:
+                raise StepFailed(f"another checkpoint or restore of {name} is under way")
+            self._busy.add(name)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._busy.discard(name)

@@ -1,0 +1,127 @@
+"""A checkpoint as values: where it came from, what the store says of it, and what is to be stored. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal
+
+UPPER = "upper"
+"""The tree that is a container's writable layer."""
+SPEC = "spec.dump"
+"""The extra that is the bundle config."""
+
+How = Literal["schedule", "manual", "shutdown", "imported"]
+
+Progress = Callable[[str, int], None]
+"""Told what was just done (a stage) and a count or amount: bytes for `read`, else a running number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where the memory comes from, and what a restore has to compare with the host it is on.
+
+    `created_ms`: wall clock, for people and for retention. `rootfs`: identity of what is below the writable layer.
+    `parent`: the id of the checkpoint that a pre-dump's pages are in; empty for a whole dump.
+    `foreign`: the images were made by another program than masu.
+    """
+
+    container: str
+    created_ms: int
+    how: How
+    spec_digest: str = ""
+    frame_digest: str = ""
+    rootfs: str = ""
+    kernel: str = ""
+    criu: str = ""
+    runtime: str = ""
+    machine: str = ""
+    cpu_features: tuple[str, ...] = ()
+    boot_id: str = ""
+    frozen_ms: int = 0
+    parent: str = ""
+    foreign: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "cpu_features": list(self.cpu_features)}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Origin:
+        """Raises KeyError, TypeError or ValueError for what is no such value; unknown keys are passed over."""
+        known = {each.name: value[each.name] for each in fields(cls) if each.name in value}
+        for name, kind in _KINDS.items():
+            if type(known.get(name, kind())) is not kind:
+                raise TypeError(f"{name} is not of type {kind.__name__}")
+        if known["how"] not in {"schedule", "manual", "shutdown", "imported"}:
+            raise ValueError(f"how: {known['how']!r}")
+        features = tuple(str(each) for each in known.pop("cpu_features", ()))
+        return cls(**known, cpu_features=features)
+
+
+_KINDS = {
+    **{each.name: str for each in fields(Origin) if each.type == "str"},
+    **{each.name: int for each in fields(Origin) if each.type == "int"},
+    "foreign": bool,
+    "cpu_features": list,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """What a listing tells. Ids sort in the order of publication, whatever the clock did.
+
+    `size`: bytes of everything in it, holes not counted; `stored`: bytes it added to the store when it was made;
+    `alone`: bytes it would take in a store of its own.
+    `trees`: names of the file-system snapshots in it. `key`: which key seals it, empty for none.
+    `damage`: what a quick look found wrong; empty says nothing about flipped bits, which `verify` finds.
+    """
+
+    id: str
+    origin: Origin | None
+    size: int = 0
+    stored: int = 0
+    alone: int = 0
+    trees: tuple[str, ...] = ()
+    key: str = ""
+    damage: str = ""
+
+    @property
+    def container(self) -> str:
+        return self.origin.container if self.origin else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What is to become a checkpoint.
+
+    `images`: CRIU's image directory. `trees`: name → directory whose files belong to it (the overlay's upper
+    directory, volumes). `extras`: small texts to keep with it, such as the bundle config, by plain file name.
+    """
+
+    origin: Origin
+    images: str
+    trees: Mapping[str, str] = field(default_factory=dict)
+    extras: Mapping[str, bytes] = field(default_factory=dict)
+
+
+Pending = Literal["", "coming", "swapped"]
+"""Whether a layer is in the middle of a restore: files of a checkpoint are beside it, or in its place."""
+
+
+@dataclass(frozen=True, slots=True)
+class LayerCopy:
+    """The files of a layer at one moment: bytes that were copied, and those that share blocks with the layer."""
+
+    path: str
+    copied: int
+    cloned: int
+    took_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """`freed`: bytes given back to the disk. `kept`: why nothing more could be freed; empty when all was."""
+
+    removed: tuple[str, ...]
+    freed: int
+    kept: str = ""

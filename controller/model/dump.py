@@ -1,0 +1,110 @@
+"""What CRIU is asked for and what it answers: processes to a directory of images and back. Pure values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from controller.model.launch import Init
+
+LAYOUT_FILE = "masu-layout.json"
+"""Beside the images: what masu itself has to know again when it restores them."""
+
+
+@dataclass(frozen=True, slots=True)
+class CriuAbilities:
+    """The CRIU of this host. `usable`: a dump and a restore will work here, as far as `criu check` can tell.
+
+    `said`: why it is not usable, in CRIU's own words. `tracks_memory`: pre-dumps pay (CONFIG_MEM_SOFT_DIRTY).
+    """
+
+    path: str = ""
+    version: str = ""
+    usable: bool = False
+    tracks_memory: bool = False
+    said: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DumpOrder:
+    """One dump of a running container, into an empty directory that is best on a tmpfs.
+
+    `tcp`: whether established connections are kept or closed in the image. `kill`: the processes end with the dump,
+    and their connections stay locked until a restore. `parent`: a directory beside `directory` with an earlier dump
+    or pre-dump of the same processes; only what they have written since is dumped. `ghost_limit`: bytes of a file
+    that was removed while it is open, up to which it becomes part of the image.
+    """
+
+    container: str
+    init: Init
+    directory: str
+    timeout_ms: int
+    tcp: Literal["established", "close"] = "established"
+    kill: bool = False
+    parent: str = ""
+    track: bool = False
+    ghost_limit: int = 1 << 26
+
+
+@dataclass(frozen=True, slots=True)
+class Dumped:
+    """`frozen_us`: how long the processes stood still, as CRIU measured it, the caller's own work included.
+
+    `tcp`: what became of connections: they are closed, whatever was ordered, where a user namespace bars a restore.
+    """
+
+    frozen_us: int
+    took_ms: int
+    pages_written: int
+    pages_of_parent: int
+    tcp: Literal["established", "close"]
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreOrder:
+    """One restore, in the place of a launch: `root` as for a launch, ids included; the bundle has been written.
+
+    `directory`: the images. Whoever is root in the container must be able to reach it, not to list it.
+    """
+
+    container: str
+    group: str
+    root: Mapping[str, Any]
+    directory: str
+    timeout_ms: int
+    tcp: Literal["established", "close"] = "established"
+
+
+@dataclass(frozen=True, slots=True)
+class MountHeld:
+    """One mount at the time of a dump. `at`: as the kernel shows it; `target`: as the bundle config calls it.
+
+    `external`: its contents are not in the images; `is_dir`: else a file.
+    """
+
+    at: str
+    target: str
+    external: bool
+    is_dir: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What is around the processes of an image: mounts in the order in which they were made, and log pipes."""
+
+    mounts: tuple[MountHeld, ...]
+    pipes: tuple[int, ...]
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        mounts = [[each.at, each.target, each.external, each.is_dir] for each in self.mounts]
+        return {"version": 1, "mounts": mounts, "pipes": list(self.pipes), "facts": dict(self.facts)}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Layout:
+        """Raises ValueError, TypeError or KeyError: it is damaged, or of a later masu."""
+        if value["version"] != 1:
+            raise ValueError(f"layout version {value['version']} is not known to this masu")
+        mounts = tuple(MountHeld(str(a), str(t), bool(e), bool(d)) for a, t, e, d in value["mounts"])
+        return cls(mounts, tuple(int(each) for each in value["pipes"]), dict(value["facts"]))

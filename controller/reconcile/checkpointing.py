@@ -1,0 +1,275 @@
+"""Checkpoints and restores as acts: what is asked first, which steps follow, and what is done when one fails.
+
+Whoever asks, by hand or otherwise, comes through here. While something is done to the container itself, nobody else
+works on it (`hold`); compressing and storing come after that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass
+
+from controller.checkpoints.policy import Policy
+from controller.errors import CheckpointDamaged, GuardRefused, HostLacks, LaunchFailed, MasuError, StepFailed
+from controller.host.ports import Host
+from controller.model.checkpoint import UPPER, Checkpoint, How, Origin
+from controller.reconcile.apply import Failpoint, apply
+from controller.reconcile.desired import Desired
+from controller.reconcile.plan import plan, subject_of
+from controller.steps._base import Effect, Stage, Step, Wait
+from controller.steps.checkpointing import (
+    COST,
+    STORED,
+    ClearScratch,
+    DumpContainer,
+    FetchCheckpoint,
+    FinishRestore,
+    PutBackLayer,
+    RestoreContainer,
+    RetireCheckpoints,
+    SettleLayer,
+    StoreCheckpoint,
+    SwapLayer,
+)
+from controller.steps.freezer import frozen_by
+from controller.steps.runtime import (
+    ClearRuntime,
+    KillContainer,
+    PrepareLayer,
+    RemoveLayer,
+    StopContainer,
+    WriteBundle,
+)
+
+Hold = Callable[[], AbstractContextManager[None]]
+LOOK_MS = 5
+PART = "checkpoint"
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A checkpoint that is listed now. In words: what the standstill was for, and what could not be tidied up."""
+
+    checkpoint: Checkpoint
+    cost: str
+    left: str
+
+
+@dataclass(frozen=True, slots=True)
+class Acts:
+    """What can be done to one container. `hold`: nobody else works on it meanwhile."""
+
+    host: Host
+    failpoint: Failpoint
+    desired: Desired
+    group: str
+    hold: Hold
+
+    @property
+    def name(self) -> str:
+        return self.desired.name
+
+    @property
+    def policy(self) -> Policy:
+        found: Policy = self.desired.parts[PART]
+        return found
+
+    def checkpoint(self, how: How, *, ends: bool) -> Made:
+        """Raises GuardRefused, HostLacks, StepFailed: the container runs on, and nothing half is left."""
+        host, name, policy = self.host, self.name, self.policy
+        try:
+            with self.hold():
+                check_dump(host, self.desired, self.group)
+                init = subject_of(name, self.group, host).init
+                self._do(DumpContainer(name, init, self.desired.frame, policy, how, ends))
+                if ends:
+                    self._do(ClearRuntime(name, self.group, Effect.NONE))
+            if not ends:
+                self._do(StoreCheckpoint(name, host.scratches.images(name), policy))
+            identity, cost = host.scratches.noted(name, STORED), host.scratches.noted(name, COST)
+        finally:
+            self._do(ClearScratch(name))
+        return Made(find(host, name, identity), cost, self._retire())
+
+    def restore(self, identity: str) -> Checkpoint:
+        """`identity`: "" for the newest whole one. What runs is ended when the checkpoint is there and checked.
+
+        Raises GuardRefused, HostLacks, StepFailed. When nothing could be restored, the files are as they were
+        before, and whoever looks next starts the container.
+        """
+        host, name = self.host, self.name
+        found = find(host, name, identity)
+        with self.hold():
+            check_restore(host, self.desired, found)
+            with_files = self.desired.frame.layered and UPPER in found.trees
+            try:
+                self._prepare()
+                self._do(FetchCheckpoint(name, found.id, self.policy.key_file, with_files))
+            except MasuError as error:
+                self._undo_fetch()
+                if isinstance(error, CheckpointDamaged):
+                    raise CheckpointDamaged(f"checkpoint {found.id} is damaged: {error}") from error
+                raise
+            self._end(f"restored from {found.id}")
+            self._put_in(found, with_files=with_files)
+        return found
+
+    def _retire(self) -> str:
+        """Why those that no rule keeps are still there; that is made up for with the next checkpoint."""
+        try:
+            self._do(RetireCheckpoints(self.name, self.policy))
+        except MasuError as error:
+            return f"older ones are still there: {error}"
+        return ""
+
+    def _prepare(self) -> None:
+        """What has to be there before a birth, where the container has not run in this boot."""
+        frame, host = self.desired.frame, self.host
+        for step in plan(self.desired, self.group, host).steps:
+            if Stage.PLACE <= step.stage < Stage.BIRTH or isinstance(step, (SettleLayer, PutBackLayer)):
+                self._do(step)
+        if subject_of(self.name, self.group, host).pid or not frame.layered:
+            return
+        found = host.layers.state(self.name)
+        if found is not None and found != frame.frame_digest:
+            self._do(RemoveLayer(self.name, Effect.NONE))
+        if found != frame.frame_digest:
+            self._do(PrepareLayer(self.name, frame, Effect.NONE))
+
+    def _undo_fetch(self) -> None:
+        """Nothing was touched but what is beside the layer; should that stay, the next look finds it."""
+        with suppress(MasuError):
+            self._do(SettleLayer(self.name))
+
+    def _end(self, why: str) -> None:
+        """As its spec says that it is stopped."""
+        host, subject = self.host, subject_of(self.name, self.group, self.host)
+        if subject.pid and subject.record:
+            wait = self._do(StopContainer(self.name, subject.record, self.group, why, Effect.RESTART))
+            while subject_of(self.name, self.group, host).pid and wait and host.clock.now_ms() < wait.until:
+                host.clock.sleep_ms(LOOK_MS)
+            if subject_of(self.name, self.group, host).pid:
+                self._do(KillContainer(self.name, self.group, subject.record, why, Effect.RESTART))
+        self._do(ClearRuntime(self.name, self.group, Effect.RESTART))
+
+    def _put_in(self, found: Checkpoint, *, with_files: bool) -> None:
+        frame = self.desired.frame
+        images = self.host.scratches.images(self.name)
+        stop = self.desired.parts["life"].stop
+        birth = (self.name, frame, self.group, stop, Effect.RESTART, found.id, images, self.policy)
+        try:
+            if with_files:
+                self._do(SwapLayer(self.name))
+            self._do(WriteBundle(self.name, frame, Effect.RESTART))
+            wait = self._do(RestoreContainer(*birth))
+            while wait:
+                self.host.clock.sleep_ms(LOOK_MS)
+                wait = self._do(FinishRestore(*birth))
+        except MasuError as error:
+            self._do(ClearRuntime(self.name, self.group, Effect.RESTART))
+            self._do(PutBackLayer(self.name, self.group))
+            raise LaunchFailed(
+                f"{found.id} could not be restored: {error}; its files are as before"
+            ) from error
+        self._do(SettleLayer(self.name))
+
+    def _do(self, step: Step) -> Wait | None:
+        """Raises what the step raises."""
+        outcome = apply((step,), self.host, self.failpoint)[0]
+        if outcome.error:
+            raise outcome.error
+        return outcome.wait
+
+
+def check_dump(host: Host, desired: Desired, group: str) -> None:
+    """Read-only. What is known beforehand to be in the way.
+
+    Raises GuardRefused for what the spec does not allow, HostLacks, StepFailed for what may be over soon.
+    """
+    name, policy, spaces = desired.name, desired.parts[PART], desired.parts["namespaces"]
+    subject = subject_of(name, group, host)
+    if policy.never:
+        raise GuardRefused(f"{name}: its spec says that its memory is never written (checkpoint.never)")
+    for kind in ("pid", "ipc", "mount"):
+        if spaces.kinds[kind] == "host" or (kind == "pid" and spaces.kinds[kind] != "private"):
+            raise GuardRefused(
+                f"{name}: it shares the {kind} namespace of {_whose(spaces.kinds[kind])},"
+                " and processes in it cannot be restored alone"
+            )
+    abilities = host.criu.abilities()
+    if not abilities.usable:
+        raise HostLacks(f"no checkpoints here: {abilities.said}")
+    if not subject.pid or subject.record is None:
+        raise StepFailed(f"container {name} is not running")
+    if subject.record.phase != "running":
+        raise StepFailed(f"container {name} is {subject.record.phase}")
+    if frozen_by(host, group):
+        raise StepFailed(f"container {name} is frozen: its processes have to run for a moment to be dumped")
+    if subject.record.digest != desired.frame.digest:
+        raise StepFailed(f"container {name} does not run as its spec says yet: it is to be started anew")
+
+
+def _whose(space: str) -> str:
+    return "the host" if space == "host" else space.replace(":", " ")
+
+
+def check_restore(host: Host, desired: Desired, found: Checkpoint) -> None:
+    """Read-only. Whether the specification of now fits the memory of then.
+
+    Raises GuardRefused, HostLacks, StepFailed.
+    """
+    name, frame, origin = desired.name, desired.frame, found.origin
+    abilities = host.criu.abilities()
+    if not abilities.usable:
+        raise HostLacks(f"nothing can be restored here: {abilities.said}")
+    if origin is None or found.damage:
+        raise StepFailed(f"checkpoint {found.id} is damaged: {found.damage}")
+    if desired.parts["life"].state == "stopped":
+        raise GuardRefused(f"{name}: its spec says state: stopped")
+    if origin.machine and origin.machine != host.facts.machine:
+        raise GuardRefused(f"checkpoint {found.id} is of a machine of another kind: {origin.machine}")
+    _check_digests(found.id, origin, frame.frame_digest, frame.digest)
+
+
+def _check_digests(identity: str, origin: Origin, frame_digest: str, digest: str) -> None:
+    if origin.frame_digest != frame_digest:
+        raise GuardRefused(
+            f"checkpoint {identity} was made with another root file system, or with other namespaces, than the spec"
+            " has now"
+        )
+    if origin.spec_digest != digest:
+        raise GuardRefused(
+            f"checkpoint {identity} was made with another process, or with other mounts, than the spec has now"
+        )
+
+
+def find(host: Host, name: str, identity: str) -> Checkpoint:
+    """Read-only. By its id, or the newest that is not known to be damaged for "". Raises StepFailed."""
+    found = [each for each in host.checkpoints.checkpoints(name) if each.container in {name, ""}]
+    if identity:
+        chosen = [each for each in found if each.id == identity]
+        if not chosen:
+            raise StepFailed(f"container {name} has no checkpoint {identity}: see `masu checkpoints {name}`")
+        return chosen[0]
+    whole = [each for each in found if not each.damage]
+    if not whole:
+        raise StepFailed(f"container {name} has no checkpoint" + (" that is whole" if found else ""))
+    return whole[-1]
+
+
+def mend(host: Host, root_of: Callable[[str], str]) -> list[tuple[str, str]]:
+    """After a masu that was killed: undo what its CRIU has left, and clear its images. → (container, what was done)
+
+    A restore that goes on by itself is left alone: whoever looks at the container sees its end.
+    """
+    said: list[tuple[str, str]] = []
+    for name in sorted(host.scratches.names()):
+        group = root_of(name)
+        record = host.records.read(name)
+        if record and record.phase == "launching" and host.runtime.state(name, group).launching:
+            continue
+        with suppress(MasuError):
+            said += [(name, each) for each in host.criu.mend(name, group)]
+        ClearScratch(name).apply(host)
+    return said

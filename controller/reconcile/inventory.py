@@ -1,0 +1,52 @@
+"""What is in the store of checkpoints: listed, read through, taken out as archives and taken in from them.
+
+`policy_of`: what the spec of a container says of checkpoints, by its name: it knows the key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from controller.checkpoints.policy import Policy
+from controller.errors import MasuError, StepFailed
+from controller.host.ports import Host
+from controller.model.checkpoint import Checkpoint, Origin
+from controller.steps.checkpointing import unheard
+
+PolicyOf = Callable[[str], Policy]
+
+
+def listed(host: Host, name: str, policy_of: PolicyOf | None) -> tuple[Checkpoint, ...]:
+    """Read-only. Oldest first, of all containers for "". With `policy_of` each is read to its last byte."""
+    found = host.checkpoints.checkpoints(name)
+    return tuple(_verified(host, each, policy_of) for each in found) if policy_of else found
+
+
+def export(host: Host, identity: str, path: str, policy_of: PolicyOf) -> tuple[str, ...]:
+    """→ what could not go into the archive. Raises StepFailed, HostLacks."""
+    found = next((each for each in host.checkpoints.checkpoints("") if each.id == identity), None)
+    if found is None:
+        raise StepFailed(f"there is no checkpoint {identity}: see `masu checkpoints`")
+    return host.checkpoints.at(_key_file(found, policy_of)).export_to(identity, path)
+
+
+def take_in(host: Host, path: str, name: str, policy_of: PolicyOf) -> Checkpoint:
+    """`name`: of the container that it is to be of; "": as the archive says. Raises ArchiveRefused, StepFailed."""
+    policy = policy_of(name)
+    origin = Origin(name, host.clock.wall_ms(), "imported")
+    return host.checkpoints.at(policy.key_file).import_from(path, origin, False, policy.min_free, unheard)
+
+
+def _verified(host: Host, found: Checkpoint, policy_of: PolicyOf) -> Checkpoint:
+    if found.damage:
+        return found
+    try:
+        wrong = host.checkpoints.at(_key_file(found, policy_of)).verify(found.id)
+    except MasuError as error:
+        wrong = (str(error),)
+    return replace(found, damage=wrong[0] if wrong else "")
+
+
+def _key_file(found: Checkpoint, policy_of: PolicyOf) -> str:
+    return policy_of(found.container).key_file if found.key else ""

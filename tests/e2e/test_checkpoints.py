@@ -1,0 +1,321 @@
+"""Checkpoints by hand, with the installed program: what is in memory and what is in files go back together."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from controller.host.facts import find
+from controller.steps import checkpointing
+from controller.steps._base import Step
+from tests.e2e.harness import CHECKOUT, Masu, container, until, volume
+
+COUNT = "exec 3>/count; i=0; echo up; while :; do i=$((i+1)); echo $i >&3; sleep 0.02; done"
+"""Counts in memory and into a file of its layer that it holds open; a new start begins with an empty file."""
+
+
+def counting(**spec: Any) -> dict[str, Any]:
+    return container(process={"args": ["/bin/sh", "-c", COUNT]}, **spec)
+
+
+def lines(masu: Masu) -> list[int]:
+    """What is in the file, but for a line that is just being written."""
+    try:
+        text = Path(f"/proc/{masu.pid()}/root/count").read_text()
+    except FileNotFoundError:  # it has not come so far
+        return []
+    return [int(each) for each in text.splitlines()]
+
+
+def goes_on(masu: Masu, after: int = 0) -> int:
+    """It counts, and memory and file are of one moment: no number is missing, and none is there twice."""
+    until(lambda: len(lines(masu)) > after, "it counts")
+    found = lines(masu)
+    assert found == list(range(1, len(found) + 1))
+    return len(found)
+
+
+def from_checkpoint(masu: Masu, identity: str, after: int) -> int:
+    """Init's pid, when it goes on from there, and with the count of then at once."""
+    assert masu.record()["restored"] == identity
+    assert len(lines(masu)) > after
+    goes_on(masu, len(lines(masu)))
+    return masu.pid()
+
+
+def done(masu: Masu, *arguments: str, code: int = 0, env: dict[str, str] | None = None) -> str:
+    """What it says."""
+    found = masu.run(*arguments, env=env)
+    assert found.returncode == code, f"{arguments}: {found.returncode}: {found.stdout}{found.stderr}"
+    return found.stdout if code == 0 else found.stderr
+
+
+def test_a_counter_goes_on_from_where_it_was(either: Masu, tmp_path: Path) -> None:
+    """With a daemon, a volume, a device, users of its own; twice from one checkpoint, once after a kill -9."""
+    masu = either
+    mounts = [{"volume": "data", "target": "/data"}]
+    spec = counting(namespaces={"user": "auto"}, mounts=mounts, devices=[{"path": "/dev/fuse"}])
+    masu.write(volume("data", size="16Mi"), spec)
+    masu.start()
+    masu.running()
+    goes_on(masu, 20)
+    done(masu, "exec", "web", "--", "/bin/sh", "-c", "echo kept >/data/file")
+    identity = done(masu, "checkpoint", "web").split(":")[0]
+    assert masu.status()["checkpoint"]["last"]["id"] == identity
+    assert [each["id"] for each in masu.checkpoints()] == [identity]
+    first = masu.pid()
+    goes_on(masu, len(lines(masu)))
+    Path(f"/proc/{first}/root/later").touch()
+    done(masu, "restore", "web")
+    second = from_checkpoint(masu, identity, 20)
+    assert second != first
+    assert not Path(f"/proc/{second}/root/later").exists()
+    said = done(masu, "exec", "web", "--", "/bin/sh", "-c", "cat /data/file; ls -l /dev/fuse")
+    assert said.startswith("kept\nc")
+    os.kill(second, signal.SIGKILL)
+    third = masu.restarted(second)
+    done(masu, "restore", "web", "--from", identity)
+    fourth = from_checkpoint(masu, identity, 20)
+    assert fourth not in {second, third}
+    assert masu.status()["converged"], masu.status()
+    assert masu.pid() == fourth, "the daemon takes it for what it is"
+    assert masu.plan()["changes"] == []
+    assert masu.halfway() == []
+    assert [each["type"] for each in masu.events() if each["type"] in {"Checkpointed", "Restored"}] == [
+        "Checkpointed", "Restored", "Restored"
+    ]  # fmt: skip
+
+
+def test_an_end_by_a_checkpoint_and_a_way_to_another_instance(masu: Masu, tmp_path: Path) -> None:
+    """Without a daemon, sealed: ended with its checkpoint, exported, imported elsewhere, where it goes on."""
+    key = tmp_path / "key"
+    key.write_bytes(b"k" * 32)
+    key.chmod(0o600)
+    masu.write(counting(checkpoint={"keep": {"last": 1}, "encryption": {"keyFile": str(key)}}))
+    assert masu.apply().returncode == 0
+    goes_on(masu, 20)
+    done(masu, "checkpoint", "web")
+    identity = done(masu, "checkpoint", "web", "--stop").split(":")[0]
+    assert masu.pid() == 0
+    assert [each["id"] for each in masu.checkpoints()] == [identity], "one is kept"
+    assert masu.processes() == []
+    layer = Path(f"/var/lib/masu/{masu.instance}/layers/web/upper")
+    assert (layer / "count").exists()
+    archive = tmp_path / "web.tar.zst"
+    done(masu, "checkpoint", "export", identity, str(archive))
+    last = int((layer / "count").read_text().splitlines()[-1])
+    (tmp_path / "other").mkdir()
+    other = Masu(tmp_path / "other")
+    try:
+        other.write(counting())
+        assert other.apply().returncode == 0
+        done(other, "checkpoint", "import", str(archive))
+        done(other, "restore", "web")
+        from_checkpoint(other, other.checkpoints()[-1]["id"], last - 1)
+        assert other.plan()["changes"] == []
+    finally:
+        other.close()
+    done(masu, "restore", "web")
+    from_checkpoint(masu, identity, last - 1)
+    done(masu, "down", "web")
+    assert masu.traces() == []
+
+
+def test_what_cannot_be_done_is_said_and_nothing_happens(masu: Masu) -> None:
+    masu.write(counting())
+    assert masu.apply().returncode == 0
+    goes_on(masu, 5)
+    pid = masu.pid()
+    assert "no checkpoint" in done(masu, "restore", "web", code=1)
+    identity = done(masu, "checkpoint", "web").split(":")[0]
+    for pack in Path(f"/var/lib/masu/{masu.instance}/checkpoints/packs").glob("*.pack"):
+        flip(pack)
+    assert "damaged: " in masu.run("checkpoints", "--verify").stdout
+    assert f"{identity} is damaged: chunk" in done(masu, "restore", "web", code=1)
+    runs_on(masu, pid)
+    masu.write(counting(checkpoint={"minFree": "1Pi"}))
+    assert masu.apply().returncode == 0
+    assert "shall stay free" in done(masu, "checkpoint", "web", code=1)
+    assert "shall stay free" in done(masu, "checkpoint", "web", "--stop", code=1)
+    runs_on(masu, pid)
+    masu.write(counting(checkpoint={"never": True}))
+    assert masu.apply().returncode == 0
+    assert "never" in done(masu, "checkpoint", "web", code=4)
+    masu.write(counting(state="frozen"))
+    assert masu.apply().returncode == 0
+    assert "frozen" in done(masu, "checkpoint", "web", code=1)
+    masu.write(counting(mounts=[{"tmpfs": "/tmp", "size": "1Mi"}]))
+    assert masu.apply().returncode == 0
+    assert "other mounts" in done(masu, "restore", "web", "--from", identity, code=4)
+    assert "not installed" in without_criu(masu, "checkpoint", "web")
+    runs_on(masu, masu.pid())
+
+
+def test_a_restore_that_fails_gives_the_files_back_and_starts_anew(masu: Masu, tmp_path: Path) -> None:
+    """A file of the host that it has open has another size by now, which only CRIU finds out."""
+    (tmp_path / "srv").mkdir()
+    held = tmp_path / "srv" / "held"
+    held.write_text("then")
+    args = ["/bin/sh", "-c", f"exec 4</srv/held; {COUNT}"]
+    mounts = [{"source": str(tmp_path / "srv"), "target": "/srv"}]
+    masu.write(container(process={"args": args}, mounts=mounts))
+    assert masu.apply().returncode == 0
+    goes_on(masu, 5)
+    identity = done(masu, "checkpoint", "web").split(":")[0]
+    before = masu.pid()
+    Path(f"/proc/{before}/root/later").touch()
+    held.write_text("of another size")
+    assert "bad size" in done(masu, "restore", "web", code=1)
+    pid = masu.pid()
+    assert pid not in {0, before}
+    assert masu.record()["restored"] == ""
+    assert Path(f"/proc/{pid}/root/later").exists(), "the files are those from before the restore"
+    runs_on(masu, pid)
+    assert masu.plan()["changes"] == []
+    held.write_text("then")
+    done(masu, "restore", "web")
+    pid = from_checkpoint(masu, identity, 4)
+    assert not Path(f"/proc/{pid}/root/later").exists()
+
+
+def without_criu(masu: Masu, *arguments: str) -> str:
+    """What it says where there is no CRIU, which the host lacks then."""
+    criu = find("criu")
+    assert criu
+    hidden = ["unshare", "-m", "sh", "-c", f'mount --bind /dev/null {criu} && exec "$@"', "sh"]
+    found = subprocess.run(
+        [*hidden, *masu._argv(), *arguments],
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert found.returncode == 5, found
+    return found.stderr
+
+
+def flip(path: Path) -> None:
+    """One byte in the middle."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 3] ^= 0xFF
+    path.write_bytes(content)
+
+
+def runs_on(masu: Masu, pid: int) -> None:
+    assert masu.pid() == pid
+    goes_on(masu, len(lines(masu)))
+    assert masu.halfway() == []
+
+
+CHECKPOINT_STEPS = ("DumpContainer", "StoreCheckpoint", "ClearScratch", "RetireCheckpoints")
+RESTORE_STEPS = (
+    "FetchCheckpoint",
+    "StopContainer",
+    "ClearRuntime",
+    "SwapLayer",
+    "WriteBundle",
+    "RestoreContainer",
+    "SettleLayer",
+)
+
+
+@pytest.mark.timeout(300)
+def test_killed_at_any_step_of_a_checkpoint_the_next_one_is_whole(masu: Masu) -> None:
+    masu.write(counting(checkpoint={"keep": {"last": 1}}))
+    assert masu.apply().returncode == 0
+    goes_on(masu, 5)
+    pid = masu.pid()
+    for step in (f"{each}{when}:1" for each in CHECKPOINT_STEPS for when in ("", "+")):
+        killed = masu.run("checkpoint", "web", env={"MASU_FAIL_AT": step})
+        assert killed.returncode == -signal.SIGKILL, f"{step} was never reached: {killed.stderr}"
+        assert masu.apply().returncode == 0, step
+        assert masu.halfway() == [], step
+        runs_on(masu, pid)
+    done(masu, "checkpoint", "web")
+    assert len(masu.checkpoints()) == 1
+    done(masu, "checkpoints", "--verify")
+    runs_on(masu, pid)
+    for step in ("RemoveCheckpoints:1", "RemoveCheckpoints+:1"):
+        killed = masu.run("down", "web", env={"MASU_FAIL_AT": step})
+        assert killed.returncode == -signal.SIGKILL, f"{step} was never reached: {killed.stderr}"
+        if "+" not in step:
+            assert masu.checkpoints() != []
+    done(masu, "down", "web")
+    assert masu.traces() == []
+
+
+@pytest.mark.timeout(300)
+def test_killed_at_any_step_of_a_restore_it_runs_with_files_that_fit(masu: Masu) -> None:
+    """Either from the checkpoint, with its files, or anew, with those from before the restore."""
+    masu.write(counting())
+    assert masu.apply().returncode == 0
+    goes_on(masu, 5)
+    done(masu, "checkpoint", "web")
+    trace = masu.source.parent / "steps"
+    done(masu, "restore", "web", env={"MASU_TRACE_STEPS": str(trace)})
+    assert set(trace.read_text().split()) >= set(RESTORE_STEPS)
+    for step in (f"{each}{when}:1" for each in RESTORE_STEPS for when in ("", "+")):
+        before = masu.pid()
+        Path(f"/proc/{before}/root/later").touch()
+        killed = masu.run("restore", "web", env={"MASU_FAIL_AT": step})
+        assert killed.returncode == -signal.SIGKILL, f"{step} was never reached: {killed.stderr}"
+        assert masu.apply().returncode == 0, step
+        fits(masu, step, before)
+        assert len(masu.processes()) <= 2, step  # sleep, too
+    for undoing in ("PutBackLayer:1", "PutBackLayer+:1"):
+        before = masu.pid()
+        Path(f"/proc/{before}/root/later").touch()
+        assert masu.run("restore", "web", env={"MASU_FAIL_AT": "SwapLayer+:1"}).returncode == -signal.SIGKILL
+        assert masu.apply(env={"MASU_FAIL_AT": undoing}).returncode == -signal.SIGKILL
+        assert masu.apply().returncode == 0, undoing
+        fits(masu, undoing, before)
+    assert masu.plan()["changes"] == []
+    path = Path(f"/run/masu/{masu.instance}/records/web.json")
+    value, pid = json.loads(path.read_text()), masu.pid()
+    path.write_text(json.dumps({**value, "phase": "launching", "pid": 0, "start_time": 0}))
+    done(masu, "apply", str(masu.source))
+    assert masu.pid() == pid, "what was restored, and not written down, is adopted"
+    assert masu.status()["converged"]
+
+
+def test_every_step_of_checkpoints_is_interrupted_somewhere() -> None:
+    kinds = {
+        name
+        for name, each in vars(checkpointing).items()
+        if isinstance(each, type) and issubclass(each, Step) and each.__module__ == checkpointing.__name__
+    }
+    elsewhere = {"PutBackLayer", "RemoveCheckpoints", "FinishRestore"}
+    assert kinds <= {*CHECKPOINT_STEPS, *RESTORE_STEPS, *elsewhere}
+
+
+def fits(masu: Masu, step: str, before: int) -> None:
+    pid = masu.pid()
+    assert pid, step
+    goes_on(masu, len(lines(masu)))
+    assert masu.halfway() == [], step
+    later = Path(f"/proc/{pid}/root/later").exists()
+    restored = pid != before and bool(masu.record()["restored"])
+    assert later != restored, f"{step}: restored {restored}, with files from after the checkpoint {later}"
+
+
+def test_a_daemon_that_is_killed_leaves_nothing_half(masu: Masu) -> None:
+    masu.write(counting())
+    masu.start(env={"MASU_FAIL_AT": "StoreCheckpoint:1"})
+    pid = masu.running()
+    goes_on(masu, 5)
+    assert "ended before it was done" in done(masu, "checkpoint", "web", code=1)
+    assert masu.daemon
+    assert masu.daemon.wait(10) == -signal.SIGKILL
+    assert masu.halfway() != []
+    masu.start()
+    until(lambda: not masu.halfway(), "it is cleared")
+    runs_on(masu, pid)
+    done(masu, "checkpoint", "web")
+    assert len(masu.checkpoints()) == 1
