@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from controller.host.cgroups.homes import Homes
+from controller.host.retired import Retired
 from controller.model.notice import Watch
 
 SOFT_LIMIT = "memory.soft_limit_in_bytes"
@@ -41,10 +42,11 @@ class TriggerFiles:
         self._armed: dict[str, dict[Watch, Armed]] = {}
         self._owners: dict[int, tuple[str, Watch]] = {}
         self._epoll: select.epoll | None = None
+        self._retired: Retired | None = None
 
-    def attach(self, epoll: select.epoll) -> None:
-        """Where the descriptors are waited for."""
-        self._epoll = epoll
+    def attach(self, epoll: select.epoll, retired: Retired) -> None:
+        """Where the descriptors are waited for, and where they go: what is told to one must not be another's."""
+        self._epoll, self._retired = epoll, retired
 
     def arm(self, name: str, group: str, wanted: Collection[Watch]) -> Mapping[Watch, str]:
         """A group that is not there has nothing to watch, and that is no failure: it will be looked at again."""
@@ -80,7 +82,8 @@ class TriggerFiles:
         self._woken(name, None)
 
     def has(self, descriptor: int) -> bool:
-        return descriptor in self._owners
+        with self._lock:
+            return descriptor in self._owners
 
     def drain(self, descriptor: int, events: int) -> None:
         """After the watching thread was woken. A trigger whose group has gone is an error for ever."""
@@ -94,12 +97,16 @@ class TriggerFiles:
         """Whether anybody is to be woken. v1 also tells when the group goes, and of thresholds on the way down."""
         armed = self._armed[name][watch]
         if watch.how == "trigger":
+            if not events & (select.EPOLLPRI | select.EPOLLERR):
+                return False  # of a socket that had the number
             gone, times = bool(events & select.EPOLLERR), 1
         else:
             times = _empty(armed.descriptor)
             gone = _inode(os.path.dirname(armed.path)) != armed.inode
         if gone:
             self._drop(name, watch)
+            return False
+        if not times:
             return False
         if watch.how == "threshold" and times < 2 and not _above(armed):
             self._wait_for(armed)
@@ -135,11 +142,10 @@ class TriggerFiles:
             self._epoll.modify(armed.descriptor, armed.events | select.EPOLLONESHOT)
 
     def _drop(self, name: str, watch: Watch) -> None:
-        """Closing takes it out of the epoll."""
         known = self._armed[name].pop(watch, None)
-        if known:
+        if known and self._retired:
             self._owners.pop(known.descriptor, None)
-            os.close(known.descriptor)
+            self._retired.add(known.descriptor)
 
 
 def _inode(directory: str) -> int:

@@ -8,7 +8,6 @@ An event carries no truth, only the name of whom to look at.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import errno
 import os
@@ -19,6 +18,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 
 from controller.host.cgroups.homes import Homes
 from controller.host.network_watch import NetworkWatch
+from controller.host.retired import Retired
 from controller.host.triggers import TriggerFiles
 from controller.host.uevents import DeviceWatch
 from controller.model.cgroups import key_of_directory
@@ -73,7 +73,8 @@ class KernelWatch:
         self._owners: dict[int, str] = {}
         self._network, self._devices, self._triggers = network, devices, triggers
         self._epoll = select.epoll()
-        triggers.attach(self._epoll)
+        self._retired = Retired(self._epoll)
+        triggers.attach(self._epoll, self._retired)
         self._epoll.register(self._inotify, select.EPOLLIN)
         self._waker_read, self._waker_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._epoll.register(self._waker_read, select.EPOLLIN)
@@ -152,6 +153,7 @@ class KernelWatch:
             for kept in (self._pids, self._tables):
                 for name in list(kept):
                     self._drop(kept, name)
+        self._retired.close()
         self._epoll.close()
         for descriptor in (self._inotify, self._waker_read, self._waker_write):
             os.close(descriptor)
@@ -207,12 +209,11 @@ class KernelWatch:
         known = kept.pop(name, None)
         if known:
             self._owners.pop(known[1], None)
-            with contextlib.suppress(OSError):
-                self._epoll.unregister(known[1])
-            os.close(known[1])
+            self._retired.add(known[1])
 
     def _run(self) -> None:
         while True:
+            self._retired.close_all()
             for descriptor, events in self._epoll.poll():
                 if descriptor == self._waker_read:
                     return

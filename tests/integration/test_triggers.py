@@ -13,6 +13,7 @@ import pytest
 from controller.host.cgroups.homes import Homes
 from controller.host.cgroups.tree import CgroupTree
 from controller.host.facts import look
+from controller.host.retired import Retired
 from controller.host.triggers import TriggerFiles
 from controller.model.notice import OOM_ON_V1, Watch
 
@@ -33,7 +34,8 @@ class World:
         self.woken: list[Watch | None] = []
         self.epoll = select.epoll()
         self.triggers = TriggerFiles(HOMES, lambda _, watch: self.woken.append(watch))
-        self.triggers.attach(self.epoll)
+        self.retired = Retired(self.epoll)
+        self.triggers.attach(self.epoll, self.retired)
         self.make()
 
     def make(self) -> None:
@@ -44,6 +46,7 @@ class World:
 
     def poll(self, wait_s: float = 0.0) -> list[Watch | None]:
         self.woken.clear()
+        self.retired.close_all()
         for descriptor, events in self.epoll.poll(wait_s):
             if self.triggers.has(descriptor):
                 self.triggers.drain(descriptor, events)
@@ -62,40 +65,63 @@ def world() -> Iterator[World]:
         yield made
     finally:
         made.triggers.close()
+        made.retired.close()
         made.epoll.close()
         made.remove()
 
 
-def _descriptors() -> int:
+def _descriptors(world: World) -> int:
+    """Without those that the waiting thread closes before it waits."""
+    world.retired.close_all()
     return len(os.listdir("/proc/self/fd"))
 
 
 def test_nothing_is_left_open_whatever_happens_to_the_group(world: World) -> None:
-    before = _descriptors()
+    before = _descriptors(world)
     for _ in range(3):
         assert world.triggers.arm("web", world.group, HERE) == {}
-        assert _descriptors() == before + len(HERE)
+        assert _descriptors(world) == before + len(HERE)
         assert world.triggers.arm("web", world.group, HERE) == {}, "what is armed costs nothing"
-        assert _descriptors() == before + len(HERE)
+        assert _descriptors(world) == before + len(HERE)
         world.remove()
         world.poll(1)
         assert world.triggers.arm("web", world.group, HERE) == {}, "a group that is not there is no failure"
-        assert _descriptors() == before
+        assert _descriptors(world) == before
         world.make()
     world.triggers.arm("web", world.group, HERE)
     world.triggers.arm("web", world.group, HERE[:1])
-    assert _descriptors() == before + 1
+    assert _descriptors(world) == before + 1
     world.triggers.disarm("web")
-    assert _descriptors() == before
+    assert _descriptors(world) == before
+
+
+def test_what_is_told_to_one_that_is_gone_is_not_told_to_the_next(world: World) -> None:
+    """Both between what a wait returns and its being read: the next one would have got the same number."""
+    world.triggers.arm("web", world.group, [PRESSED])
+    world.remove()
+    told = world.epoll.poll(1)
+    world.make()
+    world.triggers.disarm("web")
+    world.triggers.arm("db", world.group, [PRESSED])
+    armed = _armed(world)
+    for descriptor, events in told:
+        if world.triggers.has(descriptor):
+            world.triggers.drain(descriptor, events)
+    assert told
+    assert (world.woken, _armed(world)) == ([], armed), "the error was another's"
+
+
+def _armed(world: World) -> list[int]:
+    return [descriptor for descriptor in range(1024) if world.triggers.has(descriptor)]
 
 
 def test_what_the_kernel_refuses_is_said_and_leaves_nothing_open(world: World) -> None:
-    before = _descriptors()
+    before = _descriptors(world)
     never = Watch("trigger", "core", "cpu.pressure", "some 2 1")
     assert world.triggers.arm("web", world.group, [never]) == {
         never: "cpu.pressure: Invalid argument (errno 22)"
     }
-    assert _descriptors() == before
+    assert _descriptors(world) == before
 
 
 def test_a_threshold_wakes_once_and_moves_with_the_soft_limit(world: World) -> None:
