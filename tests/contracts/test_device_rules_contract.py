@@ -13,6 +13,7 @@ import pytest
 
 from controller.host import facts as host_facts
 from controller.host.cgroups import bpf
+from controller.host.cgroups.device_program import INSTRUCTION, program_name
 from controller.host.cgroups.device_rules import DeviceRules
 from controller.host.cgroups.homes import Homes
 from controller.host.cgroups.tree import CgroupTree
@@ -126,15 +127,32 @@ def test_what_somebody_else_has_put_there_goes(world: World) -> None:
             world.rules.put(world.group, DEFAULT)
             assert (world.rules.state(world.group, DEFAULT), world.opens()) == ("", "ynnn")
         return
-    _attach_refusal(directory)
+    _attach(directory, 0, "others")
     assert world.rules.state(world.group, DEFAULT) == "those of a program others"
     world.rules.put(world.group, DEFAULT)
     assert (world.rules.state(world.group, DEFAULT), world.opens()) == ("", "ynnn")
 
 
-def _attach_refusal(directory: str) -> None:
+def test_a_program_that_only_has_the_name_of_masus_own_goes(world: World) -> None:
+    """One that allows everything, in the place of masu's, and then beside it."""
+    if world.facts.hierarchy("devices"):
+        return
+    name = program_name(DEFAULT)
+    _attach(world.directory(), 1, name)
+    assert world.opens() == "yyyy"
+    assert world.rules.state(world.group, DEFAULT) == f"those of another program named {name}"
+    world.rules.put(world.group, DEFAULT)
+    assert (world.rules.state(world.group, DEFAULT), world.opens()) == ("", "ynnn")
+    _attach(world.directory(), 1, name)
+    assert world.rules.state(world.group, DEFAULT)
+    world.rules.put(world.group, DEFAULT)
+    assert (world.rules.state(world.group, DEFAULT), world.opens()) == ("", "ynnn")
+
+
+def _attach(directory: str, answer: int, name: str) -> None:
+    """A program that gives the same answer to everything, 1: allowed."""
     cgroup = os.open(directory, os.O_RDONLY)
-    program = bpf.load(b"\xb7\0\0\0\0\0\0\0\x95\0\0\0\0\0\0\0", "others")
+    program = bpf.load(INSTRUCTION.pack(0xB7, 0, 0, answer) + INSTRUCTION.pack(0x95, 0, 0, 0), name)
     bpf.attach(cgroup, program)
     os.close(program)
     os.close(cgroup)

@@ -10,6 +10,7 @@ import ctypes
 import errno
 import os
 import struct
+from dataclasses import dataclass
 from typing import Final
 
 _CALLS: Final = {"x86_64": 321, "i686": 357, "armv7l": 386, "ppc64le": 361, "s390x": 351, "mips64": 5315}
@@ -24,8 +25,8 @@ _ALLOW_MULTI: Final = 2
 _MOST: Final = 64
 """Programs at one place of one cgroup: BPF_CGROUP_MAX_PROGS."""
 _INFO_SIZE: Final = 80
-_NAME_AT: Final = 64
-_NAME_SIZE: Final = 16
+_INFO: Final = struct.Struct("=8x8s48x16s")
+"""As far as it is of use: the tag after type and id, and the name."""
 _LICENSE: Final = b"Apache-2.0"
 
 
@@ -68,10 +69,19 @@ def opened(number: int) -> int | None:
         raise
 
 
-def name_of(program: int) -> str:
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """The name is whoever's who loaded the program; the tag is the kernel's own hash of its instructions."""
+
+    name: str
+    tag: bytes
+
+
+def identity_of(program: int) -> Identity:
     info = ctypes.create_string_buffer(_INFO_SIZE)
     _bpf(_OBJ_GET_INFO, struct.pack("=IIQ", program, _INFO_SIZE, ctypes.addressof(info)))
-    return info.raw[_NAME_AT : _NAME_AT + _NAME_SIZE].partition(b"\0")[0].decode(errors="replace")
+    tag, name = _INFO.unpack_from(info.raw)
+    return Identity(name.partition(b"\0")[0].decode(errors="replace"), tag)
 
 
 def _bpf(command: int, attributes: bytes) -> tuple[int, bytes]:

@@ -14,9 +14,9 @@ from typing import Final
 
 from controller.errors import HostLacks, KnobRefused
 from controller.host.cgroups import bpf
-from controller.host.cgroups.device_program import PREFIX, program, program_name
+from controller.host.cgroups.device_loader import Loader
+from controller.host.cgroups.device_program import PREFIX, program_name
 from controller.host.cgroups.homes import Homes
-from controller.host.cgroups.locked_memory import LockedMemory
 from controller.host.text import failed, read_text
 from controller.model.device import DEFAULT, EVERYTHING, Rules, difference, lines_of, parse_rules, words
 from controller.model.facts import CORE
@@ -32,13 +32,14 @@ class DeviceRules:
     """Every method may be called from any thread."""
 
     def __init__(self, homes: Homes) -> None:
-        self._homes, self._memory = homes, LockedMemory()
+        self._homes = homes
+        self._loader = Loader()
 
     def state(self, group: str, rules: Rules) -> str | None:
         """Empty: exactly these are in force; else what is, in words; None: there is no such group."""
         found = self._homes.facts.hierarchy("devices")
         if found is None:
-            return _named(self._unified(group), rules)
+            return _attached(self._unified(group), rules, self._loader)
         listed = _listed(self._homes.path(found, group), rules)
         return _listed(self._homes.locate(found, group), rules) if listed is None else listed
 
@@ -47,7 +48,7 @@ class DeviceRules:
         if found:
             _write_difference(self._homes.locate(found, group), rules)
         else:
-            _replace(self._unified(group), rules, self._memory)
+            _replace(self._unified(group), rules, self._loader)
 
     def _unified(self, group: str) -> str:
         found = self._homes.facts.hierarchy(CORE)
@@ -59,7 +60,7 @@ class DeviceRules:
 def lacking() -> str:
     """Why device programs cannot be loaded here, in the kernel's words; empty when they can."""
     try:
-        os.close(_load(program(DEFAULT), program_name(DEFAULT), LockedMemory()))
+        os.close(Loader().load(DEFAULT))
     except OSError as error:
         return os.strerror(error.errno or 0)
     return ""
@@ -115,29 +116,31 @@ def _write_each(descriptor: int, path: str, rules: Sequence[object]) -> None:
             raise KnobRefused(path, str(each), error.errno or 0) from error
 
 
-def _named(directory: str, rules: Rules) -> str | None:
+def _attached(directory: str, rules: Rules, loader: Loader) -> str | None:
+    """Anybody may give a program the name of masu's own: it must have its instructions, too."""
     with _opened(directory, "reading the device rules of") as cgroup, contextlib.ExitStack() as stack:
         if cgroup is None:
             return None
-        names = [name for name, _ in _programs(cgroup, stack)]
-    if names == [program_name(rules)]:
-        return ""
+        found = [each for each, _ in _programs(cgroup, stack)]
+        names = [each.name for each in found]
+        if names == [program_name(rules)]:
+            return "" if found == [loader.identity(rules)] else f"those of another program named {names[0]}"
     if not names:
         return EVERYTHING
     foreign = [each or "without a name" for each in names if not each.startswith(PREFIX)]
     return f"those of a program {', '.join(foreign)}" if foreign else "other rules of masu"
 
 
-def _replace(directory: str, rules: Rules, memory: LockedMemory) -> None:
+def _replace(directory: str, rules: Rules, loader: Loader) -> None:
     """The new one first: for a moment both must agree, so that what both allow is never refused."""
-    doing, name = "setting the device rules of", program_name(rules)
+    doing = "setting the device rules of"
     with _opened(directory, doing) as cgroup, contextlib.ExitStack() as stack:
         if cgroup is None:
             raise failed(OSError(errno.ENOENT, ""), doing, directory)
-        there = _programs(cgroup, stack)
-        kept = next((program for other, program in there if other == name), -1)
+        there, wanted = _programs(cgroup, stack), loader.identity(rules)
+        kept = next((program for other, program in there if other == wanted), -1)
         if kept < 0:
-            loaded = _load(program(rules), name, memory)
+            loaded = loader.load(rules)
             stack.callback(os.close, loaded)
             bpf.attach(cgroup, loaded)
         for _, each in there:
@@ -145,22 +148,14 @@ def _replace(directory: str, rules: Rules, memory: LockedMemory) -> None:
                 bpf.detach(cgroup, each)
 
 
-def _load(instructions: bytes, name: str, memory: LockedMemory) -> int:
-    try:
-        return bpf.load(instructions, name)
-    except PermissionError:
-        with memory.unlimited():
-            return bpf.load(instructions, name)
-
-
-def _programs(cgroup: int, stack: contextlib.ExitStack) -> list[tuple[str, int]]:
-    """(name, descriptor) of each that is attached; the stack closes them."""
+def _programs(cgroup: int, stack: contextlib.ExitStack) -> list[tuple[bpf.Identity, int]]:
+    """(identity, descriptor) of each that is attached; the stack closes them."""
     found = []
     for number in bpf.attached(cgroup):
         descriptor = bpf.opened(number)
         if descriptor is not None:
             stack.callback(os.close, descriptor)
-            found.append((bpf.name_of(descriptor), descriptor))
+            found.append((bpf.identity_of(descriptor), descriptor))
     return found
 
 
