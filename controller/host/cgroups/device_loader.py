@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import os
 from typing import Final
 
@@ -11,6 +12,9 @@ from controller.host.cgroups.device_program import program, program_name
 from controller.host.cgroups.locked_memory import LockedMemory
 from controller.model.device import Rules
 
+_TAG: Final = 8
+_HASHES: Final = (hashlib.sha256, hashlib.sha1)
+"""Of the instructions, the second before Linux 6.18: kernel/bpf/core.c, bpf_prog_calc_tag."""
 _KNOWN: Final = 256
 """Sets of rules: as many as there are kinds of containers."""
 
@@ -30,9 +34,16 @@ class Loader:
             with self._memory.unlimited():
                 return bpf.load(program(rules), program_name(rules))
 
-    def identity(self, rules: Rules) -> bpf.Identity:
-        """That of a program of these rules: how it is hashed is the kernel's affair, so one is loaded, once."""
-        return self._known(rules)
+    def is_of(self, found: bpf.Identity, rules: Rules) -> bool:
+        """Whether that is a program of these rules. A hash that is none of those known is compared with that of one
+        that is loaded for it, once.
+        """
+        if found.name != program_name(rules):
+            return False
+        instructions = program(rules)
+        return any(found.tag == hash_(instructions).digest()[:_TAG] for hash_ in _HASHES) or (
+            found == self._known(rules)
+        )
 
     def _learned(self, rules: Rules) -> bpf.Identity:
         loaded = self.load(rules)

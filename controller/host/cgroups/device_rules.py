@@ -124,7 +124,7 @@ def _attached(directory: str, rules: Rules, loader: Loader) -> str | None:
         found = [each for each, _ in _programs(cgroup, stack)]
         names = [each.name for each in found]
         if names == [program_name(rules)]:
-            return "" if found == [loader.identity(rules)] else f"those of another program named {names[0]}"
+            return "" if loader.is_of(found[0], rules) else f"those of another program named {names[0]}"
     if not names:
         return EVERYTHING
     foreign = [each or "without a name" for each in names if not each.startswith(PREFIX)]
@@ -137,8 +137,8 @@ def _replace(directory: str, rules: Rules, loader: Loader) -> None:
     with _opened(directory, doing) as cgroup, contextlib.ExitStack() as stack:
         if cgroup is None:
             raise failed(OSError(errno.ENOENT, ""), doing, directory)
-        there, wanted = _programs(cgroup, stack), loader.identity(rules)
-        kept = next((program for other, program in there if other == wanted), -1)
+        there = _programs(cgroup, stack)
+        kept = next((program for other, program in there if loader.is_of(other, rules)), -1)
         if kept < 0:
             loaded = loader.load(rules)
             stack.callback(os.close, loaded)
