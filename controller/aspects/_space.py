@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from controller.host.ports import Host
 from controller.model.quantity import format_bytes
-from controller.model.space import LOOP_IMAGE, NewSpace, Offer, Space, SpaceSeen
+from controller.model.space import BTRFS_QGROUP, LOOP_IMAGE, VOLUME_SORT, NewSpace, Offer, Space, SpaceSeen
 from controller.model.status import HOST_LACKS, LIMITED, Condition, Drift
 from controller.steps._base import Effect, Step
 from controller.steps.spaces import (
@@ -121,9 +121,20 @@ def remarks(wanted: Wanted, seen: Seen) -> Iterator[Condition]:
             " which masu does not have here: it is done when no container that uses it runs"
         )
         yield Condition(HOST_LACKS, status=True, reason="NoLiveGrowth", message=message)
+    yield from _evadable(seen)
     if offer.promised > offer.free:
         promised, free = (f"{each / (1 << 30):.1f}Gi" for each in (offer.promised, offer.free))
         message = (
             f"{promised} more are promised to spaces than are used, and {free} are free on their file system"
         )
         yield Condition(LIMITED, status=True, reason="Overcommitted", message=message)
+
+
+def _evadable(seen: Seen) -> Iterator[Condition]:
+    """What stays within its size only as long as it wants to. The overlay of a layer lets no subvolume be made."""
+    if seen.live.mechanism == BTRFS_QGROUP and seen.space.sort == VOLUME_SORT:
+        message = (
+            "whoever may write here may make subvolumes in it, whose content does not count; where quotas of btrfs"
+            " are off, new volumes are images, which hold everybody"
+        )
+        yield Condition(LIMITED, status=True, reason="Evadable", message=message)

@@ -225,6 +225,19 @@ def fscontext_log(context: int) -> str:
     return "; ".join(said)
 
 
+class _FileHandle(ctypes.Structure):
+    """struct file_handle; 128 is MAX_HANDLE_SZ."""
+
+    _fields_ = (("size", ctypes.c_uint), ("kind", ctypes.c_int), ("handle", ctypes.c_ubyte * 128))
+
+
+def open_by_handle(mount: int, kind: int, handle: bytes, flags: int) -> int:
+    """A file of the file system that `mount` is in, by what this calls it; man 2 open_by_handle_at."""
+    found = _FileHandle(len(handle), kind)
+    ctypes.memmove(found.handle, handle, len(handle))
+    return _checked(_LIBC.open_by_handle_at(mount, ctypes.byref(found), flags | os.O_CLOEXEC))
+
+
 def file_system(path: str) -> int:
     """The magic number of the file system that a path is on; man 2 statfs, f_type, which comes first."""
     buffer = (ctypes.c_long * 32)()

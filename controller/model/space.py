@@ -13,6 +13,8 @@ VOLUME_SORT: Sort = "volume"
 Mechanism = Literal["projectQuota", "btrfsQgroup", "loopImage", ""]
 """What keeps the size; empty: nothing here can."""
 LOOP_IMAGE: Mechanism = "loopImage"
+BTRFS_QGROUP: Mechanism = "btrfsQgroup"
+PROJECT_QUOTA: Mechanism = "projectQuota"
 
 BLOCK = 4096
 """Sizes are whole blocks of ext4, rounded down: never more than was written."""

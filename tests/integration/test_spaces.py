@@ -77,6 +77,49 @@ def test_a_half_made_subvolume_goes(btrfs: Path) -> None:
     check_that_what_is_half_made_goes(btrfs)
 
 
+def _as_nobody(directory: Path, script: str) -> None:
+    """Without any capability, as a container may be."""
+    argv = [
+        "setpriv",
+        "--reuid=7",
+        "--regid=8",
+        "--clear-groups",
+        "--bounding-set=-all",
+        "bash",
+        "-ec",
+        script,
+    ]
+    subprocess.run(argv, cwd=directory, check=True, timeout=60, stdout=subprocess.DEVNULL)
+
+
+NESTED = {
+    "in each other": "p=a; for i in $(seq 40); do btrfs subvolume create $p; p=$p/a; done",
+    "read-only": (
+        "btrfs subvolume create a; btrfs subvolume create a/b; : >a/b/file"
+        "; btrfs property set -t subvol a/b ro true; btrfs property set -t subvol a ro true"
+    ),
+    "below a path that is too long": (
+        "for i in $(seq 25); do n=$(printf '%0200d' $i); mkdir $n; cd -P $n; done"
+        "; btrfs subvolume create $'line\\nfeed'; btrfs subvolume create $'line\\nfeed/b'"
+    ),
+    "in great numbers": "seq 300 | xargs -n 1 btrfs subvolume create",
+    "a snapshot": "btrfs subvolume create a; btrfs subvolume create a/b; btrfs subvolume snapshot -r a c",
+}
+
+
+@pytest.mark.parametrize("script", NESTED.values(), ids=NESTED)
+def test_subvolumes_that_a_container_has_made_go_with_its_own(btrfs: Path, script: str) -> None:
+    """It takes no right to make them: no container may leave behind what masu cannot remove."""
+    with made(btrfs, 64 * MI) as (one, content):
+        _as_nobody(content, script)
+    assert one.look(DATA) is None
+    assert list((btrfs / "state/test/spaces/volume").iterdir()) == []
+    said = subprocess.run(
+        ["btrfs", "subvolume", "list", str(btrfs)], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert said.stdout == ""
+
+
 def test_nobody_turns_quotas_on(btrfs: Path) -> None:
     """Without them, an image serves."""
     _run("btrfs", "quota", "disable", str(btrfs))

@@ -170,6 +170,15 @@ def test_more_promised_than_free_is_said_with_both_numbers() -> None:
     assert (said.type, said.message) == (HOST_LACKS, "no mkfs")
 
 
+def test_a_volume_in_which_subvolumes_can_be_made_says_so() -> None:
+    """A layer is behind an overlay, which hands no such call on."""
+    live = replace(LIVE, mechanism="btrfsQgroup")
+    (said,) = _space.remarks(WANTED, Seen(DATA, live, ROOM))
+    assert (said.type, said.reason) == (LIMITED, "Evadable")
+    assert "subvolumes" in said.message
+    assert list(_space.remarks(WANTED, Seen(Space("rootfs", "web"), live, ROOM))) == []
+
+
 def test_what_is_kept_loses_no_more_than_its_mount() -> None:
     subject = Subject("volume/data", "", 0, None, 0)
 

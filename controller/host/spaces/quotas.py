@@ -19,7 +19,7 @@ from controller.host.number_file import NumberFile
 from controller.host.spaces.mechanism import Held
 from controller.host.syscalls import quotactl_fd
 from controller.host.text import failed, opened_directory, read_text
-from controller.model.space import BLOCK, CONTENT, FILES, Mechanism, NewSpace, Space
+from controller.model.space import BLOCK, CONTENT, FILES, PROJECT_QUOTA, Mechanism, NewSpace, Space
 
 FIRST, LAST = 0x4D00_0000, 0x4DFF_FFFF
 """Project ids from here on are masu's; those of /etc/projid are passed over."""
@@ -61,7 +61,7 @@ class _State(ctypes.Structure):
 class ProjectQuotas:
     """Project ids of all instances are in one locked file."""
 
-    name: Mechanism = "projectQuota"
+    name: Mechanism = PROJECT_QUOTA
 
     def __init__(self, instance: str, numbers: str) -> None:
         self._instance, self._numbers = instance, NumberFile(numbers)
