@@ -10,7 +10,16 @@ from dataclasses import dataclass, field
 
 from controller.host.ports import Host
 from controller.model.quantity import format_bytes
-from controller.model.space import BTRFS_QGROUP, LOOP_IMAGE, VOLUME_SORT, NewSpace, Offer, Space, SpaceSeen
+from controller.model.space import (
+    BTRFS_QGROUP,
+    LOOP_IMAGE,
+    PROJECT_QUOTA,
+    VOLUME_SORT,
+    NewSpace,
+    Offer,
+    Space,
+    SpaceSeen,
+)
 from controller.model.status import HOST_LACKS, LIMITED, Condition, Drift
 from controller.steps._base import Effect, Step
 from controller.steps.spaces import (
@@ -29,13 +38,17 @@ NOT_MOUNTED = "not mounted"
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """`owner`: None where it is not written. `means`: what making it is for whoever uses it."""
+    """`owner`: None where it is not written. `means`: what making it is for whoever uses it.
+
+    `host_users`: containers in the host's user namespace that may write to it.
+    """
 
     prefix: str
     size: int
     keep: bool = False
     owner: tuple[int, int] | None = None
     means: Effect = Effect.CREATE
+    host_users: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +134,7 @@ def remarks(wanted: Wanted, seen: Seen) -> Iterator[Condition]:
             " which masu does not have here: it is done when no container that uses it runs"
         )
         yield Condition(HOST_LACKS, status=True, reason="NoLiveGrowth", message=message)
-    yield from _evadable(seen)
+    yield from _evadable(wanted, seen)
     if offer.promised > offer.free:
         promised, free = (f"{each / (1 << 30):.1f}Gi" for each in (offer.promised, offer.free))
         message = (
@@ -130,8 +143,14 @@ def remarks(wanted: Wanted, seen: Seen) -> Iterator[Condition]:
         yield Condition(LIMITED, status=True, reason="Overcommitted", message=message)
 
 
-def _evadable(seen: Seen) -> Iterator[Condition]:
+def _evadable(wanted: Wanted, seen: Seen) -> Iterator[Condition]:
     """What stays within its size only as long as it wants to. The overlay of a layer lets no subvolume be made."""
+    if seen.live.mechanism == PROJECT_QUOTA and wanted.host_users:
+        message = (
+            f"{', '.join(wanted.host_users)}: in the host's user namespace, the owner of a file may give it to"
+            " another project, and then it does not count here; `namespaces: {user: auto}` forbids that"
+        )
+        yield Condition(LIMITED, status=True, reason="Evadable", message=message)
     if seen.live.mechanism == BTRFS_QGROUP and seen.space.sort == VOLUME_SORT:
         message = (
             "whoever may write here may make subvolumes in it, whose content does not count; where quotas of btrfs"

@@ -31,10 +31,15 @@ class Rootfs:
     }
 
     def parse(self, section: Any, facts: Facts) -> Mapping[str, Any]:
-        """Pure. → {path, writable, size in bytes, or 0}."""
+        """Pure. → {path, writable, size in bytes, or 0, hostUser}: whether it is in the host's user namespace."""
         del facts
         size = parse_size(section["size"]) if "size" in section else 0
-        return {"path": section["path"], "writable": section.get("writable", "overlay"), "size": size}
+        return {
+            "path": section["path"],
+            "writable": section.get("writable", "overlay"),
+            "size": size,
+            "hostUser": section.get("hostUser", True),
+        }
 
     def birth(self, desired: Mapping[str, Any]) -> Birth:
         """Pure. The keeper mounts it; the bundle config only says whether `/` may be written.
@@ -73,4 +78,5 @@ class Rootfs:
 
 
 def _wanted(desired: Mapping[str, Any]) -> _space.Wanted:
-    return _space.Wanted(PREFIX, desired["size"], means=Effect.LIVE)
+    host_users = ("this container",) if desired["hostUser"] else ()
+    return _space.Wanted(PREFIX, desired["size"], means=Effect.LIVE, host_users=host_users)

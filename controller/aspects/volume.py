@@ -36,7 +36,8 @@ class Volume:
         spec = section["spec"]
         keep = spec.get("onDelete", "keep") == "keep"
         size = parse_size(spec["size"])
-        return Wanted(_space.Wanted("", size, keep, _ids(spec.get("owner"))), tuple(section["users"]))
+        owner, host_users = _ids(spec.get("owner")), tuple(section["hostUsers"])
+        return Wanted(_space.Wanted("", size, keep, owner, host_users=host_users), tuple(section["users"]))
 
     def birth(self, desired: Wanted) -> Birth | None:
         """Pure."""

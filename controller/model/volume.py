@@ -1,4 +1,4 @@
-"""Which volumes a container mounts, as its spec says it. Pure."""
+"""Which volumes a container mounts and as whom it writes there, as its spec says it. Pure."""
 
 from __future__ import annotations
 
@@ -9,3 +9,14 @@ def volumes_of(container: Resource) -> tuple[str, ...]:
     """Names, each once, in the order written."""
     entries = container.section("mounts") or ()
     return tuple(dict.fromkeys(each["volume"] for each in entries if "volume" in each))
+
+
+def writes_as_host(container: Resource, volume: str) -> bool:
+    """Whether it may write to the volume, and is in the host's own user namespace."""
+    entries = container.section("mounts") or ()
+    writes = any(each.get("volume") == volume and not each.get("readOnly") for each in entries)
+    return writes and is_host_user(container)
+
+
+def is_host_user(container: Resource) -> bool:
+    return bool((container.section("namespaces") or {}).get("user", "host") == "host")

@@ -30,7 +30,7 @@ from controller.model.resource import (
 from controller.model.space import VOLUME_SORT, Space, content_path
 from controller.model.status import HOST_LACKS, Condition
 from controller.model.sysctl import sysctl_path
-from controller.model.volume import volumes_of
+from controller.model.volume import is_host_user, volumes_of, writes_as_host
 from controller.reconcile.leases import lease
 from controller.reconcile.topology import Topology, networks_in, topology
 
@@ -179,14 +179,22 @@ def _guarantees(resources: Mapping[str, Resource], waiting: Collection[str]) -> 
 
 
 def _volume_wishes(resources: Mapping[str, Resource]) -> dict[str, Wish]:
-    users: dict[str, list[str]] = {}
-    for each in resources.values():
+    users: dict[str, list[Resource]] = {}
+    for each in sorted(resources.values(), key=lambda each: each.name):
         for name in volumes_of(each) if each.kind == CONTAINER else ():
-            users.setdefault(name, []).append(each.name)
+            users.setdefault(name, []).append(each)
     return {
-        key: Wish(key, VOLUME, {"volume": {"spec": each.spec, "users": sorted(users.get(each.name, ()))}})
+        key: Wish(key, VOLUME, {"volume": _volume(each, users.get(each.name, ()))})
         for key, each in resources.items()
         if each.kind == VOLUME
+    }
+
+
+def _volume(volume: Resource, users: Iterable[Resource]) -> dict[str, Any]:
+    return {
+        "spec": volume.spec,
+        "users": [each.name for each in users],
+        "hostUsers": [each.name for each in users if writes_as_host(each, volume.name)],
     }
 
 
@@ -212,6 +220,8 @@ def _container_wish(named: Named, container: Resource, found: Topology, budgets:
         for path in ((*LIFE_SECTIONS, "") if aspect.name == LIFE else (aspect.section,))
         if path and (value := container.section(path)) is not None
     }
+    if "rootfs" in sections:
+        sections["rootfs"] = {**sections["rootfs"], "hostUser": is_host_user(container)}
     sections["cgroup"] = {"budgets": budgets}
     sections["networks"] = attachments or None
     sections.update(_settings(container, attachments))

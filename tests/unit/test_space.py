@@ -18,7 +18,8 @@ from controller.aspects.rootfs import Rootfs
 from controller.aspects.volume import Volume
 from controller.model.process import ProcessStat
 from controller.model.record import Record
-from controller.model.space import LEAST, Offer, Space, SpaceSeen, content_path, parse_size
+from controller.model.resource import Resource
+from controller.model.space import LEAST, Mechanism, Offer, Space, SpaceSeen, content_path, parse_size
 from controller.model.status import HOST_LACKS, LIMITED
 from controller.reconcile.desired import Named, resolve
 from controller.spec.across import misfits, users
@@ -94,7 +95,7 @@ def test_a_process_that_has_the_pid_of_one_before_the_reboot_is_nobody(boot: str
         records=SimpleNamespace(read=lambda _: record),
         processes=SimpleNamespace(stat=lambda pid: ProcessStat(pid, "S", 1, 99)),
     )
-    wanted = Volume().parse({"spec": {"size": "64Mi"}, "users": ["web"]}, HYBRID)
+    wanted = Volume().parse({"spec": {"size": "64Mi"}, "users": ["web"], "hostUsers": []}, HYBRID)
     assert Volume().observe(Subject("volume/data", "", 0, None, 0), host, wanted).busy is busy
 
 
@@ -177,6 +178,33 @@ def test_a_volume_in_which_subvolumes_can_be_made_says_so() -> None:
     assert (said.type, said.reason) == (LIMITED, "Evadable")
     assert "subvolumes" in said.message
     assert list(_space.remarks(WANTED, Seen(Space("rootfs", "web"), live, ROOM))) == []
+
+
+def test_a_project_that_its_users_can_leave_says_so() -> None:
+    """The kernel lets the owner of a file change its project in the host's user namespace alone."""
+    data = volume("data", size="32Mi")
+
+    def mounting(name: str, user: object, **more: object) -> Resource:
+        mounts = [{"volume": "data", "target": "/data", **more}]
+        rootfs = {"path": "/srv", "size": "32Mi"}
+        return container(name, rootfs=rootfs, mounts=mounts, namespaces={"user": user})
+
+    ids = {each: [{"container": 0, "host": 100000, "size": 65536}] for each in ("uids", "gids")}
+    users = [mounting("z", "host"), mounting("b", "auto"), mounting("c", ids)]
+    users += [mounting("reader", "host", readOnly=True), container("a", mounts=[{"volume": "data"}])]
+    wishes, _ = resolve(Named("i", "/run/names", "/state/spaces"), by_key(data, *users), {}, ())
+
+    def said(key: str, mechanism: Mechanism) -> list[str]:
+        aspect: Any = Volume() if key == data.key else Rootfs()
+        wanted = aspect.parse(wishes[key].section(aspect.section), HYBRID)
+        space = DATA if key == data.key else Space("rootfs", key)
+        remarks = aspect.remarks(wanted, Seen(space, replace(LIVE, mechanism=mechanism), ROOM))
+        return [f"{each.type} {each.reason} {each.message.split(':')[0]}" for each in remarks]
+
+    assert said(data.key, "projectQuota") == ["Limited Evadable a, z"]
+    assert said(data.key, "loopImage") == []
+    assert said("z", "projectQuota") == ["Limited Evadable this container"]
+    assert said("b", "projectQuota") == said("c", "projectQuota") == said("z", "loopImage") == []
 
 
 def test_what_is_kept_loses_no_more_than_its_mount() -> None:
