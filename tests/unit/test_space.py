@@ -151,7 +151,7 @@ def test_whoever_ran_before_the_boot_uses_nothing(boot: str, busy: bool) -> None
         records=SimpleNamespace(read=lambda name: Record(name, "", "", "running", boot, 7, 70)),
         processes=SimpleNamespace(stat=lambda pid: ProcessStat(pid, "S", 1, 70)),
     )
-    wanted = Volume().parse({"spec": {"size": "64Mi"}, "users": ["web"]}, HYBRID)
+    wanted = Volume().parse({"spec": {"size": "64Mi"}, "users": ["web"], "hostUsers": []}, HYBRID)
     assert Volume().observe(Subject("volume/data", "", 0, None, 0), host, wanted).busy is busy
 
 
