@@ -160,7 +160,7 @@ EXPECTED_STEPS = {
     },
     "stubborn": {"StopContainer", "KillContainer", "RemoveCgroup", "RemoveRecord"},
     "join": {"MoveCgroup", "SetKnob"},
-    "leave": {"MoveCgroup", "SetKnob", "RemoveBudget"},
+    "leave": {"MoveCgroup", "RemoveBudget"},
     "devices": {"SetDeviceRules", "PutNode", "TakeNode"},
     "space create": {"MakeSpace", "MountSpace", "PrepareLayer"},
     "space update": {"GrowSpace", "SetSpaceRule", "SetSpaceOwner"},

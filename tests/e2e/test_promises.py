@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from tests.e2e.harness import (
@@ -33,6 +33,7 @@ WRITES = re.compile(
 )
 NETLINK_SOCKET = re.compile(r"socket\(AF_NETLINK, [^,]+, (NETLINK_\w+)\) = \d+<\w+:\[(\d+)\]>")
 NETLINK_MESSAGE = re.compile(r"send(?:to|msg)\(\d+<\w+:\[(\d+)\]>.*?nlmsg_type=([^ ,]+)")
+UNFINISHED = " <unfinished ...>"
 NFT_QUESTIONS = {1, 4, 7, 10, 13, 16, 19, 23}
 """GETTABLE, GETCHAIN, GETRULE, GETSET, GETSETELEM, GETGEN, GETOBJ and GETFLOWTABLE: linux/netfilter/nf_tables.h."""
 OPEN_FOR_WRITING = re.compile(r"O_(WRONLY|RDWR|CREAT|TRUNC|APPEND)")
@@ -41,8 +42,9 @@ OPEN_FOR_WRITING = re.compile(r"O_(WRONLY|RDWR|CREAT|TRUNC|APPEND)")
 def _writes(trace: str) -> list[str]:
     """System calls in an strace log that change anything but the traced program's own standard streams."""
     found = []
-    protocols = {inode: protocol for protocol, inode in NETLINK_SOCKET.findall(trace)}
-    for line in trace.splitlines():
+    lines = list(_whole(trace))
+    protocols = {inode: protocol for protocol, inode in NETLINK_SOCKET.findall("\n".join(lines))}
+    for line in lines:
         if not WRITES.search(line) or " = -1 " in line:
             continue
         if "open" in line.split("(")[0]:
@@ -57,6 +59,20 @@ def _writes(trace: str) -> list[str]:
         else:
             found.append(line)
     return found
+
+
+def _whole(trace: str) -> Iterator[str]:
+    """Its lines, with calls in one piece that strace tells of in two because another thread called meanwhile."""
+    begun: dict[str, str] = {}
+    for line in trace.splitlines():
+        thread, _, rest = line.partition(" ")
+        if rest.endswith(UNFINISHED):
+            begun[thread] = line.removesuffix(UNFINISHED)
+        elif " resumed>" in rest and thread in begun:
+            yield begun.pop(thread) + rest.partition(" resumed>")[2]
+        else:
+            yield line
+    yield from begun.values()
 
 
 def _asks(line: str, protocols: Mapping[str, str]) -> bool:
