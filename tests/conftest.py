@@ -3,27 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 
 import pytest
 
-from tests.vm.suite import SUITE
-
 EXPECTED_SKIPS: frozenset[str] = frozenset()
 """Node ids that may be skipped on CI; each one needs a reason in the test itself."""
-
-
-@pytest.fixture(autouse=True)
-def _alone(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Whoever measures rates has the cpus to himself: the machine beside stands still meanwhile."""
-    suite = request.config.stash.get(SUITE, None) if request.node.get_closest_marker("alone") else None
-    if suite:
-        suite.pause()
-    try:
-        yield
-    finally:
-        if suite:
-            suite.resume()
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:

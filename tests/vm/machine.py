@@ -125,12 +125,6 @@ class Machine:
         finally:
             self.cut_power()
 
-    def signal(self, number: signal.Signals) -> None:
-        """To the emulator: SIGSTOP and SIGCONT stop its time and let it catch up."""
-        qemu = self._qemu
-        if qemu is not None and qemu.poll() is None:
-            os.killpg(qemu.pid, number)
-
     def cut_power(self) -> None:
         """As a black-out would: nothing more is written. Nothing to do when the machine is off."""
         if self._qemu is not None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import tempfile
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -51,15 +50,6 @@ class Suite:
     def result(self) -> Ran:
         """Waits for its end."""
         return self._ran.result()
-
-    def pause(self) -> None:
-        """It stands still until `resume`: for tests of the host that measure how fast something is."""
-        if self._machine is not None:
-            self._machine.signal(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        if self._machine is not None:
-            self._machine.signal(signal.SIGCONT)
 
     def close(self) -> None:
         if self._machine is not None:
