@@ -203,7 +203,8 @@ EXPECTED_STEPS = {
 ONLY_ON_DRIFT = {"SetFunnel", "KeepNamespace", "RaiseLoopback"}
 """Steps of the network that no edit asks for: they put right what somebody else has changed."""
 
-UNCERTAIN = {"Await", "KillContainer", "SetNetworkSetting", "CreateCgroup"}
+# A layer that lay in a space goes with the space, unless both are removed in the same pass: RemoveLayer.
+UNCERTAIN = {"Await", "KillContainer", "SetNetworkSetting", "CreateCgroup", "RemoveLayer"}
 CHANCY = {"RecordExit", "KillContainer", "GrowSpace"}
 AT_ONCE = 2
 
