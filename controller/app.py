@@ -301,9 +301,9 @@ class App:
         names = {*desired.containers, *left}
         chosen = sorted(names if not name else names & {name})
         networks = [each for each in desired.of_kind(NETWORK).values() if name in {"", each.name}]
-        last = last_checkpoints(self.host)
+        last = last_checkpoints(self.host) if chosen else {}
         containers = tuple(self._status_of(each, wishes.get(each), last.get(each)) for each in chosen)
-        volumes = {*desired.of_kind(VOLUME), *self.put_by()}
+        volumes = {each for each in desired.of_kind(VOLUME) if name in {"", each}} | self.put_by(name)
         return Overview(
             desired,
             containers,
@@ -315,7 +315,7 @@ class App:
             ),
             tuple(
                 volume_status(each, wishes, self.host, self.places.spaces, self.conditions)
-                for each in sorted(volumes if not name else volumes & {name})
+                for each in sorted(volumes)
             ),
             None if name else self._promised(desired, containers),
             holder(self.places.lock),
@@ -476,10 +476,11 @@ class App:
         policy: Policy = wanted[0].parts[PART] if wanted else Policy()
         return policy
 
-    def put_by(self) -> frozenset[str]:
-        """Read-only. Names of the volumes that are there, defined by a file or not."""
+    def put_by(self, only: str = "") -> frozenset[str]:
+        """Read-only. Names of the volumes that are there, defined by a file or not; `only`: look at no other."""
         names = self.host.spaces.names(VOLUME_SORT)
-        found = {each: self.host.spaces.look(Space(VOLUME_SORT, each)) for each in names}
+        chosen = names & {only} if only else names
+        found = {each: self.host.spaces.look(Space(VOLUME_SORT, each)) for each in chosen}
         return frozenset(name for name, each in found.items() if each and each.exists)
 
     def _refuse_used(self, chosen: Collection[str], there: Collection[str]) -> None:

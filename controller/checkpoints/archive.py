@@ -21,6 +21,8 @@ VOLUMES = "volumes"
 ROOTFS_DIFF, DELETED = "rootfs-diff.tar", "deleted.files"
 CONFIG, NETWORK, OWN, SUMS = "config.dump", "network.status", "masu.json", "masu.sums"
 WHITEOUT, OPAQUE = ".wh.", ".wh..wh..opq"
+OPAQUE_XATTR = "trusted.overlay.opaque"
+"""What the overlay itself has in place of a file named OPAQUE."""
 """How layers say that a name, or everything older in a directory, is gone (image-spec, layer.md)."""
 EXTRAS = frozenset({CONFIG, SPEC, NETWORK, "stats-dump", "checkpoint.json"})
 IGNORED = frozenset(

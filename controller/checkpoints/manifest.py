@@ -11,7 +11,7 @@ A piece of a file is, in the order of the file: n ≥ 0, all of chunk n (of line
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -23,6 +23,11 @@ NAME_DIGITS = 64
 
 Piece = int | list[Any]
 Digest = Callable[[bytes], bytes]
+
+
+def parts_of(piece: Sequence[Any]) -> Iterator[tuple[int, int, int]]:
+    """(chunk, offset, size) of a piece that is made of parts of chunks."""
+    return zip(piece[1::3], piece[2::3], piece[3::3], strict=True)
 
 
 @dataclass(frozen=True, slots=True)

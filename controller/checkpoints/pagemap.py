@@ -35,6 +35,10 @@ class PageMap:
     runs: tuple[Run, ...]
 
     @property
+    def pages_file(self) -> str:
+        return f"pages-{self.pages_id}.img"
+
+    @property
     def present(self) -> int:
         return sum(run.pages for run in self.runs if run.present)
 
@@ -78,6 +82,12 @@ def page_size_of(page_map: PageMap, size: int) -> int:
     pages = page_map.present
     each, rest = divmod(size, pages) if pages else (0, 1)
     return each if not rest and each in PAGE_SIZES else 0
+
+
+def page_cuts(page_map: PageMap, size: int, window: int) -> list[Cut]:
+    """Of a pages file of `size` bytes; empty when they do not belong together as we know it."""
+    page_size = page_size_of(page_map, size)
+    return cuts(page_map.runs, page_size, window) if page_size else []
 
 
 def even_cuts(size: int, window: int) -> list[Cut]:

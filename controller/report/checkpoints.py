@@ -8,6 +8,7 @@ from typing import Any
 
 from controller.model.checkpoint import Checkpoint
 from controller.model.quantity import about_bytes
+from controller.report.table import table
 
 
 def checkpoint_json(found: Checkpoint) -> dict[str, Any]:
@@ -30,9 +31,7 @@ def checkpoints_text(found: Iterable[Checkpoint], now_ms: int) -> str:
     """A table, newest last."""
     rows = [("CHECKPOINT", "CONTAINER", "AGE", "SIZE", "STORED", "FROZEN", "HOW", "STATE")]
     rows += [_row(each, now_ms) for each in found]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
-    return "".join(line.rstrip() + "\n" for line in lines)
+    return "".join(line + "\n" for line in table(rows))
 
 
 def _row(each: Checkpoint, now_ms: int) -> tuple[str, str, str, str, str, str, str, str]:

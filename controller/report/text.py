@@ -9,7 +9,7 @@ from typing import Any
 from controller.model.event import Event
 from controller.model.finding import Finding
 from controller.model.node import NodeStatus
-from controller.model.quantity import BYTES, format_bytes
+from controller.model.quantity import BINARY, format_bytes
 from controller.model.status import (
     ContainerStatus,
     Disk,
@@ -21,11 +21,11 @@ from controller.model.status import (
 from controller.reconcile.plan import Plan
 from controller.report.checkpoints import when
 from controller.report.preview import Overview, Preview
+from controller.report.table import table
 from controller.steps._base import Effect
 
 Status = ContainerStatus | NetworkStatus | GroupStatus | VolumeStatus
 
-BINARY = {suffix: size for suffix, size in BYTES.items() if suffix.endswith("i")}
 COLOURS = {"green": "32", "yellow": "33", "red": "31", "dim": "2", "bold": "1"}
 MARKS = {
     Effect.CREATE: ("+", "green"),
@@ -125,7 +125,7 @@ def status_text(found: Overview, *, wide: bool, colours: bool) -> str:
     rows: list[tuple[str, ...]] = [("NAME", "STATE", "PID", "CONVERGED", "RESTARTS", "EXIT", "REASON")]
     rows += [_status_row(each) for each in found.containers]
     alone = (found.networks or found.groups or found.volumes) and not found.containers
-    lines = [] if alone else [line.rstrip() for line in _table(rows)]
+    lines = [] if alone else table(rows)
     for each in found.containers if wide else ():
         lines += [f"  {each.name}: addresses: {', '.join(each.addresses)}"] if each.addresses else []
         lines += [f"  {each.name}: ports: {', '.join(each.ports)}"] if each.ports else []
@@ -133,13 +133,13 @@ def status_text(found: Overview, *, wide: bool, colours: bool) -> str:
         lines += [f"  {each.name}: disk: {_disk_text(each.disk)}"] if each.disk else []
         lines += [f"  {each.name}: checkpoint: {_last(each.checkpoint)}"] if each.checkpoint else []
         lines += _details(each, colours=colours)
-    for table in (
+    for part in (
         _network_lines(found.networks, wide=wide, colours=colours),
         _group_lines(found.groups, wide=wide, colours=colours),
         _volume_lines(found.volumes, wide=wide, colours=colours),
         _node_lines(found.node, wide=wide, colours=colours),
     ):
-        lines += ["", *table] if lines and table else table
+        lines += ["", *part] if lines and part else part
     lines += [_paint(f"rejected: {each}", "red", colours=colours) for each in found.desired.rejected]
     if found.containers and not found.daemon:
         said = "no daemon runs: nothing is repaired, and nobody is told (masu run SOURCE)"
@@ -158,7 +158,7 @@ def _network_lines(found: Sequence[NetworkStatus], *, wide: bool, colours: bool)
         rows.append(
             (each.name, each.type, each.link or "-", converged, str(len(each.containers)), _reason(each))
         )
-    lines = [line.rstrip() for line in _table(rows)]
+    lines = table(rows)
     for each in found if wide else ():
         lines += [f"  {each.name}: {name}: {', '.join(has)}" for name, has in each.containers.items()]
         lines += [
@@ -181,7 +181,7 @@ def _group_lines(found: Sequence[GroupStatus], *, wide: bool, colours: bool) -> 
     for each in found:
         converged, shares = "yes" if each.converged else "no", ",".join(each.shares)
         rows.append((each.name, shares, converged, str(len(each.members)), _reason(each)))
-    lines = [line.rstrip() for line in _table(rows)]
+    lines = table(rows)
     for each in found if wide else ():
         lines += [f"  {each.name}: {name}: {', '.join(sorts)}" for name, sorts in each.members.items()]
         lines += _details(each, colours=colours)
@@ -198,7 +198,7 @@ def _volume_lines(found: Sequence[VolumeStatus], *, wide: bool, colours: bool) -
         disk, converged = each.disk, "yes" if each.converged else "no"
         amounts = (format_bytes(disk.size), _rounded(disk.used), disk.mechanism or "-")
         rows.append((each.name, each.state, *amounts, converged, str(len(each.containers)), _reason(each)))
-    lines = [line.rstrip() for line in _table(rows)]
+    lines = table(rows)
     for each in found if wide else ():
         lines += [f"  {each.name}: path: {each.path}"]
         lines += [f"  {each.name}: containers: {', '.join(each.containers)}"] if each.containers else []
@@ -218,7 +218,7 @@ def _node_lines(node: NodeStatus | None, *, wide: bool, colours: bool) -> list[s
         amount = f"{promised} (over)" if each.is_over else promised
         counts = (str(each.containers), str(each.unlimited or "-"))
         rows.append((each.key, total, reserved, amount, *counts, each.policy))
-    lines = [line.rstrip() for line in _table(rows)]
+    lines = table(rows)
     waits = f"no room for: {', '.join(node.waiting)}"
     return [*lines, *([_paint(waits, "yellow", colours=colours)] if node.waiting else [])]
 
@@ -253,11 +253,6 @@ def _details(each: Status, *, colours: bool) -> list[str]:
     ]
     lines += [f"  {each.name}: {said.type}: {said.reason}: {said.message}" for said in each.conditions]
     return [_paint(line, "yellow", colours=colours) for line in lines]
-
-
-def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
 
 
 def event_text(event: Event) -> str:

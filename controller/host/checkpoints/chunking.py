@@ -5,26 +5,23 @@ Work is done by threads on one window at a time, in bounded number, and put toge
 
 from __future__ import annotations
 
-import os
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from controller.checkpoints.manifest import Piece
 from controller.errors import CheckpointDamaged
 from controller.host.checkpoints.codec import Codec
 from controller.host.checkpoints.packs import Shelf
+from controller.host.checkpoints.pipeline import THREADS, in_order
 from controller.host.checkpoints.recent import Recent
 
 WINDOW: Final = 128 << 10
 """Bytes of memory that are one chunk. Smaller costs Python more per byte, larger dirties more at once."""
 PAGE: Final = 4096
 ZEROS: Final = bytes(WINDOW)
-THREADS: Final = min(4, os.cpu_count() or 1)
-AHEAD: Final = 4 * THREADS
-"""Windows in work at once: all the memory that storing a checkpoint of any size takes, but for the lists."""
 
 Part = tuple[int, int, int]
 """(slot, offset, size) of some bytes of a chunk."""
@@ -95,22 +92,14 @@ class Chunker:
     def pieces(self, windows: Iterable[tuple[bytes, Before | None]]) -> list[Piece]:
         """Of a file, in its order."""
         found: list[Piece] = []
-        for each in self._in_order(windows):
+        looks = (partial(self._look, data, before) for data, before in windows)
+        for each in in_order(self._pool, looks):
             if not each.name:
                 _append_hole(found, each.size)
             else:
                 found.append(self._piece(each))
         self._flush()
         return found
-
-    def _in_order(self, windows: Iterable[tuple[bytes, Before | None]]) -> Iterator[Found]:
-        waiting: deque[Future[Found]] = deque()
-        for data, before in windows:
-            waiting.append(self._pool.submit(self._look, data, before))
-            if len(waiting) >= AHEAD:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
 
     def _look(self, data: bytes, before: Before | None) -> Found:
         size = len(data)

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Final
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
-from controller.checkpoints.manifest import Manifest, Piece
+from controller.checkpoints.manifest import Manifest, Piece, parts_of
 from controller.errors import CheckpointDamaged
-from controller.host.checkpoints.chunking import THREADS
 from controller.host.checkpoints.codec import Codec
 from controller.host.checkpoints.packs import Shelf
+from controller.host.checkpoints.pipeline import THREADS, in_order
 from controller.host.checkpoints.recent import Recent
-
-AHEAD: Final = 4 * THREADS
 
 
 class Contents:
@@ -41,8 +38,9 @@ class Contents:
         """The bytes of a piece that is no hole. Raises CheckpointDamaged."""
         if isinstance(piece, int):
             return self._shelf.read(self._chunks[piece])
-        parts = zip(piece[1::3], piece[2::3], piece[3::3], strict=True)
-        data = b"".join(self._recent.read(self._chunks[chunk])[at : at + size] for chunk, at, size in parts)
+        data = b"".join(
+            self._recent.read(self._chunks[chunk])[at : at + size] for chunk, at, size in parts_of(piece)
+        )
         if self._codec.name(data).hex() != piece[0]:
             raise CheckpointDamaged(f"window {piece[0]}: its parts do not make what was stored")
         return data
@@ -53,42 +51,34 @@ class Contents:
 
     def stream(self, pieces: Iterable[Piece]) -> Iterator[tuple[int, bytes]]:
         """(offset, bytes) of everything but holes, in order."""
-        waiting: deque[tuple[int, Future[bytes]]] = deque()
-        at = 0
-        for piece in pieces:
-            if _is_data(piece):
-                waiting.append((at, self._pool.submit(self.read, piece)))
-                if len(waiting) >= AHEAD:
-                    offset, ready = waiting.popleft()
-                    yield offset, ready.result()
-            at += self.size_of(piece)
-        for offset, ready in waiting:
-            yield offset, ready.result()
+        return in_order(self._pool, (partial(self._read_at, at, each) for at, each in self._data(pieces)))
 
     def write(self, descriptor: int, size: int, pieces: Sequence[Piece]) -> None:
         """Into an empty file: each thread writes what it unpacked, holes stay holes. OSErrors are the caller's."""
         if sum(self.size_of(each) for each in pieces) != size:
             raise CheckpointDamaged("the pieces of a file do not make its size")
         os.ftruncate(descriptor, size)
-        waiting: deque[Future[None]] = deque()
-        at = 0
-        for piece in pieces:
-            if _is_data(piece):
-                waiting.append(self._pool.submit(self._put, descriptor, at, piece))
-                if len(waiting) >= AHEAD:
-                    waiting.popleft().result()
-            at += self.size_of(piece)
-        for each in waiting:
-            each.result()
+        for _ in in_order(
+            self._pool, (partial(self._put, descriptor, at, each) for at, each in self._data(pieces))
+        ):
+            pass
 
     def check(self, pieces: Iterable[Piece]) -> Iterator[str]:
         """What is wrong with them, in words."""
-        waiting: deque[Future[str]] = deque()
-        for piece in filter(_is_data, pieces):
-            waiting.append(self._pool.submit(self._wrong, piece))
-            if len(waiting) >= AHEAD and (wrong := waiting.popleft().result()):
-                yield wrong
-        yield from filter(None, (each.result() for each in waiting))
+        return filter(
+            None, in_order(self._pool, (partial(self._wrong, each) for each in filter(_is_data, pieces)))
+        )
+
+    def _data(self, pieces: Iterable[Piece]) -> Iterator[tuple[int, Piece]]:
+        """(offset, piece) of everything but holes."""
+        at = 0
+        for piece in pieces:
+            if _is_data(piece):
+                yield at, piece
+            at += self.size_of(piece)
+
+    def _read_at(self, at: int, piece: Piece) -> tuple[int, bytes]:
+        return at, self.read(piece)
 
     def _wrong(self, piece: Piece) -> str:
         try:

@@ -20,7 +20,7 @@ from controller.checkpoints.manifest import Body, Manifest
 from controller.errors import CheckpointDamaged, HostLacks, StepFailed, StoreBusy
 from controller.host.checkpoints.codec import Codec
 from controller.host.checkpoints.packs import BAD, SUFFIX, TEMPORARY
-from controller.host.text import failed, make_directories, read_text
+from controller.host.text import failed, make_directories, read_text, sync_directory
 from controller.model.checkpoint import Checkpoint
 
 JSON: Final = ".json"
@@ -68,6 +68,11 @@ class Depot:
         except OSError as error:
             raise failed(error, "listing", self.manifests) from error
         return sorted(name.removesuffix(JSON) for name in names if name.endswith(JSON))
+
+    def heads(self, container: str) -> tuple[Checkpoint, ...]:
+        """Oldest first; of all containers for "", and those of which it is not known whose they are."""
+        found = (self.head(identity) for identity in self.ids())
+        return tuple(each for each in found if each and (not container or each.container in {container, ""}))
 
     def path(self, identity: str) -> str:
         return f"{self.manifests}/{identity}{JSON}"
@@ -160,14 +165,6 @@ class Depot:
                 )
                 if name.endswith(TEMPORARY) or alone:
                     os.unlink(f"{directory}/{name}")
-
-
-def sync_directory(path: str) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextlib.contextmanager

@@ -16,12 +16,10 @@ from controller.checkpoints import archive
 from controller.checkpoints.manifest import Entry, Manifest, Piece
 from controller.errors import ArchiveRefused, CheckpointDamaged
 from controller.host.checkpoints.contents import Contents
-from controller.host.checkpoints.depot import sync_directory
-from controller.host.text import failed
+from controller.host.text import failed, sync_directory
 from controller.model.checkpoint import SPEC, UPPER, Origin
 
 HOLE: Final = bytes(1 << 20)
-OPAQUE_XATTR: Final = "trusted.overlay.opaque"
 _TYPES: Final = {
     "file": tarfile.REGTYPE, "directory": tarfile.DIRTYPE, "symlink": tarfile.SYMTYPE,
     "link": tarfile.LNKTYPE, "fifo": tarfile.FIFOTYPE,
@@ -148,7 +146,7 @@ class _Exporting:
         else:
             info = _tree_info(entry)
             tar.addfile(info, _Reader(self._contents, entry.pieces) if entry.kind == "file" else None)  # type: ignore[arg-type]
-            if OPAQUE_XATTR in entry.xattrs:
+            if archive.OPAQUE_XATTR in entry.xattrs:
                 mark = "" if entry.path == "." else entry.path + "/"
                 tar.addfile(tarfile.TarInfo(mark + archive.OPAQUE))
 

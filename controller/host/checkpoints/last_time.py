@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from controller.checkpoints.manifest import Manifest, Piece, StoredFile
-from controller.checkpoints.pagemap import Cut, cuts, decode, page_size_of
+from controller.checkpoints.manifest import Manifest, Piece, StoredFile, parts_of
+from controller.checkpoints.pagemap import Cut, decode, page_cuts
 from controller.errors import CheckpointDamaged
 from controller.host.checkpoints.chunking import WINDOW, Before, Slots
 from controller.host.checkpoints.contents import Contents
@@ -30,8 +30,17 @@ class LastTime:
             if entry.kind == "file"
         }
 
-    def windows(self, key: str) -> Mapping[Cut, Before]:
-        """`key`: images/<page map, or file>, or trees/<tree>/<path>. Empty where there is nothing to compare."""
+    def windows(self, key: str) -> Callable[[Cut], Before | None]:
+        """`key`: images/<page map, or file>, or trees/<tree>/<path>. → what was at an address; None for nothing."""
+        pieces = self._pieces(key)
+
+        def window(cut: Cut) -> Before | None:
+            piece = pieces.get(cut)
+            return None if piece is None else self._window(piece)
+
+        return window
+
+    def _pieces(self, key: str) -> Mapping[Cut, Piece]:
         entry = self._trees.get(key)
         if entry is not None:
             return self._by_offset(entry.pieces, {})
@@ -40,30 +49,28 @@ class LastTime:
             return self._by_address(self._images[name])
         return {}
 
-    def _by_address(self, page_map: StoredFile) -> Mapping[Cut, Before]:
+    def _by_address(self, page_map: StoredFile) -> Mapping[Cut, Piece]:
         try:
             decoded = decode(self._contents.whole(page_map.pieces))
         except CheckpointDamaged:
             return {}
-        pages = self._images.get(f"pages-{decoded.pages_id}.img")
-        size = page_size_of(decoded, pages.size) if pages else 0
-        if not pages or not size:
+        pages = self._images.get(decoded.pages_file)
+        if not pages:
             return {}
         offsets, at = {}, 0
-        for cut in cuts(decoded.runs, size, WINDOW):
+        for cut in page_cuts(decoded, pages.size, WINDOW):
             offsets[at] = cut
             at += cut.size
-        return self._by_offset(pages.pieces, offsets)
+        return self._by_offset(pages.pieces, offsets) if offsets else {}
 
-    def _by_offset(self, pieces: Sequence[Piece], cut_at: Mapping[int, Cut]) -> Mapping[Cut, Before]:
+    def _by_offset(self, pieces: Sequence[Piece], cut_at: Mapping[int, Cut]) -> Mapping[Cut, Piece]:
         """`cut_at`: offset → the cut there; where it is empty, the offset itself is the address."""
         found, at = {}, 0
         for piece in pieces:
             size = self._contents.size_of(piece)
             cut = cut_at.get(at) if cut_at else Cut(at, size)
-            before = self._window(piece)
-            if before and cut and cut.size == size:
-                found[cut] = before
+            if cut and cut.size == size:
+                found[cut] = piece
             at += size
         return found
 
@@ -74,7 +81,7 @@ class LastTime:
                 return None
             slot = self._slots_of(piece)
             return Before(self._last.chunks[piece], ((slot, 0, self._last.body.sizes[piece]),))
-        triples = list(zip(piece[1::3], piece[2::3], piece[3::3], strict=True))
+        triples = list(parts_of(piece))
         if any(self._last.chunks[chunk] not in self._shelf for chunk, _, _ in triples):
             return None
         parts = tuple((self._slots_of(chunk), at, size) for chunk, at, size in triples)

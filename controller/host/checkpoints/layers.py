@@ -107,7 +107,7 @@ class Layer:
         known = self._entries.get(path)
         if known is None or known.kind != "directory":
             raise ArchiveRefused(f"{quote(path)}: marked as opaque, but no directory")
-        xattrs = {**known.xattrs, "trusted.overlay.opaque": base64.b64encode(b"y").decode()}
+        xattrs = {**known.xattrs, archive.OPAQUE_XATTR: base64.b64encode(b"y").decode()}
         self._entries[path] = replace(known, xattrs=xattrs)
 
 

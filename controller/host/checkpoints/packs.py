@@ -36,12 +36,16 @@ class Place:
 
 
 class Shelf:
-    """All chunks of the packs in a directory, as found when it was made; `damage`: packs that cannot be used."""
+    """All chunks of the packs in a directory, as found when it was made.
+
+    `packs`: names of those that can be read. `damage`: of the others, which hold nothing that anybody could use;
+    people may want to look at them.
+    """
 
     def __init__(self, directory: str, codec: Codec) -> None:
         self._directory, self._codec = directory, codec
         self._at: dict[bytes, tuple[int, int, int, int]] = {}
-        self._packs: list[str] = []
+        self.packs: list[str] = []
         self._open: dict[str, int] = {}
         self.damage: dict[str, str] = {}
         for name in pack_names(directory):
@@ -49,7 +53,7 @@ class Shelf:
 
     def find(self, name: bytes) -> Place | None:
         found = self._at.get(name)
-        return Place(self._packs[found[0]], *found[1:]) if found else None
+        return Place(self.packs[found[0]], *found[1:]) if found else None
 
     def stored_size(self, name: bytes) -> int:
         found = self._at.get(name)
@@ -60,11 +64,11 @@ class Shelf:
 
     def chunks(self) -> Iterator[tuple[bytes, Place]]:
         for name, (pack, *rest) in self._at.items():
-            yield name, Place(self._packs[pack], *rest)
+            yield name, Place(self.packs[pack], *rest)
 
     def add(self, pack: str, entries: list[tuple[bytes, int, int, int]]) -> None:
-        self._packs.append(pack)
-        number = len(self._packs) - 1
+        self.packs.append(pack)
+        number = len(self.packs) - 1
         for name, offset, stored, size in entries:
             self._at.setdefault(name, (number, offset, stored, size))
 
@@ -144,8 +148,8 @@ class PackWriter:
         self.entries.append((name, self.size, len(stored), size))
         self.size += len(stored)
 
-    def publish(self, did: Callable[[str], None]) -> None:
-        """Index, fsync, rename; the directory is synced by the caller, once for all packs."""
+    def publish(self, did: Callable[[str], None]) -> int:
+        """Index, fsync, rename; the directory is synced by the caller, once for all packs. → bytes of the file."""
         index = b"".join(ENTRY.pack(*each) for each in self.entries)
         footer = FOOTER.pack(self.size, len(self.entries), self._codec.digest(index), MAGIC)
         self._file.write(index + footer)
@@ -156,6 +160,7 @@ class PackWriter:
         did("pack synced")
         os.rename(self.temporary, f"{self._directory}/{self.name}")
         did("pack named")
+        return self.size + len(index) + len(footer)
 
     def drop(self) -> None:
         with contextlib.suppress(OSError):

@@ -6,22 +6,28 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
-from controller.checkpoints.manifest import Body, Entry, Manifest, Piece, StoredFile
-from controller.checkpoints.pagemap import Cut, cuts, decode, even_cuts, page_size_of
+from controller.checkpoints.manifest import Body, Entry, Manifest, Piece, StoredFile, parts_of
+from controller.checkpoints.pagemap import Cut, decode, even_cuts, page_cuts
 from controller.errors import CheckpointDamaged, StepFailed
 from controller.host.checkpoints.chunking import WINDOW, Before, Chunker, Slots
-from controller.host.checkpoints.depot import Depot, sync_directory
+from controller.host.checkpoints.depot import Depot
 from controller.host.checkpoints.last_time import PAGEMAP, LastTime
 from controller.host.checkpoints.packs import PACK_BYTES, SUFFIX, PackWriter, Shelf
 from controller.host.checkpoints.trees import TreeFile, scan
-from controller.host.text import failed
+from controller.host.text import failed, sync_directory
 from controller.model.checkpoint import Checkpoint, Draft, Progress
 
 LARGEST_PAGEMAP: Final = 256 << 20
+_LastTime = Callable[[Cut], Before | None]
+
+
+def _nothing(cut: Cut) -> None:
+    """Of a first checkpoint."""
+    del cut
 
 
 class Saving:
@@ -36,7 +42,7 @@ class Saving:
         self._chunker = Chunker(depot.codec, self._shelf, self._slots, self._store)
         self._before = LastTime(last, self._shelf, self._slots, depot) if last else None
         self._pack: PackWriter | None = None
-        self._packs = self._written = self._size = self._read = 0
+        self._packs = self._written = self._size = 0
 
     def save(self, draft: Draft) -> Checkpoint:
         try:
@@ -84,7 +90,8 @@ class Saving:
         try:
             size = os.fstat(descriptor).st_size
             key, parts = layout or (name, even_cuts(size, WINDOW))
-            pieces = self._chunker.pieces(self._windows(descriptor, path, f"images/{key}", parts))
+            before = self._last_time(f"images/{key}")
+            pieces = self._chunker.pieces(self._windows(descriptor, path, before, parts))
         finally:
             os.close(descriptor)
         return StoredFile(name, size, tuple(pieces))
@@ -103,33 +110,35 @@ class Saving:
     def _content(self, tree: str, entry: Entry, file: TreeFile) -> Iterator[Piece]:
         """Data and holes as the file system tells them apart."""
         at = 0
+        before = self._last_time(f"trees/{tree}/{entry.path}")
         for start, end in file.extents:
             if start > at:
                 yield at - start
             parts = [Cut(start + each.address, each.size) for each in even_cuts(end - start, WINDOW)]
-            key = f"trees/{tree}/{entry.path}"
-            yield from self._chunker.pieces(self._windows(file.descriptor, entry.path, key, parts, start))
+            yield from self._chunker.pieces(self._windows(file.descriptor, entry.path, before, parts, start))
             at = end
         if entry.size > at:
             yield at - entry.size
 
+    def _last_time(self, key: str) -> _LastTime:
+        """Once a file: it goes through all pieces of it."""
+        return self._before.windows(key) if self._before else _nothing
+
     def _windows(
-        self, descriptor: int, path: str, key: str, parts: Sequence[Cut], start: int = 0
+        self, descriptor: int, path: str, before: _LastTime, parts: Sequence[Cut], start: int = 0
     ) -> Iterator[tuple[bytes, Before | None]]:
         at = start
-        before = self._before.windows(key) if self._before else {}
         for cut in parts:
             data = os.pread(descriptor, cut.size, at)
             if len(data) != cut.size:
                 raise StepFailed(f"{path} became shorter while it was stored", path=path, errno=errno.EIO)
             at += cut.size
             self._count(cut.size)
-            yield data, before.get(cut)
+            yield data, before(cut)
 
     def _count(self, size: int) -> None:
         self._size += size
-        self._read += size
-        self._did("read", self._read)
+        self._did("read", self._size)
 
     def _store(self, name: bytes, stored: bytes, size: int) -> None:
         if self._pack is None:
@@ -187,8 +196,10 @@ class _Renumber:
     def _piece(self, piece: Piece) -> Piece:
         if isinstance(piece, int):
             return self._number[piece] if piece >= 0 else piece
-        triples = zip(piece[1::3], piece[2::3], piece[3::3], strict=True)
-        return [piece[0], *(each for chunk, at, size in triples for each in (self._number[chunk], at, size))]
+        return [
+            piece[0],
+            *(each for chunk, at, size in parts_of(piece) for each in (self._number[chunk], at, size)),
+        ]
 
 
 def _used(body: Body) -> set[int]:
@@ -218,11 +229,11 @@ def _layouts(directory: str, names: Sequence[str]) -> dict[str, tuple[str, Seque
                 decoded = decode(_small(f"{directory}/{name}"))
             except CheckpointDamaged:
                 continue  # of a CRIU that we do not know: its pages are stored all the same
-            pages = f"pages-{decoded.pages_id}.img"
+            pages = decoded.pages_file
             if pages in names:
-                size = page_size_of(decoded, os.stat(f"{directory}/{pages}").st_size)
-                if size:
-                    found[pages] = (name, cuts(decoded.runs, size, WINDOW))
+                parts = page_cuts(decoded, os.stat(f"{directory}/{pages}").st_size, WINDOW)
+                if parts:
+                    found[pages] = (name, parts)
     return found
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Final
 
 from controller.checkpoints.manifest import Manifest
@@ -14,11 +15,11 @@ from controller.errors import CheckpointDamaged, MasuError, StepFailed
 from controller.host.checkpoints import trees
 from controller.host.checkpoints.codec import Codec, read_key
 from controller.host.checkpoints.contents import Contents
-from controller.host.checkpoints.depot import Depot, sync_directory
+from controller.host.checkpoints.depot import Depot
 from controller.host.checkpoints.packs import Shelf
 from controller.host.checkpoints.saving import Saving
 from controller.host.checkpoints.sweep import sweep
-from controller.host.text import failed
+from controller.host.text import failed, sync_directory
 from controller.model.checkpoint import Checkpoint, Draft, Origin, Progress, Removal
 
 PATIENCE_S: Final = 600.0
@@ -35,9 +36,7 @@ class LocalStore:
         """Oldest first; of all containers for "". Heads alone are read; `damage` says what that showed."""
         if not os.path.isdir(self._root):
             return ()
-        depot = self._depot(key=False)
-        heads = (depot.head(identity) for identity in depot.ids())
-        return tuple(each for each in heads if each and (not container or each.container in {container, ""}))
+        return self._depot(key=False).heads(container)
 
     def save(self, draft: Draft, min_free: int, did: Progress) -> Checkpoint:
         depot = self._depot(key=True)
@@ -52,11 +51,8 @@ class LocalStore:
                 found = depot.manifest(identity)
             except CheckpointDamaged as error:
                 return (str(error),)
-            shelf = Shelf(depot.packs, depot.codec)
-            try:
-                return _wrong(found, shelf, depot.codec)
-            finally:
-                shelf.close()
+            with _opened(depot, found) as contents:
+                return _wrong(found, contents)
 
     def restore(self, identity: str, images: str, roots: Mapping[str, str], did: Progress) -> Checkpoint:
         depot = self._depot_of(identity)
@@ -65,18 +61,11 @@ class LocalStore:
             unknown = sorted(set(roots) - set(found.checkpoint.trees))
             if unknown:
                 raise StepFailed(f"{identity} has no snapshot named {', '.join(unknown)}")
-            shelf = Shelf(depot.packs, depot.codec)
-            try:
-                contents = Contents(found, shelf, depot.codec)
-                try:
-                    _materialise(found, images, contents, did)
-                    for name, root in roots.items():
-                        trees.restore(root, found.body.trees[name], contents)
-                        did("snapshot", 0)
-                finally:
-                    contents.close()
-            finally:
-                shelf.close()
+            with _opened(depot, found) as contents:
+                _materialise(found, images, contents, did)
+                for name, root in roots.items():
+                    trees.restore(root, found.body.trees[name], contents)
+                    did("snapshot", 0)
             return found.checkpoint
 
     def remove(self, identities: Collection[str], did: Progress) -> Removal:
@@ -96,13 +85,8 @@ class LocalStore:
         depot = self._depot_of(identity)
         with depot.reading():
             found = depot.manifest(identity)
-            shelf = Shelf(depot.packs, depot.codec)
-            contents = Contents(found, shelf, depot.codec)
-            try:
+            with _opened(depot, found) as contents:
                 return export(found, contents, path, self._root, depot.codec.running_digest)
-            finally:
-                contents.close()
-                shelf.close()
 
     def import_from(
         self, path: str, origin: Origin, foreign: bool, min_free: int, did: Progress
@@ -172,19 +156,23 @@ def _last(depot: Depot, container: str) -> Manifest | None:
     return None
 
 
-def _wrong(found: Manifest, shelf: Shelf, codec: Codec) -> tuple[str, ...]:
-    contents = Contents(found, shelf, codec)
-    try:
-        files = [(each.name, each.size, each.pieces) for each in (*found.body.images, *found.body.extras)]
-        for tree, entries in found.body.trees.items():
-            files += [
-                (f"{tree}/{each.path}", each.size, each.pieces) for each in entries if each.kind == "file"
-            ]
-        said = [f"{name}: {wrong}" for name, _, pieces in files for wrong in contents.check(pieces)]
-        short = [name for name, size, pieces in files if sum(map(contents.size_of, pieces)) != size]
-        return (*said, *(f"{name}: its pieces do not make its size" for name in short))
-    finally:
-        contents.close()
+@contextlib.contextmanager
+def _opened(depot: Depot, found: Manifest) -> Iterator[Contents]:
+    """The caller reads."""
+    with (
+        contextlib.closing(Shelf(depot.packs, depot.codec)) as shelf,
+        contextlib.closing(Contents(found, shelf, depot.codec)) as contents,
+    ):
+        yield contents
+
+
+def _wrong(found: Manifest, contents: Contents) -> tuple[str, ...]:
+    files = [(each.name, each.size, each.pieces) for each in (*found.body.images, *found.body.extras)]
+    for tree, entries in found.body.trees.items():
+        files += [(f"{tree}/{each.path}", each.size, each.pieces) for each in entries if each.kind == "file"]
+    said = [f"{name}: {wrong}" for name, _, pieces in files for wrong in contents.check(pieces)]
+    short = [name for name, size, pieces in files if sum(map(contents.size_of, pieces)) != size]
+    return (*said, *(f"{name}: its pieces do not make its size" for name in short))
 
 
 def _materialise(found: Manifest, directory: str, contents: Contents, did: Progress) -> None:

@@ -11,9 +11,9 @@ import os
 from typing import Final
 
 from controller.errors import CheckpointDamaged, StoreBusy
-from controller.host.checkpoints.depot import Depot, sync_directory
+from controller.host.checkpoints.depot import Depot
 from controller.host.checkpoints.packs import BAD, PACK_BYTES, SUFFIX, PackWriter, Place, Shelf
-from controller.host.text import failed
+from controller.host.text import failed, sync_directory
 from controller.model.checkpoint import Progress
 
 WORTH_KEEPING: Final = 0.5
@@ -46,7 +46,7 @@ def _sweep(depot: Depot, live: set[bytes], name: str, did: Progress) -> int:
         for chunk, place in shelf.chunks():
             if chunk in live:
                 kept.setdefault(place.pack, []).append((chunk, place))
-        sizes = {pack: os.path.getsize(f"{depot.packs}/{pack}") for pack in _packs(depot, shelf)}
+        sizes = {pack: os.path.getsize(f"{depot.packs}/{pack}") for pack in shelf.packs}
         poor = {pack for pack, size in sizes.items() if _alive(kept.get(pack, [])) < size * WORTH_KEEPING}
         moving = [each for pack in sorted(poor) for each in kept.get(pack, [])]
         written = _rewrite(depot, shelf, moving, name, did)
@@ -61,11 +61,6 @@ def _sweep(depot: Depot, live: set[bytes], name: str, did: Progress) -> int:
     return max(0, sum(sizes[pack] for pack in poor) - written)
 
 
-def _packs(depot: Depot, shelf: Shelf) -> list[str]:
-    """Those whose index is damaged hold nothing that anybody could read, but people may want to look at them."""
-    return [name for name in os.listdir(depot.packs) if name.endswith(SUFFIX) and name not in shelf.damage]
-
-
 def _alive(chunks: list[tuple[bytes, Place]]) -> int:
     return sum(place.stored for _, place in chunks)
 
@@ -74,6 +69,10 @@ def _rewrite(depot: Depot, shelf: Shelf, moving: list[tuple[bytes, Place]], name
     """As they lie, sealed or not. They are there under their new pack's name before the old ones go."""
     pack: PackWriter | None = None
     count = written = 0
+
+    def told(what: str) -> None:
+        did("moved: " + what, 0)
+
     try:
         for chunk, place in moving:
             if pack is None:
@@ -81,10 +80,10 @@ def _rewrite(depot: Depot, shelf: Shelf, moving: list[tuple[bytes, Place]], name
                 count += 1
             pack.add(chunk, shelf.stored(chunk), place.size)
             if pack.size >= PACK_BYTES:
-                written += _published(pack, did)
+                written += pack.publish(told)
                 pack = None
         if pack is not None:
-            written += _published(pack, did)
+            written += pack.publish(told)
             pack = None
     finally:
         if pack is not None:
@@ -92,8 +91,3 @@ def _rewrite(depot: Depot, shelf: Shelf, moving: list[tuple[bytes, Place]], name
     if moving:
         sync_directory(depot.packs)
     return written
-
-
-def _published(pack: PackWriter, did: Progress) -> int:
-    pack.publish(lambda what: did("moved: " + what, 0))
-    return os.path.getsize(pack.temporary.removesuffix(".tmp"))
