@@ -16,7 +16,10 @@ class WorkQueue:
     """Thread-safe. `add` nudges now, `add_at` later; every `get` must be followed by `done`."""
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()
+        lock = threading.Lock()
+        self._changed = threading.Condition(lock)
+        # Apart, for a nudge wakes one of those that wait: it must be one that takes keys.
+        self._freed = threading.Condition(lock)
         self._ready: dict[str, None] = {}
         self._working: set[str] = set()
         self._again: set[str] = set()
@@ -54,7 +57,7 @@ class WorkQueue:
     def done(self, key: str) -> None:
         with self._changed:
             self._working.discard(key)
-            self._changed.notify_all()
+            self._freed.notify_all()
             if key in self._again:
                 self._again.discard(key)
                 self._enqueue(key)
@@ -67,7 +70,7 @@ class WorkQueue:
         """
         with self._changed:
             while key in self._working and not self._closed:
-                self._changed.wait()
+                self._freed.wait()
             ours = not self._closed
             if ours:
                 self._ready.pop(key, None)
@@ -89,6 +92,7 @@ class WorkQueue:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+            self._freed.notify_all()
 
     def _enqueue(self, key: str) -> None:
         if key in self._working:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 from controller.errors import MasuError
 from controller.host.ports import Conditions, Host
@@ -15,6 +16,7 @@ from controller.model.status import (
     Condition,
     ContainerStatus,
     Disk,
+    Drift,
     GroupStatus,
     LastCheckpoint,
     NetworkStatus,
@@ -75,8 +77,7 @@ def network_status(
 ) -> NetworkStatus:
     """Read-only."""
     wish, key, name = wishes.get(resource.key), resource.key, resource.name
-    wanted = desire(wish, host.facts) if wish else None
-    found = plan(wanted, "", host) if wanted else None
+    seen = _look(wish, "", host, conditions)
     bridge = wish.section("bridge") if wish else None
     rules, idle = _rules(name, wishes, host)
     members = {
@@ -89,13 +90,13 @@ def network_status(
         name=name,
         type=resource.spec.get("type", "bridge"),
         link=bridge.link if bridge else resource.spec.get("parent") or resource.spec.get("device", ""),
-        converged=not (wanted and found) or _converged(wanted, found),
+        converged=seen.converged,
         containers=members,
         conditions=(
-            *(_said(wanted, found, conditions) if wanted and found else conditions.read(key)),
+            *(seen.said if wish else conditions.read(key)),
             *(firewall_conditions(wishes, conditions) if bridge else ()),
         ),
-        drift=(*found.drift, *found.broken) if found else (),
+        drift=seen.drift,
         rules=rules,
         idle=idle,
     )
@@ -110,9 +111,7 @@ def group_status(
     conditions: Conditions,
 ) -> GroupStatus:
     """Read-only. What a group shares of a network is in the status of that network."""
-    wish = wishes.get(resource.key)
-    wanted = desire(wish, host.facts) if wish else None
-    found = plan(wanted, cgroup_of(root, resource.key), host) if wanted else None
+    seen = _look(wishes.get(resource.key), cgroup_of(root, resource.key), host, conditions)
     shares = tuple(each for each in ("network", *SUBSYSTEMS) if resource.section(each) is not None)
     sharing = {
         each.name: tuple(sort for sort in shares if group_of(each, sort) == resource.name)
@@ -122,10 +121,10 @@ def group_status(
     return GroupStatus(
         name=resource.name,
         shares=shares,
-        converged=_converged(wanted, found) if wanted and found else True,
+        converged=seen.converged,
         members={name: sorts for name, sorts in sorted(sharing.items()) if sorts},
-        conditions=_said(wanted, found, conditions) if wanted and found else (),
-        drift=(*found.drift, *found.broken) if found else (),
+        conditions=seen.said,
+        drift=seen.drift,
     )
 
 
@@ -134,8 +133,7 @@ def volume_status(
 ) -> VolumeStatus:
     """Read-only. `spaces`: the instance's directory of them."""
     wish, space = wishes.get(key_of(VOLUME, name)), Space(VOLUME_SORT, name)
-    wanted = desire(wish, host.facts) if wish else None
-    found = plan(wanted, "", host) if wanted else None
+    seen = _look(wish, "", host, conditions)
     disk = _disk(host, space)
     users = tuple(wish.section("volume")["users"]) if wish else ()
     state = ("used" if users else "unused") if wish else "kept"
@@ -144,16 +142,34 @@ def volume_status(
         state=state if disk else "absent",
         disk=disk or Disk(0, 0, ""),
         path=content_path(spaces, space),
-        converged=_converged(wanted, found) if wanted and found else True,
+        converged=seen.converged,
         containers=users,
-        conditions=_said(wanted, found, conditions) if wanted and found else (),
-        drift=(*found.drift, *found.broken) if found else (),
+        conditions=seen.said,
+        drift=seen.drift,
     )
 
 
 def _disk(host: Host, space: Space) -> Disk | None:
     live = host.spaces.look(space)
     return Disk(live.size, live.used, live.mechanism) if live and live.exists else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """Of what nobody wants there is nothing to say."""
+
+    converged: bool = True
+    said: tuple[Condition, ...] = ()
+    drift: tuple[Drift, ...] = ()
+
+
+def _look(wish: Wish | None, group: str, host: Host, conditions: Conditions) -> _Seen:
+    """Read-only."""
+    if wish is None:
+        return _Seen()
+    wanted = desire(wish, host.facts)
+    found = plan(wanted, group, host)
+    return _Seen(_converged(wanted, found), _said(wanted, found, conditions), (*found.drift, *found.broken))
 
 
 def _converged(wanted: Desired, found: Plan) -> bool:

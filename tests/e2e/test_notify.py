@@ -141,12 +141,13 @@ def _runs(pid: int, argument: str) -> bool:
 @pytest.mark.on_v2
 def test_a_hog_under_its_limit_waits_for_a_cpu_and_that_changes_live(masu: Masu) -> None:
     """Not before it is asked for, not while it is frozen, and without a restart."""
-    limits = {"cpu": {"max": "0.1"}}
+    limits = {"cpu": {"max": "0.2"}}
     hog = {"args": ["/bin/sh", "-c", "while :; do :; done"]}
     masu.write(container(process=hog, limits=limits))
     masu.start()
     pid = masu.running()
-    entry = {"on": "cpu.pressure", "some": "100ms/1s", "every": "1s", "exec": ["/bin/touch", "/data/told"]}
+    command = {"exec": ["/bin/touch", "/data/told"], "timeout": "30s"}  # it has to wait for a cpu as well
+    entry = {"on": "cpu.pressure", "some": "100ms/1s", "every": "1s", **command}
     masu.write(container(process=hog, limits=limits, notify=[entry]))
     assert "stalled" in told(masu, "CpuPressure")["message"]
     told(masu, "Notified")

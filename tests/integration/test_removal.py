@@ -28,10 +28,12 @@ def place() -> Iterator[Path]:
 
 @contextmanager
 def _few_descriptors(count: int) -> Iterator[None]:
+    """So many and no more are left, wherever the numbers in use have gaps."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    lowest = os.dup(0)
-    os.close(lowest)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + count, hard))
+    free = [os.dup(0) for _ in range(count)]
+    for each in free:
+        os.close(each)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(free) + 1, hard))
     try:
         yield
     finally:

@@ -145,3 +145,24 @@ def test_whoever_borrows_waits_for_whoever_works() -> None:
     queue.close()
     with queue.borrow("a") as ours:
         assert not ours
+
+
+def test_whoever_waits_to_borrow_takes_no_nudge_from_whoever_waits_for_a_key() -> None:
+    queue, taken = WorkQueue(), list[str | None]()
+    queue.add("busy")
+    assert queue.get() == "busy"
+
+    def borrow() -> None:
+        with queue.borrow("busy"):
+            pass
+
+    threads = [threading.Thread(target=borrow), threading.Thread(target=lambda: taken.append(queue.get()))]
+    for thread in threads:  # whoever came first would be the one that is woken
+        thread.start()
+        time.sleep(0.02)
+    queue.add("new")
+    threads[1].join(5)
+    queue.close()
+    for thread in threads:
+        thread.join(5)
+    assert taken == ["new"]
