@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from controller.errors import KeeperGone, LaunchFailed, MasuError, StepFailed
-from controller.host.text import failed, make_directories, read_text, remove_file, remove_tree
+from controller.host.text import failed, make_private, read_text, remove_file, remove_tree
 from controller.model.launch import ExitRecord, Init, LaunchRecipe
 
 PROGRAM = os.path.join(os.path.dirname(__file__), "keeper")
@@ -196,8 +196,8 @@ class KeeperClient:
 
     def _start(self) -> None:
         """In a session of its own, with nothing of ours open; a small interpreter: no site, no user paths."""
-        make_directories(self._run_dir, 0o700)
-        make_directories(self._log_dir, 0o700)
+        make_private(self._run_dir)
+        make_private(self._log_dir)
         argv = [sys.executable, "-I", "-S", "-B", PROGRAM]
         argv += [self._run_dir, self._log_dir, str(self._open_files)]
         try:

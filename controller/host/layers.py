@@ -10,7 +10,7 @@ from controller.host.number_file import NumberFile
 from controller.host.places import Places
 from controller.host.removal import remove_deep
 from controller.host.snapshots import COMING, KEPT
-from controller.host.text import failed, make_directories, read_text
+from controller.host.text import failed, make_directories, make_private, read_text
 from controller.model.process import IdRange
 from controller.model.space import CONTENT, ROOTFS, Space
 
@@ -59,6 +59,8 @@ class LayerDirectories:
         base = self._space(name) if sized else f"{self._places.layers}/{name}"
         if sized and not os.path.isdir(f"{base}/{CONTENT}"):
             raise StepFailed(f"{base}: the space of the layer is not mounted", path=base)
+        if not sized:
+            make_private(self._places.layers)
         make_directories(base, 0o711)
         try:
             if os.path.lexists(f"{base}/frame"):

@@ -16,7 +16,7 @@ from controller.errors import StepFailed
 from controller.host import loopback, syscalls
 from controller.host.netlink import Netlink
 from controller.host.syscalls import CLONE_NEWNET, MS_BIND
-from controller.host.text import failed, make_directories, read_text, remove_file
+from controller.host.text import failed, make_private, read_text, remove_file
 from controller.host.visits import Trip, Visits
 from controller.model.launch import Init
 
@@ -158,7 +158,7 @@ class KeptNamespaces:
 
     def _bind(self, name: str, doing: str, work: Callable[[Trip], None]) -> None:
         path = self.path(name)
-        make_directories(self._directory, 0o700)
+        make_private(self._directory)
         try:
             os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o444))
             self._visits.call(doing, work)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from controller.host.places import Places
 from controller.host.removal import remove_deep
-from controller.host.text import failed, make_directories
+from controller.host.text import failed, make_private
 from controller.model.checkpoint import LayerCopy, Pending
 from controller.model.space import CONTENT, ROOTFS, Space
 
@@ -40,7 +40,8 @@ class LayerSnapshots:
         target = self._snapshot(name)
         before = time.monotonic()
         self.drop(name)
-        make_directories(target)
+        make_private(self._places.snapshots)
+        make_private(target)
         source = f"{self._layer(name)}/{UPPER}"
         copier = _Copier()
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 import threading
 from collections.abc import Iterator
 from typing import Final
@@ -14,6 +15,7 @@ from controller.errors import NotPermitted, StepFailed
 DELETED: Final = " (deleted)"
 """What the kernel writes behind the path of a file that has no name any more: d_path in fs/d_path.c."""
 
+_PRIVATE: Final = 0o700
 _ABSENT = frozenset(
     {
         errno.ENOENT,
@@ -129,6 +131,19 @@ def make_directories(path: str, mode: int = 0o711) -> None:
         raise NotPermitted(f"cannot create {path}: not permitted; masu must run as root") from error
     except OSError as error:
         raise NotPermitted(f"cannot create {path}: {os.strerror(error.errno or 0)}") from error
+
+
+def make_private(path: str) -> None:
+    """A directory that only root may pass, also where it was made before with a wider mode. Raises NotPermitted.
+
+    For files that belong to containers: a set-user-id program of theirs is nothing for users of the host.
+    """
+    make_directories(path, _PRIVATE)
+    try:
+        if stat.S_IMODE(os.stat(path).st_mode) != _PRIVATE:
+            os.chmod(path, _PRIVATE)
+    except OSError as error:
+        raise NotPermitted(f"cannot make {path} private: {os.strerror(error.errno or 0)}") from error
 
 
 def remove_file(path: str) -> None:

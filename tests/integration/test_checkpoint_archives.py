@@ -9,6 +9,7 @@ import os
 import stat
 import tarfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -320,6 +321,15 @@ def test_what_ends_in_the_middle_is_refused(cut: int, pack: str, store: LocalSto
     (tmp_path / "torn").write_bytes(whole[: min(cut, len(whole) - 20)])
     with pytest.raises(ArchiveRefused):
         store.import_from(str(tmp_path / "torn"), HERE, True, 0, quiet)
+
+
+def test_a_container_is_not_called_what_none_may_be_called(store: LocalStore, tmp_path: Path) -> None:
+    own = {"version": 1, "origin": replace(ORIGIN, container="../web").to_json()}
+    text = json.dumps(own).encode()
+    archive = tarball(member("masu.json", text), *GOOD, sums(**{"masu.json": text}))
+    (tmp_path / "bad.tar").write_bytes(archive)
+    with pytest.raises(ArchiveRefused, match="web"):
+        store.import_from(str(tmp_path / "bad.tar"), replace(HERE, container=""), False, 0, quiet)
 
 
 @pytest.mark.parametrize("what", ["changed", "left out", "added", "without sums"])

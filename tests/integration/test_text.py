@@ -10,13 +10,21 @@ from pathlib import Path
 import pytest
 
 from controller.errors import StepFailed
-from controller.host.text import read_text, write_atomic
+from controller.host.text import make_private, read_text, write_atomic
 
 
 def test_what_is_not_there_is_none(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     for path in (tmp_path / "missing", tmp_path / "file" / "below", Path("/proc/0/stat")):
         assert read_text(str(path)) is None
+
+
+def test_a_private_directory_is_so_however_it_was_made(tmp_path: Path) -> None:
+    for path, before in ((tmp_path / "old", 0o711), (tmp_path / "deep" / "new", None)):
+        if before is not None:
+            path.mkdir(before)
+        make_private(str(path))
+        assert path.stat().st_mode & 0o7777 == 0o700
 
 
 def test_too_many_open_files_do_not_look_like_absence(tmp_path: Path) -> None:

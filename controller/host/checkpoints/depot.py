@@ -20,7 +20,7 @@ from controller.checkpoints.manifest import Body, Manifest
 from controller.errors import CheckpointDamaged, HostLacks, StepFailed, StoreBusy
 from controller.host.checkpoints.codec import Codec
 from controller.host.checkpoints.packs import BAD, SUFFIX, TEMPORARY
-from controller.host.text import failed, make_directories, read_text, sync_directory
+from controller.host.text import failed, make_private, read_text, sync_directory
 from controller.model.checkpoint import Checkpoint
 
 JSON: Final = ".json"
@@ -133,7 +133,7 @@ class Depot:
         if os.path.isdir(self.packs) and os.path.isdir(self.manifests):
             return
         for each in (self.packs, self.manifests):
-            make_directories(each, 0o700)
+            make_private(each)
         for each in (self.root, os.path.dirname(self.root)):
             sync_directory(each)
 

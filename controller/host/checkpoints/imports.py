@@ -19,7 +19,7 @@ from controller.errors import ArchiveRefused
 from controller.host.checkpoints.depot import IMPORTING
 from controller.host.checkpoints.layers import Layer
 from controller.host.checkpoints.streams import Bounded, Stream, copy, exactly
-from controller.host.text import failed
+from controller.host.text import failed, make_private
 from controller.model.checkpoint import UPPER, Draft, Origin
 from controller.model.names import check_name, quote
 
@@ -39,7 +39,9 @@ def importing(
     scratch = f"{root}/{IMPORTING}"
     shutil.rmtree(scratch, ignore_errors=True)
     try:
-        os.makedirs(f"{scratch}/images", 0o700)
+        make_private(root)
+        make_private(scratch)
+        os.mkdir(f"{scratch}/images", 0o700)
         with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
             taken = _Taking(scratch, _room(root)).take(Stream(_expanded(file), path, digest))
         yield _draft(taken, scratch, origin, foreign=foreign)
@@ -58,7 +60,7 @@ def _draft(taken: _Taken, scratch: str, origin: Origin, *, foreign: bool) -> Dra
     if not taken.images:
         raise ArchiveRefused("there are no images in it")
     known = (
-        replace(own, container=origin.container or own.container, how="imported")
+        replace(own, container=origin.container or _checked_name(own), how="imported")
         if own
         else replace(origin, foreign=True)
     )
