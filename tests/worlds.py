@@ -91,7 +91,7 @@ class MemoryCgroups:
         paths = {path for groups in self._groups.values() for path in groups}
         return frozenset(path.removeprefix(prefix).split("/")[0] for path in paths if path.startswith(prefix))
 
-    def homes(self, group: str) -> Mapping[str, tuple[str, ...]]:
+    def homes(self, group: str, peopled: Mapping[str, str] = ...) -> Mapping[str, tuple[str, ...]]:  # type: ignore[assignment]
         return {mount: (group,) for mount, groups in self._groups.items() if group in groups}
 
     def populated(self, group: str) -> bool:

@@ -61,10 +61,10 @@ class Seen:
     busy: bool = False
 
 
-def observe(space: Space, host: Host, *, wanted: bool) -> Seen:
+def observe(space: Space, host: Host, *, wanted: bool, busy: bool = False) -> Seen:
     """Read-only."""
     live = host.spaces.look(space) or SpaceSeen()
-    return Seen(space, live, host.spaces.offer()) if wanted else Seen(space, live)
+    return Seen(space, live, host.spaces.offer(), busy) if wanted else Seen(space, live, busy=busy)
 
 
 def steps(key: str, wanted: Wanted, seen: Seen) -> Iterator[Step]:

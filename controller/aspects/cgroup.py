@@ -65,7 +65,7 @@ class Cgroup:
         stat = host.processes.stat(subject.pid) if subject.pid else None
         if stat is None or stat.ended:
             init = {}  # a process that is ending is moved to the root by the kernel
-        return Placed(host.cgroups.homes(subject.group), init)
+        return Placed(host.cgroups.homes(subject.group, init), init)
 
     def diff(self, subject: Subject, desired: Placement, observed: Placed) -> list[Step]:
         """Pure."""

@@ -91,8 +91,10 @@ class Interfaces:
                 inside.append(replace(link, name=aside))
             else:
                 inside.append(link)
-        left = replace(observed, inside=tuple(inside))
-        return [*steps, *(each for one in desired for each in _converge(subject, one, left))]
+        if desired:
+            left = replace(observed, inside=tuple(inside))
+            steps.extend(each for one in desired for each in _converge(subject, one, left))
+        return steps
 
     def remove(self, subject: Subject, observed: Seen) -> list[Step]:
         """Pure. Not before the last process has ended: until then it may have something to say."""

@@ -12,7 +12,6 @@ from typing import Any
 
 from controller.aspects._base import Birth, Subject
 from controller.host.ports import Host
-from controller.model.attachment import NAME_FILES
 from controller.model.attachment import Names as Wanted
 from controller.model.facts import Facts
 from controller.steps._base import Effect, Step
@@ -51,7 +50,7 @@ class Names:
 
     def observe(self, subject: Subject, host: Host, desired: Wanted | None) -> Seen:
         """Read-only."""
-        files = {file: host.names.read(subject.name, file) for file in NAME_FILES}
+        files = host.names.files(subject.name)
         if desired == NONE and subject.pid and any(text is not None for text in files.values()):
             sources = {f"/etc/{file}": host.names.path(subject.name, file) for file in files}
             live = host.inside.mounts(subject.pid, sources)

@@ -94,6 +94,7 @@ class Namespaces:
         if not subject.pid or desired is None:
             return None
         records = {name: host.records.read(name) for name in _partners(desired)}
+        mapped = desired.user is not None or desired.offsets
         return Seen(
             own=host.processes.namespaces(0),
             container=host.processes.namespaces(subject.pid),
@@ -101,8 +102,8 @@ class Namespaces:
                 name: host.processes.namespaces(record.pid) if record and record.pid else {}
                 for name, record in records.items()
             },
-            ids=host.processes.id_map(subject.pid),
-            leased=host.layers.range_of(subject.name),
+            ids=host.processes.id_map(subject.pid) if mapped else None,
+            leased=host.layers.range_of(subject.name) if desired.user else None,
             loopback=host.inside.loopback_up(subject.pid) if desired.kinds["net"] == "private" else None,
             restored=bool(subject.record and subject.record.restored),
         )

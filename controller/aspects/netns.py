@@ -53,7 +53,7 @@ class Netns:
         """Read-only."""
         kept = host.namespaces.inode(subject.name)
         trace = bool(kept) or (desired is None and subject.name in host.namespaces.names())
-        own = host.processes.namespaces(subject.pid).get("net", 0) if subject.pid else 0
+        own = host.processes.namespace(subject.pid, "net") if subject.pid else 0
         return Seen(kept, own, trace)
 
     def diff(self, subject: Subject, desired: Wanted, observed: Seen) -> list[Step]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from controller.aspects import _space
@@ -54,7 +53,7 @@ class Rootfs:
     def observe(self, subject: Subject, host: Host, desired: Mapping[str, Any] | None) -> _space.Seen:
         """Read-only. The layer belongs to the life of the container; this is the space that it is in, if any."""
         space, wanted = Space(ROOTFS, subject.name), bool(desired and desired["size"])
-        return replace(_space.observe(space, host, wanted=wanted), busy=bool(subject.pid))
+        return _space.observe(space, host, wanted=wanted, busy=bool(subject.pid))
 
     def diff(self, subject: Subject, desired: Mapping[str, Any], observed: _space.Seen) -> list[Step]:
         """Pure. A space that is not asked for any more goes when nobody lives in it."""

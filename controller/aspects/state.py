@@ -11,7 +11,7 @@ from controller.errors import HostLacks
 from controller.host.ports import Host
 from controller.model.facts import Facts
 from controller.steps._base import Effect, Step
-from controller.steps.freezer import Freezer, SetFreezer, freezers_of, frozen_by
+from controller.steps.freezer import Freezer, SetFreezer, freezers_of, freezing
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +45,10 @@ class State:
         """Read-only. Also whether the freezer that masu does not use has been used."""
         if desired is None or not subject.pid:
             return None
-        foreign = next((each for each in frozen_by(host, subject.group) if each != desired.freezer), None)
-        if foreign:
-            return foreign.frozen
-        return host.cgroups.read(subject.group, desired.freezer.subsystem, desired.freezer.file)
+        found = dict(freezing(host, subject.group))
+        own = found.pop(desired.freezer)
+        foreign = next((each for each, word in found.items() if word not in {None, each.thawed}), None)
+        return foreign.frozen if foreign else own
 
     def diff(self, subject: Subject, desired: Wanted, observed: str | None) -> list[Step]:
         """Pure. A container that is being stopped is left alone."""

@@ -11,13 +11,13 @@ from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
 from controller.host import syscalls
-from controller.host.syscalls import CLONE_FS, CLONE_NEWNET, CLONE_NEWNS, MountAttr
+from controller.host.new_mount import attach, new_mount
+from controller.host.syscalls import CLONE_FS, CLONE_NEWNET, CLONE_NEWNS
 
 T = TypeVar("T")
 
 FEATURE_CACHE: Final = "/run/criu.kdat"
 _TMPFS_MAGIC: Final = 0x01021994
-_NOTHING: Final = MountAttr(0)
 
 
 def depart(network: str, run_file: bytes | None, work: Callable[[], T]) -> T:
@@ -59,16 +59,11 @@ def _enter(network: str) -> None:
 def _hide_run(run_file: bytes) -> None:
     syscalls.unshare(CLONE_FS | CLONE_NEWNS)
     syscalls.mount("none", "/", syscalls.MS_REC | syscalls.MS_SLAVE)
-    context = syscalls.fsopen("tmpfs")
-    target = os.open("/run", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    tree = new_mount("tmpfs", ())
     try:
-        syscalls.fsconfig_create(context)
-        tree = syscalls.fsmount(context, _NOTHING)
-        syscalls.move_mount(tree, target)
-        os.close(tree)
+        attach(tree, "/run")
     finally:
-        os.close(context)
-        os.close(target)
+        os.close(tree)
     if run_file:
         with open(FEATURE_CACHE, "wb") as file:
             file.write(run_file)

@@ -16,6 +16,7 @@ from typing import Any, Final
 from controller.errors import StepFailed
 from controller.host import syscalls
 from controller.host.mount_table import path_inside
+from controller.host.new_mount import MountRefused, new_mount
 from controller.host.syscalls import CLONE_NEWNS, AttrChange, MountAttr
 from controller.host.text import failed
 from controller.host.visits import Trip
@@ -131,19 +132,11 @@ def _map_owners(tree: int, pid: int) -> None:
 
 
 def _tmpfs(pid: int, mount: Mapping[str, Any], rest: Sequence[str]) -> int:
-    context = syscalls.fsopen("tmpfs")
     try:
-        syscalls.fsconfig_set(context, "source", mount.get("source") or "tmpfs")
-        for key, value in _tmpfs_settings(pid, rest):
-            syscalls.fsconfig_set(context, key, value)
-        syscalls.fsconfig_create(context)
-        return syscalls.fsmount(context, _NOTHING)
-    except OSError as error:
-        said = syscalls.fscontext_log(context) or ", ".join(rest)
-        doing = f"inside process {pid}: making a tmpfs ({said}) for"
+        return new_mount("tmpfs", [("source", mount.get("source") or "tmpfs"), *_tmpfs_settings(pid, rest)])
+    except MountRefused as error:
+        doing = f"inside process {pid}: making a tmpfs ({error.said or ', '.join(rest)}) for"
         raise failed(error, doing, mount["destination"]) from error
-    finally:
-        os.close(context)
 
 
 def _tmpfs_settings(pid: int, rest: Sequence[str]) -> Iterator[tuple[str, str | None]]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 
 from controller.host.text import failed, make_directories, read_text, remove_tree
+from controller.model.attachment import NAME_FILES
 
 _RESOLVERS = ("/etc/resolv.conf", "/run/systemd/resolve/resolv.conf")
 """The second one is what the first leads to by way of a stub on the loopback address (systemd-resolved(8))."""
@@ -25,8 +27,9 @@ class NameFiles:
     def path(self, container: str, file: str) -> str:
         return f"{self._directory}/{container}/{file}"
 
-    def read(self, container: str, file: str) -> str | None:
-        return read_text(self.path(container, file))
+    def files(self, container: str) -> Mapping[str, str | None]:
+        there = os.path.isdir(f"{self._directory}/{container}")
+        return {file: read_text(self.path(container, file)) if there else None for file in NAME_FILES}
 
     def write(self, container: str, file: str, text: str) -> None:
         """In place: a file that is bound into a container stays the same file. Whoever reads meanwhile may see the

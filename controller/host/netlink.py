@@ -36,6 +36,7 @@ _NETLINK_GET_STRICT_CHK: Final = 12
 _TYPE_MASK: Final = 0x3FFF
 _HEADER: Final = struct.Struct("=IHHII")
 _ATTRIBUTE: Final = struct.Struct("=HH")
+_TIMEVAL: Final = struct.Struct("@ll")
 _ERRNO: Final = struct.Struct("=i")
 _INDEX_AT: Final = 4
 RTM_DELROUTE, RTM_NEWNETCONF = 25, 80
@@ -89,7 +90,8 @@ class Netlink:
             for option in (_NETLINK_CAP_ACK, _NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK):
                 self._option(option)
             self._socket.bind((0, groups))
-            self._socket.settimeout(PATIENCE_S)
+            for side in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):  # Python's own would poll before every call
+                self._socket.setsockopt(socket.SOL_SOCKET, side, _TIMEVAL.pack(int(PATIENCE_S), 0))
             if groups:
                 self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
                 self._socket.setblocking(False)
@@ -118,7 +120,7 @@ class Netlink:
         with self._lock:
             self._send(kind, NLM_F_REQUEST, body)
             while True:
-                for found, _, sequence, start, end, data in _messages(self._socket.recv(_RECEIVE)):
+                for found, _, sequence, start, end, data in _messages(self._receive()):
                     if sequence == self._sequence and found == NLMSG_ERROR:
                         _check(data, start, end)
                     elif sequence == self._sequence:
@@ -131,7 +133,7 @@ class Netlink:
         with self._lock:
             self._send(kind, NLM_F_REQUEST | NLM_F_ACK | NLM_F_ECHO, body)
             while True:
-                for found, _, sequence, start, end, data in _messages(self._socket.recv(_RECEIVE)):
+                for found, _, sequence, start, end, data in _messages(self._receive()):
                     if sequence == self._sequence and found == NLMSG_ERROR:
                         _check(data, start, end)
                         return answer
@@ -143,7 +145,7 @@ class Netlink:
         with self._lock:
             self._send(kind, flags | NLM_F_REQUEST | NLM_F_ACK, body)
             while True:
-                for found, _, sequence, start, end, data in _messages(self._socket.recv(_RECEIVE)):
+                for found, _, sequence, start, end, data in _messages(self._receive()):
                     if found == NLMSG_ERROR and sequence == self._sequence:
                         _check(data, start, end)
                         return
@@ -171,7 +173,17 @@ class Netlink:
 
     def _send(self, kind: int, flags: int, body: bytes) -> None:
         self._sequence = self._sequence % 0xFFFFFFFF + 1
-        self._socket.send(_HEADER.pack(_HEADER.size + len(body), kind, flags, self._sequence, 0) + body)
+        message = _HEADER.pack(_HEADER.size + len(body), kind, flags, self._sequence, 0) + body
+        try:
+            self._socket.send(message)
+        except BlockingIOError as error:
+            raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)) from error
+
+    def _receive(self) -> bytes:
+        try:
+            return self._socket.recv(_RECEIVE)
+        except BlockingIOError as error:
+            raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)) from error
 
     def _dump(self, kind: int, body: bytes) -> bytes | None:
         """None when the answer was interrupted by a change, and so is not one state of the world."""
@@ -180,7 +192,7 @@ class Netlink:
         with self._lock:
             self._send(kind, NLM_F_REQUEST | NLM_F_DUMP, body)
             while True:
-                for found, flags, sequence, start, end, data in _messages(self._socket.recv(_RECEIVE)):
+                for found, flags, sequence, start, end, data in _messages(self._receive()):
                     if sequence != self._sequence:
                         continue
                     interrupted = interrupted or bool(flags & NLM_F_DUMP_INTR)

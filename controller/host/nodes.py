@@ -16,6 +16,7 @@ from controller.errors import StepFailed
 from controller.host import syscalls
 from controller.host.device_directory import DEV, opened
 from controller.host.mountinfo import mounts
+from controller.host.new_mount import attach, new_mount
 from controller.host.syscalls import CLONE_NEWNS, MS_REC, MS_SLAVE, MountAttr
 from controller.host.text import failed, make_directories, read_text
 from controller.host.visits import Trip, Visits
@@ -103,27 +104,14 @@ def _made(trip: Trip, bundle: str, node: Node, owner: tuple[int, int]) -> Iterat
     A part of a mount can be copied only where that is attached, so it is for a moment, out of everybody's sight.
     """
     with contextlib.ExitStack() as stack:
-        whole = _file_system()
+        whole = new_mount("tmpfs", [("source", NODES_MARK)], MountAttr.NOSUID | MountAttr.NOEXEC)
         stack.callback(os.close, whole)
         os.mknod("node", _KINDS[node.kind], os.makedev(node.major, node.minor), dir_fd=whole)
         os.chown("node", *owner, dir_fd=whole, follow_symlinks=False)
         os.chmod("node", node.mode, dir_fd=whole)
         trip.leave_for_new(CLONE_NEWNS)
         syscalls.mount("none", "/", MS_REC | MS_SLAVE)
-        place = os.open(bundle, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        stack.callback(os.close, place)
-        syscalls.move_mount(whole, place)
+        attach(whole, bundle)
         tree = syscalls.open_tree(f"{bundle}/node", recursive=False)
         stack.callback(os.close, tree)
         yield tree
-
-
-def _file_system() -> int:
-    """A descriptor of a new tmpfs that nobody else sees."""
-    context = syscalls.fsopen("tmpfs")
-    try:
-        syscalls.fsconfig_set(context, "source", NODES_MARK)
-        syscalls.fsconfig_create(context)
-        return syscalls.fsmount(context, MountAttr.NOSUID | MountAttr.NOEXEC)
-    finally:
-        os.close(context)

@@ -48,10 +48,11 @@ class Cgroups(Protocol):
         """Names of the groups directly below, in any hierarchy."""
         ...
 
-    def homes(self, group: str) -> Mapping[str, tuple[str, ...]]:
+    def homes(self, group: str, peopled: Mapping[str, str] = ...) -> Mapping[str, tuple[str, ...]]:
         """Mount → where the group is on it, with all its files; without mounts on which it is not.
 
-        In two places where somebody was killed in the middle of a move.
+        In two places where somebody was killed in the middle of a move. `peopled`: mount → a group in which a
+        process was just seen.
         """
         ...
 
@@ -88,6 +89,10 @@ class Processes(Protocol):
 
     def namespaces(self, pid: int) -> Mapping[str, int]:
         """Namespace type → inode; pid 0 means masu itself. Empty when the process is gone."""
+        ...
+
+    def namespace(self, pid: int, kind: str) -> int:
+        """The inode of that one; 0 when the process is gone."""
         ...
 
     def id_map(self, pid: int) -> IdMap | None: ...
@@ -305,7 +310,9 @@ class NameFiles(Protocol):
 
     def names(self) -> frozenset[str]: ...
 
-    def read(self, container: str, file: str) -> str | None: ...
+    def files(self, container: str) -> Mapping[str, str | None]:
+        """Name → text, of each that may be there."""
+        ...
 
     def write(self, container: str, file: str, text: str) -> None:
         """In place."""
@@ -474,6 +481,10 @@ class Scratches(Protocol):
 
     def names(self) -> frozenset[str]:
         """For whom there is something: an interrupted dump or restore."""
+        ...
+
+    def room(self) -> int:
+        """Bytes that one made now can hold."""
         ...
 
     def make(self, name: str) -> str:

@@ -56,6 +56,9 @@ class ProcDirectory:
         """Namespace type → inode, from /proc/PID/ns; a process that is gone has none."""
         return _namespaces_of(str(pid)) if pid else self._own
 
+    def namespace(self, pid: int, kind: str) -> int:
+        return _namespace_of(str(pid), kind)
+
     def id_map(self, pid: int) -> IdMap | None:
         uids, gids = read_text(f"/proc/{pid}/uid_map"), read_text(f"/proc/{pid}/gid_map")
         if uids is None or gids is None:
@@ -122,11 +125,16 @@ class ProcDirectory:
 
 
 def _namespaces_of(process: str) -> dict[str, int]:
-    found: dict[str, int] = {}
-    for kind in NAMESPACES:
-        with contextlib.suppress(OSError):
-            found[kind] = os.stat(f"/proc/{process}/ns/{kind}").st_ino
-    return found
+    found = {kind: _namespace_of(process, kind) for kind in NAMESPACES}
+    return {kind: inode for kind, inode in found.items() if inode}
+
+
+def _namespace_of(process: str, kind: str) -> int:
+    """0 when the process is gone, or the kernel has no such namespaces."""
+    try:
+        return os.stat(f"/proc/{process}/ns/{kind}").st_ino
+    except OSError:
+        return 0
 
 
 @contextlib.contextmanager

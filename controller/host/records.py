@@ -12,10 +12,14 @@ SUFFIX = ".json"
 
 
 class RecordFiles:
-    """A record that cannot be read counts as absent: the world is then observed and cleaned from scratch."""
+    """A record that cannot be read counts as absent: the world is then observed and cleaned from scratch.
+
+    What a file says is kept with its text, for most of the times it is the same.
+    """
 
     def __init__(self, directory: str) -> None:
         self._directory = directory
+        self._parsed: dict[str, tuple[str, Record]] = {}
 
     def names(self) -> frozenset[str]:
         try:
@@ -28,16 +32,22 @@ class RecordFiles:
         text = read_text(self._path(name))
         if text is None:
             return None
+        last = self._parsed.get(name)
+        if last and last[0] == text:
+            return last[1]
         try:
-            return Record.from_json(json.loads(text))
+            record = Record.from_json(json.loads(text))
         except (ValueError, KeyError, TypeError):
             return None
+        self._parsed[name] = (text, record)
+        return record
 
     def write(self, record: Record) -> None:
         write_atomic(self._path(record.name), json.dumps(record.to_json()), durable=False)
 
     def remove(self, name: str) -> None:
         remove_file(self._path(name))
+        self._parsed.pop(name, None)
 
     def _path(self, name: str) -> str:
         return f"{self._directory}/{name}{SUFFIX}"

@@ -1,16 +1,27 @@
-"""The Scratches port: directories in memory, on a tmpfs of masu's own where /run is none."""
+"""The Scratches port: directories in memory, each a tmpfs of its own.
+
+What a container had in its memory is seen by root alone, never reaches a swap device, and fills no more of the
+host's memory than is free.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
 import threading
+from typing import Final
 
 from controller.host import syscalls
-from controller.host.departure import is_on_tmpfs
-from controller.host.text import failed, make_directories, read_text, remove_tree, write_atomic
+from controller.host.new_mount import MountRefused, attach, new_mount
+from controller.host.syscalls import MountAttr
+from controller.host.text import failed, make_private, read_text, remove_tree, write_atomic
 
-IMAGES = "images"
+IMAGES: Final = "images"
+_KEPT_FREE: Final = 16
+"""One part in so many of the memory that is available is left to everybody else."""
+_AVAILABLE: Final = re.compile(r"^MemAvailable:\s*(\d+) kB$", re.MULTILINE)
+_ATTRIBUTES: Final = MountAttr.NOSUID | MountAttr.NOEXEC | MountAttr.NODEV
 
 
 class ScratchDirectories:
@@ -26,14 +37,27 @@ class ScratchDirectories:
         except FileNotFoundError:
             return frozenset()
 
+    def room(self) -> int:
+        """Bytes. proc_meminfo(5): MemAvailable, what new programs can have without swapping."""
+        found = _AVAILABLE.search(read_text("/proc/meminfo") or "")
+        available = int(found[1]) * 1024 if found else 0
+        return max(available - available // _KEPT_FREE, 1 << 20)
+
     def make(self, name: str) -> str:
+        path = f"{self._base}/{name}"
         with self._lock:
+            make_private(self._base)
             try:
-                self._mount()
-                remove_tree(f"{self._base}/{name}")
-                os.makedirs(f"{self._base}/{name}/{IMAGES}", 0o700)
+                self._take(path)
+                os.mkdir(path, 0o700)
+                tree = _tmpfs(self.room())
+                try:
+                    attach(tree, path)
+                finally:
+                    os.close(tree)
+                os.mkdir(f"{path}/{IMAGES}", 0o700)
             except OSError as error:
-                raise failed(error, "making", f"{self._base}/{name}") from error
+                raise failed(error, "making", path) from error
         return self.images(name)
 
     def images(self, name: str) -> str:
@@ -46,28 +70,26 @@ class ScratchDirectories:
         return read_text(f"{self._base}/{name}/{key}") or ""
 
     def remove(self, name: str) -> None:
-        """The last one takes the tmpfs with it, unless somebody looks at it just now: then the next one does."""
+        path = f"{self._base}/{name}"
         with self._lock:
-            remove_tree(f"{self._base}/{name}")
+            try:
+                self._take(path)
+            except OSError as error:
+                raise failed(error, "removing", path) from error
             with contextlib.suppress(OSError):
-                if os.path.ismount(self._base) and not os.listdir(self._base):
-                    syscalls.unmount(self._base)
                 os.rmdir(self._base)
 
-    def _mount(self) -> None:
-        make_directories(self._base)
-        if is_on_tmpfs(self._base):
-            return
-        context = syscalls.fsopen("tmpfs")
-        target = os.open(self._base, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            for key, value in (("source", "masu-scratch"), ("mode", "0700")):
-                syscalls.fsconfig_set(context, key, value)
-            syscalls.fsconfig_create(context)
-            attributes = syscalls.MountAttr.NOSUID | syscalls.MountAttr.NOEXEC | syscalls.MountAttr.NODEV
-            tree = syscalls.fsmount(context, attributes)
-            syscalls.move_mount(tree, target)
-            os.close(tree)
-        finally:
-            os.close(context)
-            os.close(target)
+    def _take(self, path: str) -> None:
+        """Also from under somebody who looks at it: the memory is free when he has looked."""
+        while os.path.ismount(path):
+            syscalls.detach_mount(path)
+        remove_tree(path)
+
+
+def _tmpfs(size: int) -> int:
+    """A descriptor of its mount. Without swap where the kernel can (6.4)."""
+    settings = [("source", "masu-scratch"), ("mode", "0700"), ("size", str(size))]
+    try:
+        return new_mount("tmpfs", [*settings, ("noswap", None)], _ATTRIBUTES)
+    except MountRefused:
+        return new_mount("tmpfs", settings, _ATTRIBUTES)

@@ -48,6 +48,8 @@ def in_budget(group: str, budget: str) -> str:
 
 def budget_of(group: str, path: str) -> str | None:
     """The budget in which a path, as in /proc/PID/cgroup, is the container's; empty: in none; None: not its own."""
+    if path == group:
+        return ""
     root, _, name = group.rpartition("/")
     if not path.startswith(f"{root}/"):
         return None

@@ -208,6 +208,19 @@ def check_dump(host: Host, desired: Desired, group: str) -> None:
         raise StepFailed(f"container {name} is frozen: its processes have to run for a moment to be dumped")
     if subject.record.digest != desired.frame.digest:
         raise StepFailed(f"container {name} does not run as its spec says yet: it is to be started anew")
+    needed, room = _in_memory(host, group), host.scratches.room()
+    if needed > room:
+        raise StepFailed(
+            f"container {name} has {needed} bytes in memory, and {room} are free: a dump is held in memory first"
+        )
+
+
+def _in_memory(host: Host, group: str) -> int:
+    """Read-only. Bytes that a dump writes at most: what no file on a disk holds, memory.stat in cgroup-v2.rst."""
+    lines = (host.cgroups.read(group, "memory", "memory.stat") or "").splitlines()
+    amounts = dict(line.split(" ", 1) for line in lines)
+    kinds = ("anon", "shmem") if host.facts.version("memory") == 2 else ("total_rss", "total_shmem")
+    return sum(int(amounts.get(each, "0")) for each in kinds)
 
 
 def _whose(space: str) -> str:

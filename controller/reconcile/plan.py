@@ -87,9 +87,10 @@ def plan(desired: Desired, group: str, host: Host) -> Plan:
             continue
         observed = aspect.observe(subject, host, part)
         found = list(aspect.diff(subject, part, observed))
-        steps.extend(found)
-        if subject.pid or desired.kind != CONTAINER:
-            drift.extend(_drift(aspect.name, found))
+        if found:
+            steps.extend(found)
+            if subject.pid or desired.kind != CONTAINER:
+                drift.extend(_drift(aspect.name, found))
         broken.extend(_verify(aspect, part, observed))
         remarks.extend(_remarks(aspect, part, observed))
     return Plan(desired.name, subject, order(steps), tuple(drift), tuple(broken), tuple(remarks))

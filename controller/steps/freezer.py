@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -39,13 +39,12 @@ def freezers_of(facts: Facts) -> tuple[Freezer, ...]:
 
 def frozen_by(host: Host, group: str) -> tuple[Freezer, ...]:
     """Read-only. Whoever holds the group frozen, or is about to."""
-    return tuple(
-        each for each in freezers_of(host.facts) if _live(host, group, each) not in {None, each.thawed}
-    )
+    return tuple(each for each, word in freezing(host, group).items() if word not in {None, each.thawed})
 
 
-def _live(host: Host, group: str, freezer: Freezer) -> str | None:
-    return host.cgroups.read(group, freezer.subsystem, freezer.file)
+def freezing(host: Host, group: str) -> Mapping[Freezer, str | None]:
+    """Read-only. What each freezer of this host says of the group."""
+    return {each: host.cgroups.read(group, each.subsystem, each.file) for each in freezers_of(host.facts)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,14 +33,30 @@ class Homes:
         self._known.pop((hierarchy.mount, group), None)
         return place
 
-    def all_of(self, hierarchy: Hierarchy, group: str) -> tuple[str, ...]:
-        """Every directory of it on this mount: two where somebody was killed in the middle of a move."""
+    def all_of(self, hierarchy: Hierarchy, group: str, peopled: str = "") -> tuple[str, ...]:
+        """Every directory of it on this mount: two where somebody was killed in the middle of a move.
+
+        `peopled`: one in which a process was just seen, so that it need not be looked for.
+        """
         root, _, name = group.rpartition("/")
         above = hierarchy.path(root)
         if above not in self._budgets:
             self.look_for_budgets(above)
-        below = (f"{above}/{budget}/{name}" for budget in self._budgets[above])
-        return tuple(each for each in (hierarchy.path(group), *below) if os.path.isdir(each))
+        below = [f"{above}/{budget}/{name}" for budget in self._budgets[above]]
+        return tuple(
+            each for each in (hierarchy.path(group), *below) if each == peopled or os.path.isdir(each)
+        )
+
+    def located(self, hierarchy: Hierarchy, group: str, peopled: str = "") -> tuple[str, ...]:
+        """The same, and where it is is remembered as by `locate`."""
+        found = self.all_of(hierarchy, group, peopled)
+        if not found:
+            self.locate(hierarchy, group)
+        elif found[0] == hierarchy.path(group):
+            self._known.pop((hierarchy.mount, group), None)
+        else:
+            self._known[hierarchy.mount, group] = found[0]
+        return found
 
     def look_for_budgets(self, above: str) -> None:
         """Remember which there are; whoever makes one asks for it, so that not every look has to list them."""

@@ -7,6 +7,8 @@ import errno
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
+from typing import Final
 
 from controller.errors import HostLacks, KnobRefused, StepFailed
 from controller.host.cgroups import carry, v1, v2
@@ -15,6 +17,7 @@ from controller.host.text import failed, read_text
 from controller.model.cgroups import in_budget
 from controller.model.facts import Hierarchy
 
+NOBODY: Final[Mapping[str, str]] = MappingProxyType({})
 BUSY_WAIT_S = 2.0
 """How long a removed group may stay busy: the kernel frees it a little after its last process."""
 
@@ -36,14 +39,14 @@ class CgroupTree:
                 continue
         return frozenset(names)
 
-    def homes(self, group: str) -> Mapping[str, tuple[str, ...]]:
+    def homes(self, group: str, peopled: Mapping[str, str] = NOBODY) -> Mapping[str, tuple[str, ...]]:
         """Mount → where the group is on it, with all its files; without mounts on which it is not."""
         found: dict[str, tuple[str, ...]] = {}
         for each in self._facts.hierarchies:
-            self._homes.locate(each, group)
-            whole = (path for path in self._homes.all_of(each, group) if _complete(each, path))
-            places = tuple(path.removeprefix(each.mount) for path in whole)
-            found.update({each.mount: places} if places else {})
+            places = self._homes.located(each, group, each.mount + peopled.get(each.mount, ""))
+            whole = tuple(path.removeprefix(each.mount) for path in places if _complete(each, path))
+            if whole:
+                found[each.mount] = whole
         return found
 
     def populated(self, group: str) -> bool:
@@ -160,7 +163,8 @@ def _members(path: str) -> list[int]:
 
 
 def _complete(hierarchy: Hierarchy, path: str) -> bool:
-    return os.path.isdir(path) if hierarchy.version == 1 else v2.is_complete(path, hierarchy.subsystems)
+    """Of a directory that is there."""
+    return hierarchy.version == 1 or v2.is_complete(path, hierarchy.subsystems)
 
 
 def _parents(group: str) -> list[str]:

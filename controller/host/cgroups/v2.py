@@ -26,9 +26,9 @@ def prepare(mount: str, group: str, subsystems: tuple[str, ...]) -> None:
 
 
 def is_complete(path: str, subsystems: tuple[str, ...]) -> bool:
-    """Whether the group is there with all its files: whoever empties a level above takes them away."""
-    controllers = read_text(f"{path}/cgroup.controllers")
-    return controllers is not None and HANDED_DOWN.intersection(subsystems) <= set(controllers.split())
+    """Whether a group that is there has all its files: whoever empties a level above takes them away."""
+    needed = HANDED_DOWN.intersection(subsystems)
+    return not needed or needed <= set((read_text(f"{path}/cgroup.controllers") or "").split())
 
 
 def _hand_down(path: str, subsystems: tuple[str, ...]) -> None:

@@ -9,7 +9,8 @@ import struct
 from typing import Final
 
 from controller.errors import HostLacks, StepFailed
-from controller.host import command, syscalls
+from controller.host import command
+from controller.host.new_mount import MountRefused, attach, new_mount
 from controller.host.syscalls import MountAttr
 from controller.host.text import failed
 from controller.model.process import CANNOT_RUN
@@ -68,24 +69,12 @@ def size_of(path: str, container: int) -> int:
 
 def mount(device: str, target: str) -> None:
     """Neither set-user-id programs nor device nodes of it mean anything outside of a container."""
-    context = syscalls.fsopen("ext4")
     try:
-        syscalls.fsconfig_set(context, "source", device)
-        for key, value in _OPTIONS:
-            syscalls.fsconfig_set(context, key, value)
-        syscalls.fsconfig_create(context)
-        tree = syscalls.fsmount(context, MountAttr.NOSUID | MountAttr.NODEV)
-    except OSError as error:
-        said = syscalls.fscontext_log(context) or "no reason given"
-        raise failed(error, f"mounting {device} ({said}) on", target) from error
-    finally:
-        os.close(context)
+        tree = new_mount("ext4", (("source", device), *_OPTIONS), MountAttr.NOSUID | MountAttr.NODEV)
+    except MountRefused as error:
+        raise failed(error, f"mounting {device} ({error.said or 'no reason given'}) on", target) from error
     try:
-        place = os.open(target, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            syscalls.move_mount(tree, place)
-        finally:
-            os.close(place)
+        attach(tree, target)
     except OSError as error:
         raise failed(error, f"mounting {device} on", target) from error
     finally:
