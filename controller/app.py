@@ -8,12 +8,13 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from controller.checkpoints.policy import Policy
 from controller.checkpoints.request import Request
 from controller.errors import GuardRefused, InstanceBusy, Problem, StepFailed
+from controller.frozen import dataclass
 from controller.host import facts as host_facts
 from controller.host import service
 from controller.host.alone import InstanceLock, holder

@@ -23,8 +23,9 @@ Absent while observing is an observation, not an error.
 from __future__ import annotations
 
 import errno as errno_names
-from dataclasses import dataclass
 from typing import ClassVar
+
+from controller.frozen import dataclass
 
 
 class MasuError(Exception):

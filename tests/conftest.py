@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import compileall
 import os
+from pathlib import Path
 
 import pytest
 
 EXPECTED_SKIPS: frozenset[str] = frozenset()
 """Node ids that may be skipped on CI; each one needs a reason in the test itself."""
+
+_CONTROLLER = Path(__file__).resolve().parents[1] / "controller"
+
+
+def pytest_sessionstart() -> None:
+    """As an installed package is: where Python may not do it itself, every `masu` of a test would compile it all."""
+    compileall.compile_dir(_CONTROLLER, quiet=2)
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:

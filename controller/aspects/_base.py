@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Protocol, TypeVar
 
+from controller.frozen import dataclass
 from controller.host.ports import Host
 from controller.model.facts import Facts
 from controller.model.launch import Init

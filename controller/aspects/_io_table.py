@@ -7,10 +7,11 @@ blk-iocost.c, blk-iolatency.c, bfq-cgroup.c.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from controller.aspects._knobs import Knob, Live
+from controller.frozen import dataclass
 from controller.model.disks import Backing, Disk
 from controller.model.keyed import Cell
 from controller.model.quantity import parse_byte_rate, parse_duration

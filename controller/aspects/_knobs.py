@@ -7,11 +7,11 @@ Of a file that holds many values, such as one for each disk, a knob is one: its 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from controller.aspects._base import Birth, Subject
 from controller.errors import HostLacks
+from controller.frozen import dataclass
 from controller.host.ports import Host
 from controller.model.keyed import Cell
 from controller.model.status import HOST_LACKS, Condition

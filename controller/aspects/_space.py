@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from controller.frozen import dataclass
 from controller.host.ports import Host
 from controller.model.quantity import format_bytes
 from controller.model.space import (

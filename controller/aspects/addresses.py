@@ -6,11 +6,11 @@ Which ones masu has added, the kernel remembers (IFA_PROTO, Linux 5.18).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from controller.aspects import _ipv6
 from controller.aspects._base import Birth, Subject
+from controller.frozen import dataclass
 from controller.host.ports import Host
 from controller.model.attachment import Attachment
 from controller.model.facts import Facts

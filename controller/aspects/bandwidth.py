@@ -8,10 +8,11 @@ end for what it receives. Where a budget is shared, the host's end leads everyth
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from controller.aspects._base import Birth, Subject
+from controller.frozen import dataclass
 from controller.host.ports import Host
 from controller.model.attachment import Attachment
 from controller.model.facts import Facts

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from controller.aspects._base import Birth, Subject
+from controller.frozen import dataclass
 from controller.host.ports import Host
 from controller.model.attachment import Bridge as Wanted
 from controller.model.facts import Facts

@@ -7,11 +7,11 @@ birth.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from controller.aspects._base import Birth, Subject
 from controller.checkpoints.policy import Policy, parse
+from controller.frozen import dataclass
 from controller.host.ports import Host
 from controller.model.checkpoint import Pending
 from controller.model.facts import Facts

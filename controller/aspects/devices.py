@@ -7,11 +7,11 @@ Sources: Documentation/admin-guide/cgroup-v1/devices.rst; cgroup-v2.rst, "Device
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from controller.aspects._base import Birth, Subject
 from controller.errors import HostLacks
+from controller.frozen import dataclass
 from controller.host.ports import Host
 from controller.model.device import (
     DEFAULT,

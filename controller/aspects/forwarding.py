@@ -6,10 +6,10 @@ It is turned on where it is off, after the packet filter is in place, and never 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from controller.aspects._base import Birth, Subject
+from controller.frozen import dataclass
 from controller.host.ports import Host
 from controller.model.facts import Facts
 from controller.model.status import Drift

@@ -7,10 +7,10 @@ tc-mirred(8); a link of kind ifb sends what is led into it back to where it was 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from controller.aspects._base import Birth, Subject
+from controller.frozen import dataclass
 from controller.host.ports import Host
 from controller.model.attachment import Funnel
 from controller.model.facts import Facts

@@ -6,12 +6,13 @@ A subnet in which the host has an address on another link is not taken: it would
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from ipaddress import ip_interface
 from typing import Any
 
 from controller.aspects import _connected, _ipv6
 from controller.aspects._base import Birth, Subject
+from controller.frozen import dataclass
 from controller.host.ports import Host
 from controller.model.attachment import Bridge
 from controller.model.facts import Facts

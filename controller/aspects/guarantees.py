@@ -9,10 +9,10 @@ memory_recursiveprot what no child claims is shared out among all of them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from controller.aspects._base import Birth, Subject
+from controller.frozen import dataclass
 from controller.host.ports import Host
 from controller.model.cgroups import in_budget_of
 from controller.model.facts import Facts

@@ -8,10 +8,11 @@ the namespace. Sources: veth(4), ip-link(8), bridge(8).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
 
 from controller.aspects._base import Birth, Subject
+from controller.frozen import dataclass
 from controller.host.ports import Host
 from controller.model.attachment import Attachment
 from controller.model.facts import Facts

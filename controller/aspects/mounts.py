@@ -8,10 +8,10 @@ Source: mount_namespaces(7), proc_pid_mountinfo(5).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from controller.aspects._base import Birth, Subject
+from controller.frozen import dataclass
 from controller.host.ports import Host
 from controller.model.facts import Facts
 from controller.model.names import plain_path

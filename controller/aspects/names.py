@@ -6,11 +6,11 @@ Sources: hosts(5), hostname(5), resolv.conf(5). They are bound into the containe
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any
 
 from controller.aspects._base import Birth, Subject
+from controller.frozen import dataclass
 from controller.host.ports import Host
 from controller.model.attachment import Names as Wanted
 from controller.model.facts import Facts

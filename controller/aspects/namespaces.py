@@ -7,11 +7,11 @@ uid_map, gid_map and timens_offsets.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from controller.aspects._base import Birth, Subject
 from controller.aspects._bundle import without_defaults
+from controller.frozen import dataclass
 from controller.host.ports import Host
 from controller.model.facts import Facts
 from controller.model.frame import OWN_SYS

@@ -7,11 +7,11 @@ Nothing of it is state of the kernel that others could change, so nothing ever d
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from controller.aspects._base import Birth, Subject
 from controller.errors import HostLacks
+from controller.frozen import dataclass
 from controller.host.ports import Host
 from controller.model.facts import CORE, Facts
 from controller.model.notice import OOM_ON_V1, Notice, Watch

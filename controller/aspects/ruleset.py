@@ -6,12 +6,13 @@ So are ports that somebody else had first: they are not led away; the aspect `po
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
 
 from controller.aspects import _taken_ports
 from controller.aspects._base import Birth, Subject
 from controller.errors import HostLacks
+from controller.frozen import dataclass
 from controller.host.ports import Host
 from controller.model.facts import Facts
 from controller.model.firewall import Firewall

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from controller.aspects._base import Birth, Subject
 from controller.errors import HostLacks
+from controller.frozen import dataclass
 from controller.host.ports import Host
 from controller.model.facts import Facts
 from controller.steps._base import Effect, Step

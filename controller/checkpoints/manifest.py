@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, cast
 
 from controller.errors import CheckpointDamaged
+from controller.frozen import dataclass
 from controller.model.checkpoint import Checkpoint, Origin
 
 VERSION = 1

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from controller.errors import CheckpointDamaged
+from controller.frozen import dataclass
 
 COMMON_MAGIC = 0x54564319
 PAGEMAP_MAGIC = 0x56084025

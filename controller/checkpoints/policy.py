@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from controller.checkpoints.paths import is_id
 from controller.checkpoints.retention import DEFAULT_LAST, Keep
+from controller.frozen import dataclass
 from controller.model.names import quote
 from controller.model.quantity import parse_bytes, parse_duration
 
@@ -27,7 +27,7 @@ class Policy:
 
     never: bool = False
     schedule: Schedule | None = None
-    keep: Keep = Keep()  # noqa: RUF009 - frozen
+    keep: Keep = Keep()
     pins: frozenset[str] = frozenset()
     min_free: int = DEFAULT_MIN_FREE
     on_failure: Literal["restore", "restart"] = "restore"

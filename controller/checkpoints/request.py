@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any, Literal
 
 from controller.checkpoints.paths import is_id
+from controller.frozen import dataclass
 from controller.model.names import check_name
 
 Verb = Literal["checkpoint", "restore"]

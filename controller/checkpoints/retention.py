@@ -7,7 +7,8 @@ is one, and what is pinned. Then the oldest go until the rest fits. The newest w
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+
+from controller.frozen import dataclass
 
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
 DEFAULT_LAST = 3

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from controller.frozen import dataclass
 from controller.model.names import quote
 
 if TYPE_CHECKING:

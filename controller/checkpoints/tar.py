@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from controller.errors import ArchiveRefused
+from controller.frozen import dataclass
 from controller.model.names import quote
 
 BLOCK = 512

@@ -6,8 +6,8 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
+from controller.frozen import dataclass
 from controller.model.process import CANNOT_RUN, TIMED_OUT
 
 

@@ -12,10 +12,11 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal
 
 from controller.errors import HostLacks, LaunchFailed, StepFailed
+from controller.frozen import dataclass
 from controller.host import criu_layout, criu_rpc, oci_state
 from controller.host.criu_features import Features, last_error, read_bytes, read_json
 from controller.host.criu_mended import Ice, mend

@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import os
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any, Final
 
 from controller.errors import HostLacks
+from controller.frozen import dataclass
 from controller.host import command
 from controller.host.departure import FEATURE_CACHE, depart, is_on_tmpfs
 from controller.host.facts import find

@@ -6,10 +6,10 @@ import json
 import os
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 from controller.errors import StepFailed
+from controller.frozen import dataclass
 from controller.host import syscalls
 from controller.host.criu_mounts import DEVICES, LINKS, held, parse_mountinfo
 from controller.host.mount_table import path_inside

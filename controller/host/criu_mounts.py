@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Container, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 from controller.errors import LaunchFailed
+from controller.frozen import dataclass
 from controller.model.dump import Layout, MountHeld
 
 _OCTAL: Final = re.compile(r"\\([0-7]{3})")

@@ -9,10 +9,10 @@ import signal
 import socket
 import subprocess
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
 from controller.errors import StepFailed
+from controller.frozen import dataclass
 from controller.host import criu_rpc
 from controller.host.criu_features import last_error
 from controller.host.criu_mended import Ice

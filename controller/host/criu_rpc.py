@@ -11,8 +11,9 @@ import select
 import socket
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Final
+
+from controller.frozen import dataclass
 
 DUMP: Final = 1
 NOTIFY: Final = 6

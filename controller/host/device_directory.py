@@ -11,10 +11,10 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
 
 from controller.errors import StepFailed
+from controller.frozen import dataclass
 from controller.host import syscalls
 from controller.host.proc_stat import stat_of
 from controller.host.text import read_text

@@ -9,9 +9,9 @@ import os
 import re
 import stat
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Final
 
+from controller.frozen import dataclass
 from controller.host import mount_table, syscalls
 from controller.host.block_devices import BlockDevices
 from controller.host.mountinfo import Mount

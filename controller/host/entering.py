@@ -6,8 +6,8 @@ Imports little: `timed_exec` starts with it each time.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 
+from controller.frozen import dataclass
 from controller.host import syscalls
 
 

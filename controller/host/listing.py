@@ -8,10 +8,10 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any, Final
 
+from controller.frozen import dataclass
 from controller.host.ruleset import definition
 
 _VOLATILE: Final = frozenset({"handle", "index", "packets", "bytes", "elem"})

@@ -10,10 +10,10 @@ import contextlib
 import errno
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 from controller.errors import StepFailed
+from controller.frozen import dataclass
 from controller.host import syscalls
 from controller.host.mount_table import path_inside
 from controller.host.new_mount import MountRefused, new_mount

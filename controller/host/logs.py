@@ -8,9 +8,10 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from controller.errors import StepFailed
+from controller.frozen import dataclass
 
 POLL_S = 0.05
 BLOCK = 1 << 20

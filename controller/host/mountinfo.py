@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
+
+from controller.frozen import dataclass
 
 _OCTAL: Final = re.compile(r"\\([0-7]{3})")
 _FIRST_OPTIONAL: Final = 6

@@ -10,10 +10,10 @@ import os
 import socket
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
 
 from controller.errors import NotPermitted
+from controller.frozen import dataclass
 from controller.host.netlink import NLM_F_REQUEST, NLMSG_ERROR, attributes, text
 from controller.host.text import failed
 

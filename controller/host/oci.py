@@ -10,10 +10,11 @@ import contextlib
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from controller.errors import HostLacks, LaunchFailed
+from controller.frozen import dataclass
 from controller.host import oci_cgroups
 from controller.host.cgroups.homes import Homes
 from controller.host.keeping import KeeperClient

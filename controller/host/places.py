@@ -6,8 +6,8 @@ import contextlib
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
 
+from controller.frozen import dataclass
 from controller.model.cgroups import cgroup_of
 from controller.model.marks import table_name
 

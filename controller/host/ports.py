@@ -7,9 +7,9 @@ Reading something absent returns None or an empty value. Failures while changing
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
+from controller.frozen import dataclass
 from controller.model.attachment import Leases
 from controller.model.checkpoint import (
     Checkpoint,

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
+from controller.frozen import dataclass
 from controller.host.nft_json import (
     ACCEPT,
     DROP,

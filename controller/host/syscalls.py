@@ -11,9 +11,10 @@ import ctypes
 import errno
 import os
 import sys
-from dataclasses import dataclass
 from enum import IntFlag
 from typing import Any, Final
+
+from controller.frozen import dataclass
 
 # Namespace types, and the file-system context, as setns(2) and unshare(2) take them.
 CLONE_FS: Final = 0x00000200

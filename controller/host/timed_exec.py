@@ -15,8 +15,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
+from controller.frozen import dataclass
 from controller.host.entering import WayIn, enter
 from controller.model.cgroups import budget_of
 from controller.model.process import CANNOT_RUN, TIMED_OUT

@@ -10,8 +10,8 @@ import os
 import select
 import threading
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
 
+from controller.frozen import dataclass
 from controller.host.cgroups.homes import Homes
 from controller.host.retired import Retired
 from controller.model.notice import Watch

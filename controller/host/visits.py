@@ -11,11 +11,11 @@ import errno
 import os
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any, Final, TypeVar
 
 from controller.errors import StepFailed
+from controller.frozen import dataclass
 from controller.host import syscalls
 from controller.host.proc_stat import stat_of
 from controller.host.syscalls import CLONE_FS, CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWUTS

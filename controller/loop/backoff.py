@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
+
+from controller.frozen import dataclass
 
 INITIAL_S = 0.2
 MAXIMUM_S = 60.0

@@ -6,9 +6,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from controller.errors import MasuError
+from controller.frozen import dataclass
 from controller.host.ports import Commands, EventLog, Host
 from controller.model.event import Event
 from controller.model.launch import Init

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from ipaddress import (
     IPv4Address,
     IPv4Interface,
@@ -16,6 +15,7 @@ from ipaddress import (
     ip_network,
 )
 
+from controller.frozen import dataclass
 from controller.model.firewall import Ports, Protocol
 from controller.model.names import quote
 

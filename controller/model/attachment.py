@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from controller.frozen import dataclass
 from controller.model.network import Type
 from controller.model.queueing import Classifier, HtbTree, Shaper
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from typing import Any
+
+from controller.frozen import dataclass
 
 SUBSYSTEMS = {"oom_kills": "memory", "throttled_us": "cpu", "high": "memory"}
 """Counter → who counts it: on cgroup v1 each has its own groups."""

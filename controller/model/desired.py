@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from typing import Any
 
 from controller.errors import Problem
+from controller.frozen import dataclass
 from controller.model.resource import CONTAINER, Resource
 
 

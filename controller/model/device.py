@@ -6,8 +6,10 @@ Sources: Documentation/admin-guide/cgroup-v1/devices.rst, Documentation/admin-gu
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any
+
+from controller.frozen import dataclass
 
 ANY = -1
 """Instead of a major or minor number: every one."""

@@ -4,7 +4,9 @@ and their text; writing is `controller.host.journal`."""
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+
+from controller.frozen import dataclass
 
 
 @dataclass(frozen=True, slots=True)

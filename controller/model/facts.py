@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
+
+from controller.frozen import dataclass
 
 CORE = "core"
 """Pseudo-subsystem: the interface files every cgroup2 mount has (cgroup.freeze, cgroup.kill, PSI)."""

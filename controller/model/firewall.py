@@ -6,8 +6,9 @@ Pure values, resolved: links and addresses, no names to be looked up.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Literal
+
+from controller.frozen import dataclass
 
 Protocol = Literal["tcp", "udp"]
 Verdict = Literal["allow", "deny"]

@@ -7,9 +7,9 @@ Pure values; the bundle config's shape is the OCI runtime specification's.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from controller.frozen import dataclass
 from controller.model.device import Claim
 from controller.model.process import Extent
 

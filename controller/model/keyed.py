@@ -6,7 +6,7 @@ Shapes (Documentation/admin-guide/cgroup-v2.rst, "Format"): flat keyed, `254:0 1
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from controller.frozen import dataclass
 
 
 @dataclass(frozen=True, slots=True)

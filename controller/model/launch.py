@@ -6,9 +6,10 @@ The keeper may be older than the controller, so these are turned into plain JSON
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from typing import Any
 
+from controller.frozen import dataclass
 from controller.model.process import Extent
 
 

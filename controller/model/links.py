@@ -6,7 +6,7 @@ are text such as "10.88.0.10/24".
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from controller.frozen import dataclass
 
 MARK = 0x6D
 """masu's number as the origin of an address (IFA_PROTO, Linux 5.18) and of a route (rtm_protocol): whoever made

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
 
+from controller.frozen import dataclass
 from controller.model.addresses import (
     Address,
     Interface,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Literal
 
+from controller.frozen import dataclass
 from controller.model.quantity import parse_bytes, parse_cpu
 from controller.model.resource import NODE, Resource
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Final
+
+from controller.frozen import dataclass
 
 TIMED_OUT: Final = 124
 CANNOT_RUN: Final = 127

@@ -11,9 +11,10 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Final, Literal
 
+from controller.frozen import dataclass
 from controller.model.quantity import format_rate
 
 TICK_NS: Final = 64

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any, Literal
+
+from controller.frozen import dataclass
 
 Phase = Literal["launching", "running", "stopping", "exited"]
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
+from controller.frozen import dataclass
 from controller.model.quantity import parse_bytes
 
 Sort = Literal["rootfs", "volume"]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
+from controller.frozen import dataclass
 from controller.model.counters import Counts
 
 HOST_LACKS = "HostLacks"

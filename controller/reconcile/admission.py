@@ -7,10 +7,11 @@ not fit lets those behind it pass.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from heapq import nsmallest
 from typing import Any
 
+from controller.frozen import dataclass
 from controller.model.facts import Facts
 from controller.model.grant import Grant, Grants
 from controller.model.node import node_in

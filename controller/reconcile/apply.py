@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
 from controller.errors import MasuError
+from controller.frozen import dataclass
 from controller.host.ports import Host
 from controller.steps._base import Stage, Step, Wait
 

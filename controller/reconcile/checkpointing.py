@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass
 
 from controller.checkpoints.policy import Policy
 from controller.errors import CheckpointDamaged, GuardRefused, HostLacks, LaunchFailed, MasuError, StepFailed
+from controller.frozen import dataclass
 from controller.host.ports import Host
 from controller.model.checkpoint import UPPER, Checkpoint, How, Origin
 from controller.reconcile.apply import Failpoint, apply

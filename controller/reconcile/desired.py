@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, is_dataclass
 from typing import Any
 
 from controller.aspects import ASPECTS_OF
 from controller.aspects._bundle import compose
 from controller.errors import HostLacks
+from controller.frozen import dataclass
 from controller.model.attachment import NAME_FILES, Attachment, Leases
 from controller.model.cgroups import SUBSYSTEMS
 from controller.model.facts import Facts

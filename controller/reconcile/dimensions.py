@@ -8,9 +8,9 @@ does not fit is a spec error (`spec.across_shares`).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from controller.frozen import dataclass
 from controller.model.facts import Facts
 from controller.model.network import group_of
 from controller.model.node import Node, Policy, Rule

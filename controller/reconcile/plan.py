@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from controller.aspects import ASPECTS_OF
 from controller.aspects._base import Subject
+from controller.frozen import dataclass
 from controller.host.ports import Host
 from controller.model.cgroups import BUDGET, key_of_directory
 from controller.model.marks import network_of_mark

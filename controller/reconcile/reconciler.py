@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
 
 from controller.errors import GuardRefused, HostLacks, MasuError
+from controller.frozen import dataclass
 from controller.host.ports import Host
 from controller.model.cgroups import cgroup_of
 from controller.model.status import HOST_LACKS, Condition

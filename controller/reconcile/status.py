@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 from controller.errors import MasuError
+from controller.frozen import dataclass
 from controller.host.ports import Conditions, Host
 from controller.model.cgroups import SUBSYSTEMS, cgroup_of
 from controller.model.network import group_of

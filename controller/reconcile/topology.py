@@ -7,9 +7,10 @@ once for all of them, so that each aspect sees nothing but its own part.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
+from controller.frozen import dataclass
 from controller.model import marks
 from controller.model.addresses import (
     EVERYWHERE,

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from controller.errors import GuardRefused, Problem
+from controller.frozen import dataclass
 from controller.model.desired import DesiredSet
 from controller.model.node import NodeStatus
 from controller.model.status import Condition, ContainerStatus, GroupStatus, NetworkStatus, VolumeStatus

@@ -15,9 +15,10 @@ import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from controller.errors import Problem, SourceUnreadable
+from controller.frozen import dataclass
 from controller.model.snapshot import Snapshot, SourceFile
 from controller.sources.walk import Listing, outside, walk
 from controller.sources.watch import GONE_S, Watch

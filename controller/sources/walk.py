@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from controller.errors import Problem
+from controller.frozen import dataclass
 
 MAX_DEPTH = 32
 

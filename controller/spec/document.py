@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, NoReturn
 
 import yaml
 
 from controller.errors import Problem, SpecInvalid
+from controller.frozen import dataclass
 from controller.model.names import quote
 from controller.spec.scalars import CORE, scalar
 

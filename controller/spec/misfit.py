@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
+from controller.frozen import dataclass
 from controller.model.resource import Resource
 
 Order = Mapping[str, tuple[bool, str, int]]

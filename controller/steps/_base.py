@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 
+from controller.frozen import dataclass
 from controller.host.ports import Host
 
 

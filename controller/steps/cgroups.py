@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from typing import ClassVar
 
 from controller.errors import NotReadBack
+from controller.frozen import dataclass
 from controller.host.ports import Host
 from controller.model.cgroups import in_budget
 from controller.model.keyed import Cell

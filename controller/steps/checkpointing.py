@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import ClassVar
 
 from controller.checkpoints.policy import Policy
 from controller.checkpoints.retention import Kept, doomed
 from controller.errors import StepFailed
+from controller.frozen import dataclass
 from controller.host.ports import Host
 from controller.model.checkpoint import SPEC, UPPER, Checkpoint, Draft, How, LayerCopy, Origin
 from controller.model.dump import Dumped, DumpOrder, RestoreOrder

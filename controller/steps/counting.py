@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
+from controller.frozen import dataclass
 from controller.host.ports import Host
 from controller.model.counters import Counts, Sample, Tally
 from controller.steps._base import Effect, Stage, Step, Wait

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import ClassVar
 
 from controller.errors import NotReadBack, StepFailed
+from controller.frozen import dataclass
 from controller.host.ports import Host
 from controller.model.device import Claim, Found, HostNode, Node, NodeSeen, Rules, nodes_for, words
 from controller.model.frame import IdMapping

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 from controller.errors import NotReadBack
+from controller.frozen import dataclass
 from controller.host.ports import Host
 from controller.model.launch import Init
 from controller.steps._base import Effect, Stage, Step, Wait

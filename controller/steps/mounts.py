@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from controller.frozen import dataclass
 from controller.host.ports import Host
 from controller.model.launch import Init
 from controller.steps._base import Effect, Stage, Step, Wait

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
 from typing import ClassVar
 
 from controller.errors import NotReadBack
+from controller.frozen import dataclass
 from controller.host.ports import Host
 from controller.model.launch import Init
 from controller.model.links import Device, LinkChange, SetLink

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 from controller.errors import NotReadBack
+from controller.frozen import dataclass
 from controller.host.ports import Host
 from controller.model.queueing import Direction, Node, Redirect
 from controller.steps._base import Stage, Wait

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from controller.errors import HostLacks, StepFailed
+from controller.frozen import dataclass
 from controller.host.ports import Host
 from controller.model.device import nodes_for, rules_for
 from controller.model.frame import Frame, IdMapping, resolve

@@ -10,8 +10,9 @@ import ctypes
 import errno
 import os
 import struct
-from dataclasses import dataclass
 from typing import Final
+
+from controller.frozen import dataclass
 
 _CALLS: Final = {"x86_64": 321, "i686": 357, "armv7l": 386, "ppc64le": 361, "s390x": 351, "mips64": 5315}
 _CALL: Final = _CALLS.get(os.uname().machine, 280)

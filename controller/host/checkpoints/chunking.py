@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
 from controller.checkpoints.manifest import Piece
 from controller.errors import CheckpointDamaged
+from controller.frozen import dataclass
 from controller.host.checkpoints.codec import Codec
 from controller.host.checkpoints.packs import Shelf
 from controller.host.checkpoints.pipeline import THREADS, in_order

@@ -10,10 +10,10 @@ import contextlib
 import os
 import struct
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Final
 
 from controller.errors import CheckpointDamaged
+from controller.frozen import dataclass
 from controller.host.checkpoints.codec import ID_SIZE, Codec
 from controller.host.text import failed
 

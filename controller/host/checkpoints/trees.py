@@ -11,12 +11,13 @@ import errno
 import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final, Protocol
 
 from controller.checkpoints.manifest import Entry, Piece
 from controller.checkpoints.paths import check_tree, parent_of
 from controller.errors import StepFailed
+from controller.frozen import dataclass
 from controller.host import syscalls
 from controller.host.checkpoints.contents import Contents
 from controller.host.text import failed

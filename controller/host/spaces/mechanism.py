@@ -6,9 +6,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol
 
+from controller.frozen import dataclass
 from controller.model.space import Mechanism as Name
 from controller.model.space import NewSpace, Space
 
