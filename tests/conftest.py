@@ -15,7 +15,7 @@ _CONTROLLER = Path(__file__).resolve().parents[1] / "controller"
 
 
 def pytest_sessionstart() -> None:
-    """As an installed package is: where Python may not do it itself, every `masu` of a test would compile it all."""
+    """As an installed package is: where Python may not do it, every `masu` of a test would compile it all."""
     compileall.compile_dir(_CONTROLLER, quiet=2)
 
 

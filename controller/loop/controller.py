@@ -23,7 +23,7 @@ from controller.model.event import Event
 from controller.model.resource import CONTAINER, FIREWALL, GROUP, INSTANCE, VOLUME, key_of, kind_of
 from controller.model.status import HOST_LACKS, LIMITED, Condition
 from controller.reconcile import guard
-from controller.reconcile.desired import Desired, Named, Wish, desire, guarantee, resolve
+from controller.reconcile.desired import Desired, Known, Named, Wish, desire, guarantee, resolve
 from controller.reconcile.leases import without
 from controller.reconcile.plan import present, recorded
 from controller.reconcile.reconciler import Reconciler, Result
@@ -93,6 +93,8 @@ class Controller:
         self._saved = True
         self._desired: dict[str, Desired] = {}
         self._digests: dict[str, str] = {}
+        self._wishes: dict[str, Wish] = {}
+        self._made: Known = {}
         self._sharers: tuple[Desired, ...] = ()
         self._doomed: set[str] = set()
         self._memory: dict[str, Memory] = {}
@@ -218,12 +220,15 @@ class Controller:
     def _take(self, after: DesiredSet) -> None:
         left = present(self._reconciler.root, self._host)
         leaving = left - set(after.resources)
-        wanted, leases = resolve(self._named, after.resources, self._leases, leaving)
+        wanted, leases = resolve(self._named, after.resources, self._leases, leaving, self._made)
         gone = set[str]() if after.frozen else set(left) - set(wanted)
         wanted, stirred = self._door.decide(after.resources, wanted, left)
         guaranteed = guarantee(self._named, after.resources, self._door.waiting)
         wanted[guaranteed.key] = guaranteed
-        digests = {key: each.digest for key, each in wanted.items()}
+        digests = {
+            key: self._digests[key] if self._wishes.get(key) is each and key in self._digests else each.digest
+            for key, each in wanted.items()
+        }
         changed = {key for key in wanted if self._digests.get(key) != digests[key]}
         desired = {key: each for key in changed if (each := self._wish(wanted[key]))}
         self._give(leases)  # before anybody uses them
@@ -231,10 +236,11 @@ class Controller:
             self._set = after
             for key in [*self._desired]:
                 if key not in wanted:
-                    del self._desired[key], self._digests[key]
+                    del self._desired[key], self._digests[key], self._wishes[key]
             self._desired.update(desired)
             self._sharers = tuple(each for each in self._desired.values() if each.frame.partners)
             self._digests.update({key: digests[key] for key in desired})
+            self._wishes.update({key: wanted[key] for key in desired})
             self._doomed = gone
         self._conditions.keep({*wanted, *gone})  # whoever buried the last one may have been killed at it
         for key in (*sorted(gone), *_in_order(changed | stirred, self._desired)):

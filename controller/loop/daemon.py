@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import random
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -14,6 +15,8 @@ from controller.loop.controller import Controller, defect, work
 from controller.model.event import Event
 
 STOP, RELOAD = "stop", "reload"
+SWITCH_S = 0.0005
+"""Whoever was woken by the kernel runs after so long; Python's own 5 ms are most of what a repair takes."""
 SETTLE_S = 0.002
 """Several files renamed together are read together."""
 
@@ -36,6 +39,7 @@ class Daemon:
 
     def run(self, ready: Callable[[], None], alive: Callable[[], None], alive_s: float) -> None:
         """Until `stop`. `alive` is called at least every `alive_s` seconds, if that is not 0."""
+        sys.setswitchinterval(SWITCH_S)
         threads = [self._start(index) for index in range(self._workers)]
         self._reload()
         ready()

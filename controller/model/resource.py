@@ -77,7 +77,7 @@ class Resource:
         """The part of the spec at a dotted path, or None: what is not written is not owned."""
         value: Any = self.spec
         for key in path.split("."):
-            if not isinstance(value, Mapping) or key not in value:
+            if not isinstance(value, (dict, Mapping)) or key not in value:  # the first of them is quick
                 return None
             value = value[key]
         return value

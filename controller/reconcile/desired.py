@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, is_dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from controller.aspects import ASPECTS_OF
 from controller.aspects._bundle import compose
 from controller.errors import HostLacks
 from controller.frozen import dataclass
-from controller.model.attachment import NAME_FILES, Attachment, Leases
+from controller.model.attachment import NAME_FILES, Attachment, Leases, Names
 from controller.model.cgroups import SUBSYSTEMS
 from controller.model.facts import Facts
+from controller.model.firewall import Publication
 from controller.model.frame import Frame
 from controller.model.names import plain_path
 from controller.model.network import group_of
@@ -123,25 +124,56 @@ class Named:
     spaces: str
 
 
-def resolve(
-    named: Named, resources: Mapping[str, Resource], before: Leases, leaving: Collection[str]
-) -> tuple[dict[str, Wish], Leases]:
-    """Pure. What is asked of every key, and the addresses that were given for it.
+class Made(NamedTuple):
+    """A container's wish, and all that it was made of."""
 
-    `leaving`: containers that are still there but not wanted any more.
+    container: Resource
+    rest: tuple[Any, ...]
+    wish: Wish
+
+
+Known = dict[str, Made]
+
+
+def resolve(
+    named: Named,
+    resources: Mapping[str, Resource],
+    before: Leases,
+    leaving: Collection[str],
+    known: Known | None = None,
+) -> tuple[dict[str, Wish], Leases]:
+    """What is asked of every key, and the addresses that were given for it.
+
+    `leaving`: containers that are still there but not wanted any more. `known`: what was made the last time, and is
+    taken again where nothing has changed; else pure.
     """
     containers = {each.name: each for each in resources.values() if each.kind == CONTAINER}
     leases = lease(containers, networks_in(resources), before, leaving)
-    return wishes(named, resources, topology(named.instance, resources, leases)), leases
+    found = topology(named.instance, resources, leases)
+    return wishes(named, resources, found, {} if known is None else known), leases
 
 
-def wishes(named: Named, resources: Mapping[str, Resource], found: Topology) -> dict[str, Wish]:
-    """Pure. By key: every container and volume, and every network that has something on the host."""
-    wanted = {
-        key: _container_wish(named, each, found, _budgets(each, resources))
-        for key, each in resources.items()
-        if each.kind == CONTAINER
-    }
+def wishes(named: Named, resources: Mapping[str, Resource], found: Topology, known: Known) -> dict[str, Wish]:
+    """By key: every container and volume, and every network that has something on the host; see `resolve`."""
+    publications: dict[str, list[Publication]] = {}
+    for publication in found.firewall.publications:
+        publications.setdefault(publication.container, []).append(publication)
+    for gone in known.keys() - resources.keys():
+        del known[gone]
+    wanted: dict[str, Wish] = {}
+    for key, each in resources.items():
+        if each.kind != CONTAINER:
+            continue
+        rest = (
+            _budgets(each, resources),
+            found.attachments.get(each.name, ()),
+            found.names.get(each.name),
+            tuple(publications.get(each.name, ())),
+        )
+        last = known.get(key)
+        if last is None or last.container is not each or last.rest != rest:
+            last = known[key] = Made(each, rest, _container_wish(named, each, *rest))
+        wanted[key] = last.wish
     for name, bridge in found.bridges.items():
         key = key_of(NETWORK, name)
         wanted[key] = Wish(key, NETWORK, {"bridge": bridge, "funnels": found.funnels.get(name, ())})
@@ -213,8 +245,14 @@ def _budgets(container: Resource, resources: Mapping[str, Resource]) -> dict[str
     return {sort: each.name for sort, each in written.items() if each and each.section(sort) is not None}
 
 
-def _container_wish(named: Named, container: Resource, found: Topology, budgets: Mapping[str, str]) -> Wish:
-    attachments = found.attachments.get(container.name, ())
+def _container_wish(
+    named: Named,
+    container: Resource,
+    budgets: Mapping[str, str],
+    attachments: tuple[Attachment, ...],
+    names: Names | None,
+    publications: tuple[Publication, ...],
+) -> Wish:
     sections = {
         path: value
         for aspect in ASPECTS_OF[CONTAINER]
@@ -226,11 +264,8 @@ def _container_wish(named: Named, container: Resource, found: Topology, budgets:
     sections["cgroup"] = {"budgets": budgets}
     sections["networks"] = attachments or None
     sections.update(_settings(container, attachments))
-    sections["ports"] = tuple(
-        each for each in found.firewall.publications if each.container == container.name
-    )
+    sections["ports"] = publications
     mounts = [_mount(named, each) for each in container.section("mounts") or ()]
-    names = found.names.get(container.name)
     if names:
         sections["names"] = names
         mounts += _generated(named, container)
@@ -316,12 +351,14 @@ def _life(wish: Wish, frame: Frame, facts: Facts) -> Any:
 
 def _plain(value: Any) -> Any:
     """As JSON has it, so that it can be digested."""
+    if isinstance(value, (str, int)) or value is None:
+        return value
+    if isinstance(value, (tuple, list)):
+        return [_plain(each) for each in value]
     if is_dataclass(value) and not isinstance(value, type):
         return _plain(asdict(value))
     if isinstance(value, Mapping):
         return {str(key): _plain(each) for key, each in value.items()}
-    if isinstance(value, (tuple, list)):
-        return [_plain(each) for each in value]
     if isinstance(value, bytes):
         return value.hex()
     return sorted(value) if isinstance(value, frozenset) else value

@@ -127,21 +127,21 @@ def _remarks(aspect: Any, part: Any, observed: Any) -> list[Condition]:
 
 def existing(root: str, host: Host) -> frozenset[str]:
     """Read-only. Names of all containers of this instance of which anything is left on the host."""
-    return _placed(root, host) | recorded(host) | host.namespaces.names() | host.names.names()
+    placed, _ = _placed(root, host)
+    return placed | _traced(host)
 
 
-def _placed(root: str, host: Host) -> frozenset[str]:
-    """Read-only. Names of all containers that have a cgroup, in a budget or not."""
+def _placed(root: str, host: Host) -> tuple[frozenset[str], frozenset[str]]:
+    """Read-only. Names of the containers that have a cgroup, in a budget or not; keys of the groups that have one."""
     directly = host.cgroups.children(root)
     budgets = [each for each in directly if each.startswith(BUDGET)]
-    return directly.difference(budgets).union(*(host.cgroups.children(f"{root}/{each}") for each in budgets))
+    inside = (host.cgroups.children(f"{root}/{each}") for each in budgets)
+    return directly.difference(budgets).union(*inside), frozenset(map(key_of_directory, budgets))
 
 
-def budgets(root: str, host: Host) -> frozenset[str]:
-    """Read-only. Keys of the groups of this instance that have left a cgroup on the host."""
-    return frozenset(
-        key_of_directory(each) for each in host.cgroups.children(root) if each.startswith(BUDGET)
-    )
+def _traced(host: Host) -> frozenset[str]:
+    """Read-only. Names of all containers that have left anything but a cgroup."""
+    return recorded(host) | host.namespaces.names() | host.names.names()
 
 
 def recorded(host: Host) -> frozenset[str]:
@@ -166,5 +166,5 @@ def volumes(host: Host) -> frozenset[str]:
 def present(root: str, host: Host) -> frozenset[str]:
     """Read-only. Keys of everything of which anything is left."""
     firewall = {key_of(FIREWALL, host.instance)} if host.firewall.present() else set()
-    groups = budgets(root, host)
-    return existing(root, host) | groups | networks(host) | volumes(host) | firewall
+    placed, groups = _placed(root, host)
+    return placed | groups | _traced(host) | networks(host) | volumes(host) | firewall

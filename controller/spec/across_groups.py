@@ -27,7 +27,7 @@ def groups(
     layout: str,
 ) -> Iterator[Misfit]:
     """Pure. `layout`: how the host mounts cgroups; empty where that is not known."""
-    for wanted in containers.values():
+    for wanted in (each for each in containers.values() if each.section("group")):
         found = {name: resources.get(key_of(GROUP, name)) for name in sorted(groups_of(wanted))}
         for name, group in found.items():
             if group is None:
