@@ -132,7 +132,7 @@ def existing(root: str, host: Host) -> frozenset[str]:
 
 
 def _placed(root: str, host: Host) -> tuple[frozenset[str], frozenset[str]]:
-    """Read-only. Names of the containers that have a cgroup, in a budget or not; keys of the groups that have one."""
+    """Read-only. Names of containers that have a cgroup, in a budget or not; keys of groups that have one."""
     directly = host.cgroups.children(root)
     budgets = [each for each in directly if each.startswith(BUDGET)]
     inside = (host.cgroups.children(f"{root}/{each}") for each in budgets)
