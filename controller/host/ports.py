@@ -101,6 +101,10 @@ class Processes(Protocol):
         """cgroup mount → path of the process below it."""
         ...
 
+    def hasten(self) -> None:
+        """Somebody will be moved into a cgroup soon, and shall not have to wait for that. Returns at once."""
+        ...
+
     def kill(self, pid: int, start_time: int) -> None:
         """SIGKILL exactly the process that was started then, and wait for its end."""
         ...

@@ -62,6 +62,7 @@ class Daemon:
             if message == STOP:
                 return
             if message == RELOAD:
+                self._host.processes.hasten()  # for a new container, most likely
                 time.sleep(SETTLE_S)
                 if self._drain():
                     return

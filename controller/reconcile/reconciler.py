@@ -102,6 +102,9 @@ class Reconciler:
                 return _result(found, outcomes, None, [held], refused, lacks)
             if leave and found.lives:
                 steps = tuple(each for each in steps if not (each.change and each.change[0] in leave))
+            kinds = {each.kind for each in steps}
+            if "LaunchContainer" in kinds and "CreateCgroup" not in kinds:  # which would have to wait itself
+                self.host.processes.hasten()
             done = apply(steps, self.host, self.failpoint)
             outcomes.extend(done)
             error = next((each.error for each in done if each.error), None)
