@@ -14,6 +14,7 @@ from typing import Any, Literal
 from controller.checkpoints.paths import is_name
 from controller.errors import ArchiveRefused
 from controller.model.checkpoint import SPEC, UPPER, Checkpoint, Origin
+from controller.model.dump import RUNTIME_FILE
 from controller.model.names import quote
 
 IMAGES = "checkpoint"
@@ -53,7 +54,7 @@ def role(name: str, *, directory: bool) -> tuple[Role, str]:
 def _file_role(parts: list[str]) -> tuple[Role, str] | None:
     first, *rest = parts
     if len(rest) == 1 and first == IMAGES:
-        return "image", rest[0]
+        return ("ignored", "") if rest[0].startswith(RUNTIME_FILE) else ("image", rest[0])
     if len(rest) == 1 and first == VOLUMES and rest[0].endswith(".tar"):
         return "tree", rest[0].removesuffix(".tar")
     if rest or first in {IMAGES, VOLUMES}:

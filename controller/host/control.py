@@ -21,6 +21,7 @@ from controller.host.text import failed, make_directories
 
 LONGEST: Final = 64 << 10
 PATIENCE_S: Final = 5.0
+PAUSE_S: Final = 0.1
 """How long somebody who has connected may take to say what he wants."""
 LAST_WAIT_S: Final = 10.0
 """How long what is being done may go on when the instance is left."""
@@ -34,6 +35,7 @@ class ControlSocket:
     def __init__(self, path: str, answer: Answer) -> None:
         self._path, self._answer = path, answer
         self._workers: list[threading.Thread] = []
+        self._closed = threading.Event()
         make_directories(os.path.dirname(path))
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
@@ -50,6 +52,7 @@ class ControlSocket:
 
     def close(self) -> None:
         """What is being done is waited for, but not for long: it can be broken off anywhere."""
+        self._closed.set()
         with contextlib.suppress(OSError):
             os.unlink(self._path)
         with contextlib.suppress(OSError):
@@ -64,10 +67,16 @@ class ControlSocket:
             try:
                 connection, _ = self._socket.accept()
             except OSError:
-                return
+                if self._closed.wait(PAUSE_S):  # else it may be for want of descriptors, which passes
+                    return
+                continue
             worker = threading.Thread(target=self._serve, args=(connection,), name="request", daemon=True)
+            try:
+                worker.start()
+            except RuntimeError:  # for want of threads: whoever asks hears that nobody answers
+                connection.close()
+                continue
             self._workers = [each for each in self._workers if each.is_alive()] + [worker]
-            worker.start()
 
     def _serve(self, connection: socket.socket) -> None:
         with connection, contextlib.suppress(OSError):
@@ -88,9 +97,15 @@ class ControlSocket:
 def ask(path: str, request: Mapping[str, Any]) -> dict[str, Any] | None:
     """None when nobody listens. Raises the error that the answer is."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        patience = struct.pack("@ll", int(PATIENCE_S), int(PATIENCE_S % 1 * 1_000_000))
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, patience)  # the answer may take minutes
         try:
             sock.connect(path)
             sock.sendall(json.dumps(request).encode() + b"\n")
+        except BlockingIOError as error:
+            raise StepFailed(
+                f"whoever reconciles the instance does not answer on {path}", path=path
+            ) from error
         except OSError:
             return None
         try:

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from controller.errors import HostLacks, LaunchFailed, StepFailed
 from controller.frozen import dataclass
-from controller.host import criu_layout, criu_rpc, oci_state
+from controller.host import criu_layout, criu_mended, criu_rpc, oci_state
 from controller.host.criu_features import Features, last_error, read_bytes, read_json
 from controller.host.criu_mended import Ice, mend
 from controller.host.criu_process import Killed, Options, Run
@@ -99,13 +99,23 @@ class CriuProgram:
         config = read_json(f"{self._bundle(order.container)}/config.json")
         pipes = f"{self.runtime.places.keeper}/pipes/{order.container}.json"
         seen = criu_layout.observe(pid, config, pipes, keep_all=is_second)
+        try:
+            return self._dump_seen(order, while_frozen, seen, is_second=is_second)
+        finally:
+            seen.close()
+
+    def _dump_seen(
+        self, order: DumpOrder, while_frozen: Callable[[], None], seen: criu_layout.Seen, *, is_second: bool
+    ) -> Dumped:
+        pid = order.init.pid
         keeps_tcp = order.tcp == "established"
         locks = keeps_tcp and (is_second or criu_layout.has_connections(pid))
 
         def frozen() -> None:
             connected = keeps_tcp and not locks and criu_layout.has_connections(pid)
-            if connected or criu_layout.changed(pid, seen):
+            if connected or criu_layout.changed(seen):
                 raise _Changed
+            self._check_alone(order.container)
             while_frozen()
 
         write_atomic(f"{order.directory}/{LAYOUT_FILE}", json.dumps(seen.layout.to_json()), durable=False)
@@ -124,10 +134,23 @@ class CriuProgram:
             raise failed(error, f"dumping {order.container} to", order.directory) from error
         except Killed as killed:
             raise StepFailed("; ".join((str(killed), *self._recover(order, ice)))) from killed
+        except (KeyboardInterrupt, SystemExit):
+            self._recover(order, ice)
+            raise
         stats = criu_rpc.stats(read_bytes(f"{order.directory}/stats-dump"))
         took_ms = round((time.monotonic() - before) * 1000)
         frozen_us, written, inherited = (criu_rpc.number(stats, each) for each in (2, 7, 6))
         return Dumped(frozen_us, took_ms, written, inherited, order.tcp)
+
+    def _check_alone(self, name: str) -> None:
+        """Whoever came into the container from outside runs on while its files are copied, and is not dumped."""
+        members = criu_mended.members(self.runtime.homes.join_files(self.runtime.places.group_of(name)))
+        strangers = [pid for pid in sorted(members) if criu_mended.is_free(pid)]
+        if strangers:
+            raise StepFailed(
+                f"process {strangers[0]} runs in {name} beside its own, as those of masu exec do:"
+                " wait until it has ended"
+            )
 
     def _recover(self, order: DumpOrder, ice: Ice) -> tuple[str, ...]:
         """Whatever happens, the container goes on."""

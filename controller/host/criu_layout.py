@@ -2,65 +2,75 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from controller.errors import StepFailed
 from controller.frozen import dataclass
 from controller.host import syscalls
-from controller.host.criu_mounts import DEVICES, LINKS, held, parse_mountinfo
+from controller.host.criu_mounts import DEVICES, LINKS, MountLine, held, parse_mountinfo
 from controller.host.mount_table import path_inside
-from controller.host.text import read_text
+from controller.host.text import failed, read_text
 from controller.model.dump import Layout
 
+_READ: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_OF_PROGRAMS: Final = frozenset({"fuse", "fuseblk"})
 _QUIET: Final = frozenset({"0A", "06", "07"})
 """LISTEN, TIME_WAIT and CLOSE in /proc/net/tcp: nothing of them has to stand still during a dump."""
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """`bare`: where a tmpfs with nothing in it is, which the images therefore will not have."""
+    """`bare`: where a tmpfs with nothing in it is, which the images therefore will not have → its top, open: while
+    everything stands still no path is gone through, on which somebody else's file system may be."""
 
     layout: Layout
-    bare: tuple[str, ...]
+    bare: Mapping[str, int]
+
+    def close(self) -> None:
+        for descriptor in self.bare.values():
+            os.close(descriptor)
 
 
 def observe(pid: int, config: Mapping[str, Any], pipes_file: str, *, keep_all: bool) -> Seen:
-    """`keep_all`: no tmpfs counts as empty. Raises StepFailed when the process is gone."""
+    """`keep_all`: no tmpfs counts as empty. The caller closes it. Raises StepFailed."""
     text = read_text(f"/proc/{pid}/mountinfo")
     if not text:
         raise StepFailed(f"process {pid} has ended")
     lines = parse_mountinfo(text)
-    points = frozenset(each.at for each in lines)
-    outside = parse_mountinfo(read_text("/proc/self/mountinfo") or "")
-    candidates = () if keep_all else (each.at for each in lines if each.kind == "tmpfs")
-    bare = frozenset(at for at in candidates if is_bare(pid, at, points))
-    found = held(
-        lines,
-        (each.device for each in outside),
-        _targets(pid, config),
-        bare,
-        lambda at: os.path.isdir(f"/proc/{pid}/root{at}"),
-    )
-    pipes = json.loads(read_text(pipes_file) or "{}").get("pipes", ())
-    left_out = tuple(each.at for each in found if each.external and each.at in bare)
-    return Seen(Layout(found, tuple(pipes)), left_out)
-
-
-def _targets(pid: int, config: Mapping[str, Any]) -> dict[str, str]:
-    """Where each mount of the bundle config really is, links followed → what the config calls it."""
-    root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    program = next((each.at for each in lines if each.kind.partition(".")[0] in _OF_PROGRAMS), "")
+    if program:
+        raise StepFailed(
+            f"the file system on {program} is a program's (FUSE), which could stop the dump for ever: unmount it"
+        )
     try:
-        found = {}
-        for each in config["mounts"]:
-            at = _resolved(root, each["destination"])
-            found[at] = each["destination"]
-        return found
+        root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise failed(error, "opening", f"/proc/{pid}/root") from error
+    try:
+        bare = {} if keep_all else _bare_ones(root, lines)
+        try:
+            outside = parse_mountinfo(read_text("/proc/self/mountinfo") or "")
+            devices = (each.device for each in outside)
+            found = held(lines, devices, _targets(root, config), bare, lambda at: _is_directory(root, at))
+            pipes = json.loads(read_text(pipes_file) or "{}").get("pipes", ())
+            for at in bare.keys() - {each.at for each in found if each.external}:
+                os.close(bare.pop(at))
+        except BaseException:
+            Seen(Layout((), ()), bare).close()
+            raise
     finally:
         os.close(root)
+    return Seen(Layout(found, tuple(pipes)), bare)
+
+
+def _targets(root: int, config: Mapping[str, Any]) -> dict[str, str]:
+    """Where each mount of the bundle config really is, links followed → what the config calls it."""
+    return {_resolved(root, each["destination"]): each["destination"] for each in config["mounts"]}
 
 
 def _resolved(root: int, path: str) -> str:
@@ -74,38 +84,84 @@ def _resolved(root: int, path: str) -> str:
         os.close(descriptor)
 
 
-def is_bare(pid: int, at: str, points: frozenset[str]) -> bool:
-    """Whether a tmpfs holds nothing but what is mounted on it, and in /dev the usual devices."""
+def _is_directory(root: int, at: str) -> bool:
     try:
-        return _bare(f"/proc/{pid}/root", at, points)
+        descriptor = syscalls.open_below(root, at)
+    except OSError:
+        return False
+    try:
+        return stat.S_ISDIR(os.fstat(descriptor).st_mode)
+    finally:
+        os.close(descriptor)
+
+
+def _bare_ones(root: int, lines: Iterable[MountLine]) -> dict[str, int]:
+    """Where a tmpfs is that holds nothing but what is mounted on it, and in /dev the usual devices → its top."""
+    lines = tuple(lines)
+    points = frozenset(each.at for each in lines)
+    found: dict[str, int] = {}
+    for each in (each for each in lines if each.kind == "tmpfs"):
+        try:
+            top = _opened(root, each)
+        except OSError:
+            continue
+        if each.at not in found and _is_bare(top, each.at, points):
+            found[each.at] = top
+        else:
+            os.close(top)
+    return found
+
+
+def _opened(root: int, line: MountLine) -> int:
+    """Raises OSError also where something else is on it."""
+    place = syscalls.open_plain(root, line.at.lstrip("/") or ".", across=True)
+    try:
+        seen = os.fstat(place)
+        if f"{os.major(seen.st_dev)}:{os.minor(seen.st_dev)}" != line.device:
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), line.at)
+        return os.open(".", _READ, dir_fd=place)
+    finally:
+        os.close(place)
+
+
+def _is_bare(top: int, at: str, points: frozenset[str]) -> bool:
+    try:
+        return _bare(top, at, points)
     except OSError:
         return False
 
 
-def _bare(root: str, at: str, points: frozenset[str]) -> bool:
-    with os.scandir(root + at) as entries:
+def _bare(directory: int, at: str, points: frozenset[str]) -> bool:
+    with os.scandir(directory) as entries:
         for entry in entries:
             path = f"{at}/{entry.name}"
-            if path in points or (at == "/dev" and _usual(entry)):
+            if path in points or (at == "/dev" and _usual(entry, directory)):
                 continue
             leads_on = any(each.startswith(f"{path}/") for each in points)
-            if not (leads_on and entry.is_dir(follow_symlinks=False) and _bare(root, path, points)):
+            if not (leads_on and entry.is_dir(follow_symlinks=False)):
                 return False
+            below = os.open(entry.name, _READ, dir_fd=directory)
+            try:
+                same = os.fstat(below).st_dev == os.fstat(directory).st_dev
+                if not (same and _bare(below, path, points)):
+                    return False
+            finally:
+                os.close(below)
     return True
 
 
-def _usual(entry: os.DirEntry[str]) -> bool:
+def _usual(entry: os.DirEntry[str], directory: int) -> bool:
     if entry.is_symlink():
-        return LINKS.get(entry.name) == os.readlink(entry.path)
+        return LINKS.get(entry.name) == os.readlink(entry.name, dir_fd=directory)
     found = entry.stat(follow_symlinks=False)
     number = (os.major(found.st_rdev), os.minor(found.st_rdev))
     return stat.S_ISCHR(found.st_mode) and DEVICES.get(entry.name) == number
 
 
-def changed(pid: int, seen: Seen) -> bool:
+def changed(seen: Seen) -> bool:
     """Whether a tmpfs that was left out for being empty no longer is: asked while everything stands still."""
     points = frozenset(each.at for each in seen.layout.mounts)
-    return not all(is_bare(pid, at, points) for at in seen.bare)
+    return not all(_is_bare(top, at, points) for at, top in seen.bare.items())
 
 
 def has_connections(pid: int) -> bool:

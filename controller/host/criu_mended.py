@@ -30,6 +30,7 @@ FREEZE_S: Final = 1.0
 UNDOING_S: Final = 3.0
 """Somebody may also just be debugging."""
 _FROZEN: Final = re.compile(r"^(frozen 1|FROZEN)$", re.MULTILINE)
+_TRACER: Final = re.compile(r"^TracerPid:\t(\d+)$", re.MULTILINE)
 _LOCK: Final = re.compile(r"^table inet (CRIU-\S+)$", re.MULTILINE)
 
 
@@ -79,7 +80,7 @@ def mend(network: str, member_files: Iterable[str]) -> tuple[str, ...]:
     """`network`: a file of the container's network namespace, "" for the host's; → what was undone, in words."""
     member_files = tuple(member_files)
     _await_undoing(member_files)
-    sockets = sum(_leave_repair(pid) for pid in sorted(_members(member_files)))
+    sockets = sum(_leave_repair(pid) for pid in sorted(members(member_files)))
     said = [f"{sockets} connections were taken out of repair"] if sockets else []
     try:
         said += [f"its lock {table} on the network was removed" for table in depart(network, None, _unlock)]
@@ -91,13 +92,22 @@ def mend(network: str, member_files: Iterable[str]) -> tuple[str, ...]:
 def _await_undoing(member_files: Iterable[str]) -> None:
     """A CRIU whose masu has ended may still be at it: it finds that out by itself, and undoes everything."""
     deadline = time.monotonic() + UNDOING_S
-    while time.monotonic() < deadline and any(map(_is_traced, _members(member_files))):
+    while time.monotonic() < deadline and any(map(is_traced, members(member_files))):
         time.sleep(0.01)
 
 
-def _is_traced(pid: int) -> bool:
-    status = read_text(f"/proc/{pid}/status") or ""
-    return "\nTracerPid:\t0\n" not in status and "\nTracerPid:" in status
+def is_traced(pid: int) -> bool:
+    return (_tracer(pid) or 0) > 0
+
+
+def is_free(pid: int) -> bool:
+    """Whether it is there, and nobody holds it."""
+    return _tracer(pid) == 0
+
+
+def _tracer(pid: int) -> int | None:
+    found = _TRACER.search(read_text(f"/proc/{pid}/status") or "")
+    return int(found[1]) if found else None
 
 
 def _unlock() -> list[str]:
@@ -113,7 +123,7 @@ def _unlock() -> list[str]:
     ]
 
 
-def _members(files: Iterable[str]) -> set[int]:
+def members(files: Iterable[str]) -> set[int]:
     return {int(pid) for file in files for pid in (read_text(file) or "").split()}
 
 

@@ -53,7 +53,7 @@ class MountLine:
 
 def parse_mountinfo(text: str) -> tuple[MountLine, ...]:
     """Pure. proc_pid_mountinfo(5)."""
-    return tuple(_line(each.split()) for each in text.splitlines())
+    return tuple(_line(each.split(" ")) for each in text.split("\n") if each)
 
 
 def _line(fields: list[str]) -> MountLine:
@@ -111,7 +111,13 @@ def _operation(
 ) -> dict[str, Any]:
     source = _standing_in(mount, config)
     if source is not None:
-        return {"op": "stage", "source": source, "target": place, "flags": ["ro"] if mount.is_dir else []}
+        return {
+            "op": "stage",
+            "source": source,
+            "below": "",
+            "target": place,
+            "flags": ["ro"] if mount.is_dir else [],
+        }
     entry = _entry(mount.target, config)
     if entry is None:
         raise LaunchFailed(
@@ -124,7 +130,7 @@ def _operation(
     if mount.target == "/sys":  # whether the runtime or masu mounts it, it shows the container's network
         return {"op": "system", "source": network, "target": place, "flags": flags}
     beyond = mount.target.removeprefix(entry["destination"])
-    return {"op": "stage", "source": entry["source"] + beyond, "target": place, "flags": flags}
+    return {"op": "stage", "source": entry["source"], "below": beyond, "target": place, "flags": flags}
 
 
 def _fresh(mount: MountHeld, rest: list[str], layout: Layout, root: Mapping[str, Any]) -> dict[str, Any]:

@@ -74,6 +74,10 @@ class Run:
                 late = f"did not finish within {self.order.timeout_ms} ms"
                 why = late if isinstance(error, TimeoutError) else f"broke off: {error}"
                 raise Killed(": ".join(each for each in (f"criu {why}", self._said()) if each)) from error
+            except BaseException:  # Ctrl-C: nobody will give it a word any more
+                ours.close()
+                _stop(process, self.ice)
+                raise
             finally:
                 _end(process)
 

@@ -21,6 +21,7 @@ from controller.host.facts import find
 from controller.host.places import Places
 from controller.host.proc_stat import parse_stat
 from controller.host.text import failed, read_text, write_atomic
+from controller.model.dump import RUNTIME_FILE
 from controller.model.facts import CORE, Runtime
 from controller.model.launch import Init
 
@@ -42,14 +43,14 @@ _SPACES: Final = {
 
 def keep(places: Places, name: str, directory: str) -> None:
     """Copy what a later restore cannot make anew from the container's state to beside its images."""
-    _copy(f"{places.runtime}/{name}", directory, {each: f"runtime-{each}" for each in KEPT})
+    _copy(f"{places.runtime}/{name}", directory, {each: f"{RUNTIME_FILE}{each}" for each in KEPT})
 
 
 def prepare(places: Places, name: str, directory: str) -> None:
     """Before a restore: that there is a container, for whoever finds it before it is recorded."""
     target = f"{places.runtime}/{name}"
     os.makedirs(target, mode=0o700, exist_ok=True)
-    _copy(directory, target, {f"runtime-{each}": found for each, found in KEPT.items()})
+    _copy(directory, target, {f"{RUNTIME_FILE}{each}": found for each, found in KEPT.items()})
 
 
 def _copy(source: str, target: str, names: Mapping[str, str]) -> None:

@@ -509,8 +509,8 @@ class Scratches(Protocol):
 class Snapshots(Protocol):
     """What is in a container's writable layer, at one moment. Raises StepFailed."""
 
-    def take(self, name: str) -> LayerCopy:
-        """A copy; blocks are shared where the file system can do that."""
+    def take(self, name: str, min_free: int) -> LayerCopy:
+        """A copy; blocks are shared where the file system can do that. `min_free`: bytes that stay free."""
         ...
 
     def drop(self, name: str) -> None:

@@ -14,8 +14,10 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from controller.errors import StepFailed
 from controller.host.places import Places
 from controller.host.removal import remove_deep
+from controller.host.syscalls import free_bytes, syncfs
 from controller.host.text import failed, make_private
 from controller.model.checkpoint import LayerCopy, Pending
 from controller.model.space import CONTENT, ROOTFS, Space
@@ -36,14 +38,14 @@ class LayerSnapshots:
     def __init__(self, places: Places) -> None:
         self._places = places
 
-    def take(self, name: str) -> LayerCopy:
+    def take(self, name: str, min_free: int) -> LayerCopy:
         target = self._snapshot(name)
         before = time.monotonic()
         self.drop(name)
         make_private(self._places.snapshots)
         make_private(target)
         source = f"{self._layer(name)}/{UPPER}"
-        copier = _Copier()
+        copier = _Copier(free_bytes(target) - min_free)
         try:
             copier.copy(source, target)
         except OSError as error:
@@ -86,6 +88,7 @@ class LayerSnapshots:
         def work() -> None:
             _remove(f"{layer}/{COMING}")
             if os.path.lexists(f"{layer}/{KEPT}"):
+                syncfs(layer)  # what came is on disk before what it replaces goes
                 os.rename(f"{layer}/{KEPT}", f"{layer}/{COMING}")
                 _remove(f"{layer}/{COMING}")
 
@@ -114,8 +117,9 @@ class LayerSnapshots:
 class _Copier:
     """A tree with owners, times, holes and hard links. Files share their blocks where the file system can."""
 
-    def __init__(self) -> None:
+    def __init__(self, room: int) -> None:
         self.copied = self.cloned = 0
+        self._room = room
         self._can_clone = True
         self._source: TreeFile | None = None
 
@@ -142,6 +146,8 @@ class _Copier:
         if self._clone(source.descriptor, descriptor):
             self.cloned += size
             return
+        if self.copied + sum(end - start for start, end in source.extents) > self._room:
+            raise StepFailed("no checkpoint: there is no room for a copy of its files", errno=errno.ENOSPC)
         os.ftruncate(descriptor, size)
         for start, end in source.extents:
             _copy_range(source.descriptor, descriptor, start, end)

@@ -272,6 +272,21 @@ def _openat2(root: int, path: str, flags: int, resolve: int) -> int:
     raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
 
+def syncfs(path: str) -> None:
+    """All of the file system that `path` is on is on its disk; man 2 syncfs."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _checked(_LIBC.syncfs(descriptor))
+    finally:
+        os.close(descriptor)
+
+
+def free_bytes(path: str) -> int:
+    """What its file system still takes, without what is reserved for root."""
+    seen = os.statvfs(path)
+    return seen.f_bavail * seen.f_frsize
+
+
 def statfs_type(path: str) -> int:
     """The magic number of the file system that `path` is on; man 2 statfs, `f_type`."""
     buffer = ctypes.create_string_buffer(256)

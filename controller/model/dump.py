@@ -8,9 +8,13 @@ from typing import Any, Literal
 
 from controller.frozen import dataclass
 from controller.model.launch import Init
+from controller.model.names import plain_path
 
 LAYOUT_FILE = "masu-layout.json"
 """Beside the images: what masu itself has to know again when it restores them."""
+RUNTIME_FILE = "runtime-"
+"""What names beside the images begin with that are of the runtime's own memory, for this host alone: it would take
+from an archive what may be started in the container, and how."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,5 +111,12 @@ class Layout:
         """Raises ValueError, TypeError or KeyError: it is damaged, or of a later masu."""
         if value["version"] != 1:
             raise ValueError(f"layout version {value['version']} is not known to this masu")
-        mounts = tuple(MountHeld(str(a), str(t), bool(e), bool(d)) for a, t, e, d in value["mounts"])
+        mounts = tuple(MountHeld(_place(a), _place(t), bool(e), bool(d)) for a, t, e, d in value["mounts"])
         return cls(mounts, tuple(int(each) for each in value["pipes"]), dict(value["facts"]))
+
+
+def _place(value: Any) -> str:
+    """An absolute path without detours: a restore makes directories by it."""
+    if not isinstance(value, str) or "\0" in value or plain_path(value) != value:
+        raise ValueError(f"not a place in a container: {value!r}")
+    return value

@@ -258,7 +258,10 @@ def _check_digests(identity: str, origin: Origin, frame_digest: str, digest: str
 
 
 def find(host: Host, name: str, identity: str) -> Checkpoint:
-    """Read-only. By its id, or the newest that is not known to be damaged for "". Raises StepFailed."""
+    """Read-only. By its id, or for "" the newest that is not known to be damaged. Raises StepFailed.
+
+    One that came in an archive is asked for by its id: its processes may do anything that whoever made it wanted.
+    """
     found = [each for each in host.checkpoints.checkpoints(name) if each.container in {name, ""}]
     if identity:
         chosen = [each for each in found if each.id == identity]
@@ -266,9 +269,15 @@ def find(host: Host, name: str, identity: str) -> Checkpoint:
             raise StepFailed(f"container {name} has no checkpoint {identity}: see `masu checkpoints {name}`")
         return chosen[0]
     whole = [each for each in found if not each.damage]
-    if not whole:
+    own = [each for each in whole if each.origin and each.origin.how != "imported"]
+    if whole and not own:
+        raise StepFailed(
+            f"all checkpoints of container {name} were imported: name the one that you trust,"
+            f" masu restore {name} {whole[-1].id}"
+        )
+    if not own:
         raise StepFailed(f"container {name} has no checkpoint" + (" that is whole" if found else ""))
-    return whole[-1]
+    return own[-1]
 
 
 def mend(host: Host, root_of: Callable[[str], str]) -> list[tuple[str, str]]:

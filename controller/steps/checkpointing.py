@@ -59,7 +59,7 @@ class DumpContainer(Step):
 
         def frozen() -> None:
             if self.frame.layered:
-                copied.append(host.snapshots.take(self.container))
+                copied.append(host.snapshots.take(self.container, self.policy.min_free))
             if self.ends:
                 self._note(host, _NOT_YET, copied)
                 store(host, self.container, images, self.policy)

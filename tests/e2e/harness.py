@@ -116,6 +116,10 @@ class Masu:
             env={**os.environ, **(env or {})},
         )
 
+    def spawn(self, *arguments: str) -> subprocess.Popen[bytes]:
+        """While it runs; the caller ends it."""
+        return subprocess.Popen([*self._argv(), *arguments], cwd=CHECKOUT, stdin=subprocess.DEVNULL)
+
     def apply(self, *arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         return self.run("apply", *arguments, str(self.source), env=env)
 

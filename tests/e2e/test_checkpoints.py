@@ -116,7 +116,11 @@ def test_an_end_by_a_checkpoint_and_a_way_to_another_instance(masu: Masu, tmp_pa
         other.write(counting())
         assert other.apply().returncode == 0
         done(other, "checkpoint", "import", str(archive))
-        done(other, "restore", "web")
+        come = other.checkpoints()[-1]["id"]
+        assert f"masu restore web {come}" in done(other, "restore", "web", code=1), (
+            "it has to be trusted first"
+        )
+        done(other, "restore", "web", "--from", come)
         from_checkpoint(other, other.checkpoints()[-1]["id"], last - 1)
         assert other.plan()["changes"] == []
     finally:
@@ -155,6 +159,25 @@ def test_what_cannot_be_done_is_said_and_nothing_happens(masu: Masu) -> None:
     assert "other mounts" in done(masu, "restore", "web", "--from", identity, code=4)
     assert "not installed" in without_criu(masu, "checkpoint", "web")
     runs_on(masu, masu.pid())
+
+
+def test_who_came_in_from_outside_is_waited_for(masu: Masu) -> None:
+    """Its writes would be in the copy of the files, and it would not be in the checkpoint."""
+    masu.write(counting())
+    masu.start()
+    masu.running()
+    goes_on(masu, 5)
+    guest = masu.spawn("exec", "web", "--", "/bin/sleep", "77")
+    try:
+        until(lambda: len(masu.processes()) > 1, "the guest is there")
+        assert "as those of masu exec do" in done(masu, "checkpoint", "web", code=1)
+        runs_on(masu, masu.pid())
+    finally:
+        guest.terminate()
+        guest.wait(10)
+    until(lambda: len(masu.processes()) == 1, "the guest has gone")
+    done(masu, "checkpoint", "web")
+    assert masu.halfway() == []
 
 
 def test_a_restore_that_fails_gives_the_files_back_and_starts_anew(masu: Masu, tmp_path: Path) -> None:

@@ -193,6 +193,20 @@ def test_attributes_that_are_not_ours_are_neither_taken_nor_given(tmp_path: Path
     assert os.listxattr(tmp_path / "new" / "a") == []
 
 
+@pytest.mark.parametrize(("limit", "most"), [("MOST_ENTRIES", 3), ("MOST_BYTES", 200)])
+def test_a_tree_of_too_much_is_refused_in_words(
+    limit: str, most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is known of a tree is held in memory: a container must not be able to fill that."""
+    for number in range(4):
+        (tmp_path / f"f{number}").touch()
+        os.setxattr(tmp_path / f"f{number}", "user.note", b"x" * 50)
+    assert len(list(trees.scan(str(tmp_path)))) == 5
+    monkeypatch.setattr(trees, limit, most)
+    with pytest.raises(StepFailed, match="more than a checkpoint takes"):
+        list(trees.scan(str(tmp_path)))
+
+
 def test_a_very_deep_tree_is_refused_in_words(tmp_path: Path) -> None:
     at = os.open(tmp_path, os.O_RDONLY)
     for _ in range(trees.DEEPEST + 2):

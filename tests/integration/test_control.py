@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
 import stat
+import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from controller.errors import GuardRefused, StepFailed
-from controller.host.control import ControlSocket, ask
+from controller.host import control as control_module
+from controller.host.control import PAUSE_S, ControlSocket, ask
 
 
 def answer(value: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -21,6 +25,40 @@ def answer(value: Mapping[str, Any]) -> Mapping[str, Any]:
     if value["what"] == "break":
         raise KeyError("defect")
     return {"heard": value["what"]}
+
+
+def test_want_of_descriptors_passes(tmp_path: Path) -> None:
+    path = str(tmp_path / "control.socket")
+    control = ControlSocket(path, answer)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with socket.socket(socket.AF_UNIX) as early:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (early.fileno() + 1, hard))
+            early.connect(path)
+            time.sleep(3 * PAUSE_S)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        try:
+            early.sendall(b'{"what": "still there"}\n')
+            early.settimeout(5)
+            assert b"still there" in early.recv(4096)
+            assert ask(path, {"what": "hello"}) == {"heard": "hello"}
+        finally:
+            control.close()
+
+
+def test_who_does_not_answer_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control_module, "PATIENCE_S", 0.2)
+    path = str(tmp_path / "control.socket")
+    with socket.socket(socket.AF_UNIX) as deaf, ExitStack() as stack:
+        deaf.bind(path)
+        deaf.listen(0)
+        for _ in range(2):  # who waits to be let in
+            caller = stack.enter_context(socket.socket(socket.AF_UNIX))
+            caller.setblocking(False)
+            caller.connect_ex(path)
+        with pytest.raises(StepFailed, match="does not answer"):
+            ask(path, {"what": "hello"})
 
 
 def test_it_answers_and_errors_arrive_as_what_they_are(tmp_path: Path) -> None:

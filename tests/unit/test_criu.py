@@ -149,14 +149,14 @@ def operations(*mounts: tuple[str, bool], root: dict[str, Any]) -> list[dict[str
 
 def test_a_volume_comes_from_where_the_specification_says_now() -> None:
     found = operations(("/www", True), ("/www/below", True), root={})
-    assert [each["source"] for each in found] == ["/srv/w", "/srv/w/below"]
+    assert [(each["source"], each["below"]) for each in found] == [("/srv/w", ""), ("/srv/w", "/below")]
     assert [each["flags"] for each in found] == [["ro", "ro"]] * 2
 
 
 def test_what_is_hidden_stays_hidden_and_cannot_be_written() -> None:
     assert operations(("/proc/keys", False), ("/proc/acpi", True), root={}) == [
-        {"op": "stage", "source": "/dev/null", "target": "/s/0", "flags": []},
-        {"op": "stage", "source": "", "target": "/s/1", "flags": ["ro"]},
+        {"op": "stage", "source": "/dev/null", "below": "", "target": "/s/0", "flags": []},
+        {"op": "stage", "source": "", "below": "", "target": "/s/1", "flags": ["ro"]},
     ]
 
 
@@ -215,3 +215,13 @@ def test_a_layout_survives_its_file() -> None:
     assert Layout.from_json(whole.to_json()) == whole
     with pytest.raises(ValueError, match="version 2"):
         Layout.from_json({**whole.to_json(), "version": 2})
+
+
+@pytest.mark.parametrize("place", ["a", "", "/a/../../etc", "/..", "/a/", "//a", "/./a", "/a\0b", 7, None])
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_layout_leads_nowhere_else(place: Any, which: int) -> None:
+    """It may have come in an archive, and a restore makes directories by it."""
+    value = layout(("/a", True)).to_json()
+    value["mounts"][0][which] = place
+    with pytest.raises(ValueError, match="not a place"):
+        Layout.from_json(value)

@@ -18,6 +18,7 @@ from controller.errors import ArchiveRefused, CheckpointDamaged
 from controller.host.checkpoints.contents import Contents
 from controller.host.text import failed, sync_directory
 from controller.model.checkpoint import SPEC, UPPER, Origin
+from controller.model.dump import RUNTIME_FILE
 
 HOLE: Final = bytes(1 << 20)
 _TYPES: Final = {
@@ -110,6 +111,8 @@ class _Exporting:
             self._add(self._info(archive.DELETED, tarfile.REGTYPE, len(deleted)), io.BytesIO(deleted))
         self._add(self._info(archive.IMAGES, tarfile.DIRTYPE, 0), None)
         for each in self._found.body.images:
+            if each.name.startswith(RUNTIME_FILE):
+                continue
             info = self._info(f"{archive.IMAGES}/{each.name}", tarfile.REGTYPE, each.size)
             self._add(info, _Reader(self._contents, each.pieces))
         sums = json.dumps(self._sums, indent=1).encode()

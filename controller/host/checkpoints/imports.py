@@ -19,6 +19,7 @@ from controller.errors import ArchiveRefused
 from controller.host.checkpoints.depot import IMPORTING
 from controller.host.checkpoints.layers import Layer
 from controller.host.checkpoints.streams import Bounded, Stream, copy, exactly
+from controller.host.syscalls import free_bytes
 from controller.host.text import failed, make_private
 from controller.model.checkpoint import UPPER, Draft, Origin
 from controller.model.names import check_name, quote
@@ -77,8 +78,7 @@ def _checked_name(own: Origin) -> str:
 
 def _room(root: str) -> int:
     """No archive may take more than half of what is free: it is stored a second time before it is gone."""
-    seen = os.statvfs(root)
-    return min(archive.LARGEST_IMPORT, seen.f_bavail * seen.f_frsize // 2)
+    return min(archive.LARGEST_IMPORT, free_bytes(root) // 2)
 
 
 def _expanded(file: IO[bytes]) -> Any:

@@ -18,6 +18,7 @@ from controller.host.checkpoints.depot import Depot
 from controller.host.checkpoints.last_time import PAGEMAP, LastTime
 from controller.host.checkpoints.packs import PACK_BYTES, SUFFIX, PackWriter, Shelf
 from controller.host.checkpoints.trees import TreeFile, scan
+from controller.host.syscalls import free_bytes
 from controller.host.text import failed, sync_directory
 from controller.model.checkpoint import Checkpoint, Draft, Progress
 
@@ -213,11 +214,6 @@ def _used(body: Body) -> set[int]:
         elif piece >= 0:
             used.add(piece)
     return used
-
-
-def free_bytes(path: str) -> int:
-    seen = os.statvfs(path)
-    return seen.f_bavail * seen.f_frsize
 
 
 def _layouts(directory: str, names: Sequence[str]) -> dict[str, tuple[str, Sequence[Cut]]]:

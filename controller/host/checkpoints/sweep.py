@@ -47,18 +47,27 @@ def _sweep(depot: Depot, live: set[bytes], name: str, did: Progress) -> int:
             if chunk in live:
                 kept.setdefault(place.pack, []).append((chunk, place))
         sizes = {pack: os.path.getsize(f"{depot.packs}/{pack}") for pack in shelf.packs}
+        dead = sizes.keys() - kept.keys()
+        freed = sum(sizes[pack] for pack in dead)
+        for pack in sorted(dead):  # first, for there may be no room to move the others
+            _unlink(depot, pack)
+            did("pack swept", sizes.pop(pack))
         poor = {pack for pack, size in sizes.items() if _alive(kept.get(pack, [])) < size * WORTH_KEEPING}
         moving = [each for pack in sorted(poor) for each in kept.get(pack, [])]
         written = _rewrite(depot, shelf, moving, name, did)
     finally:
         shelf.close()
     for pack in sorted(poor):
-        os.unlink(f"{depot.packs}/{pack}")
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(f"{depot.packs}/{pack}{BAD}")
+        _unlink(depot, pack)
         did("pack swept", sizes[pack])
     sync_directory(depot.packs)
-    return max(0, sum(sizes[pack] for pack in poor) - written)
+    return freed + max(0, sum(sizes[pack] for pack in poor) - written)
+
+
+def _unlink(depot: Depot, pack: str) -> None:
+    os.unlink(f"{depot.packs}/{pack}")
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(f"{depot.packs}/{pack}{BAD}")
 
 
 def _alive(chunks: list[tuple[bytes, Place]]) -> int:

@@ -24,6 +24,8 @@ from controller.host.text import failed
 
 DEEPEST: Final = 400
 """Directories that are open at once while looking."""
+MOST_ENTRIES: Final = 1_000_000
+MOST_BYTES: Final = 256 << 20
 KEPT_XATTRS: Final = ("user.", "trusted.overlay.", "system.posix_acl_")
 KEPT_XATTR_NAMES: Final = ("security.capability",)
 _KINDS: Final = {
@@ -45,8 +47,32 @@ class TreeFile:
 def scan(root: str) -> Iterator[tuple[Entry, TreeFile | None]]:
     """Read-only. Everything below and including `root` (path "."), directories before what is in them.
 
-    OSErrors are the caller's to translate.
+    OSErrors are the caller's to translate. Raises StepFailed where it is deeper, or holds more, than is taken.
     """
+    kept = _Kept(root)
+    for entry, file in _scan(root):
+        kept.count(entry)
+        yield entry, file
+
+
+class _Kept:
+    """What the entries of one tree come to: a container chooses how many there are, and what they are called."""
+
+    def __init__(self, root: str) -> None:
+        self._root, self._entries, self._bytes = root, 0, 0
+
+    def count(self, entry: Entry) -> None:
+        self._entries += 1
+        self._bytes += sum(len(key) + len(value) for key, value in entry.xattrs.items()) + len(entry.path)
+        if self._entries > MOST_ENTRIES or self._bytes > MOST_BYTES:
+            raise StepFailed(
+                f"{self._root}: more than {MOST_ENTRIES} files, or more than {MOST_BYTES >> 20} MiB of names and"
+                " extended attributes, which is more than a checkpoint takes",
+                path=self._root,
+            )
+
+
+def _scan(root: str) -> Iterator[tuple[Entry, TreeFile | None]]:
     first_of: dict[tuple[int, int], str] = {}
     descriptor = os.open(root, _OPEN_DIRECTORY)
     waiting = [(descriptor, "", _names(descriptor))]

@@ -6,6 +6,7 @@ these operations and ends the launch: nothing is restored in a wrong place.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 
@@ -37,14 +38,31 @@ def scratch(operation: dict[str, Any]) -> None:
 
 
 def stage(operation: dict[str, Any]) -> None:
-    """Show `source`, a file or directory, at `target` with `flags`; no source: an empty directory."""
+    """Show what is `below` a `source` at `target` with `flags`; no source: an empty directory."""
     source, target = operation["source"], operation["target"]
+    if source:
+        found = _opened(source, operation["below"])
+        source = f"/proc/self/fd/{found}"
     if source and not os.path.isdir(source):
         os.close(os.open(target, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
     else:
         os.mkdir(target, 0o755)
     launching.mount(source or target, target, None, MS_BIND, "")
+    if source:
+        os.close(found)
     _set_flags(target, operation["flags"])
+
+
+def _opened(source: str, below: str) -> int:
+    """A descriptor. The host's administrator has named the source; below it a container may have put links."""
+    found = os.open(source, os.O_PATH | os.O_CLOEXEC)
+    for name in filter(None, below.split("/")):
+        above = found
+        found = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=above)
+        os.close(above)
+        if stat.S_ISLNK(os.fstat(found).st_mode):
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), f"{source}{below}")
+    return found
 
 
 def _set_flags(target: str, names: list[str]) -> None:
