@@ -62,6 +62,7 @@ from controller.host.watch import KernelWatch
 from controller.loop.controller import Controller, work
 from controller.loop.daemon import Daemon
 from controller.loop.door import Door
+from controller.loop.ladder import Ladder
 from controller.loop.notices import NobodyNotices, Notices, Noticing
 from controller.loop.queue import WorkQueue
 from controller.loop.requests import Requests
@@ -354,7 +355,9 @@ class App:
                 set_rules(last, self.host, keep=not (keys or volumes))
                 left = take_down(last, reconciler, self.host, told, deadline_ms=until_ms)
             gone = chosen - set(left)
-            self.grants.save({name: each for name, each in self.grants.load().items() if name not in gone})
+            granted = self.grants.load()
+            stay = granted.keys() - gone if keys else set(left)  # else also what never came so far as to be there
+            self.grants.save({name: each for name, each in granted.items() if name in stay})
             for each in gone:
                 self.conditions.remove(each)
                 if keys or left:
@@ -539,6 +542,7 @@ class App:
             self.store,
             self.leases,
             Door(self.host, self.grants),
+            Ladder(self.host, self._failpoint(), told, self.places.group_of),
             self.conditions,
             told,
             watch,

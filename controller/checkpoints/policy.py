@@ -22,7 +22,8 @@ SHORTEST_MS = 1000
 class Policy:
     """`never`: this container's memory must not be written anywhere; everything else is then as by default.
 
-    `schedule`: None when nothing is scheduled; by hand it can be done all the same. `key_file`: "" for no key.
+    `schedule`: None when nothing is scheduled; by hand it can be done all the same, but then nothing is restored by
+    itself unless the spec says so: nobody knows how old the last one is. `key_file`: "" for no key.
     """
 
     never: bool = False
@@ -30,12 +31,17 @@ class Policy:
     keep: Keep = Keep()
     pins: frozenset[str] = frozenset()
     min_free: int = DEFAULT_MIN_FREE
-    on_failure: Literal["restore", "restart"] = "restore"
-    on_reboot: Literal["restore", "start"] = "restore"
+    on_failure: Literal["restore", "restart"] = "restart"
+    on_reboot: Literal["restore", "start"] = "start"
     on_shutdown: Literal["checkpoint", "leave"] = "leave"
     tcp: Literal["established", "close"] = "established"
     mode: Literal["keep-running", "stop"] = "keep-running"
     key_file: str = ""
+
+    @property
+    def restores(self) -> bool:
+        """Whether masu restores it by itself, for any reason."""
+        return "restore" in {self.on_failure, self.on_reboot}
 
 
 def parse(section: Mapping[str, Any]) -> Policy:
@@ -43,13 +49,14 @@ def parse(section: Mapping[str, Any]) -> Policy:
     if section.get("never"):
         return Policy(never=True)
     default = Policy()
+    schedule = _schedule(section.get("schedule"))
     return Policy(
-        schedule=_schedule(section.get("schedule")),
+        schedule=schedule,
         keep=_keep(section.get("keep")),
         pins=frozenset(section.get("pins", ())),
         min_free=parse_bytes(section["minFree"]) if "minFree" in section else default.min_free,
-        on_failure=section.get("onFailure", default.on_failure),
-        on_reboot=section.get("onReboot", default.on_reboot),
+        on_failure=section.get("onFailure", "restore" if schedule else default.on_failure),
+        on_reboot=section.get("onReboot", "restore" if schedule else default.on_reboot),
         on_shutdown=section.get("onShutdown", default.on_shutdown),
         tcp=section.get("tcp", default.tcp),
         mode=section.get("mode", default.mode),

@@ -15,6 +15,7 @@ from controller.errors import GuardRefused, MasuError, Problem, SourceUnreadable
 from controller.host.ports import Conditions, EventLog, Host, LeaseStore, SourcePort, Store, Tracker
 from controller.loop.backoff import FIGHT_LOOK_S, Fight, after_repairs, retry_delay
 from controller.loop.door import Door
+from controller.loop.ladder import Ladder
 from controller.loop.notices import Noticing
 from controller.loop.queue import WorkQueue
 from controller.model.attachment import Leases
@@ -70,6 +71,7 @@ class Controller:
         store: Store,
         leases: LeaseStore,
         door: Door,
+        ladder: Ladder,
         conditions: Conditions,
         log: EventLog,
         tracker: Tracker,
@@ -89,7 +91,7 @@ class Controller:
         self._set = store.load()
         self._lease_store = leases
         self._leases = leases.load()
-        self._door = door
+        self._door, self._ladder = door, ladder
         self._saved = True
         self._desired: dict[str, Desired] = {}
         self._digests: dict[str, str] = {}
@@ -141,7 +143,7 @@ class Controller:
         if not edited and now < held_until:
             self.queue.add_at(name, held_until)
             return None
-        result = self._door.judge(self._reconcile(name, desired, contested))
+        result = self._door.judge(self._reconcile(name, desired, contested, edited=edited))
         memory.looked_at = now
         self._after(name, desired, result, memory, edited=edited)
         memory.digest = digest
@@ -260,11 +262,22 @@ class Controller:
             self._lease_store.save(leases)
             self._leases = leases
 
-    def _reconcile(self, name: str, desired: Desired | None, leave: Collection[str]) -> Result:
+    def _reconcile(
+        self, name: str, desired: Desired | None, leave: Collection[str], *, edited: bool
+    ) -> Result:
         if desired is None:
             self._notices.forget(name)
             return self._reconciler.remove(name)
-        return self._reconciler.converge(desired, self._watch, leave, self._held(desired))
+        held = self._held(desired)
+        climb = self._ladder.for_(desired) if held is None else None
+        if climb is None:
+            return self._reconciler.converge(desired, self._watch, leave, held)
+        result = self._reconciler.converge(desired, self._watch, leave, None, climb.turn)
+        if result.error or not climb.due:
+            return result
+        self._narrate(result, edited=edited)
+        climb.go()
+        return self._reconciler.converge(desired, self._watch, leave)
 
     def _watch(self, name: str, group: str) -> None:
         if kind_of(name) in {CONTAINER, GROUP, INSTANCE}:
@@ -384,9 +397,8 @@ class Controller:
         self.queue.add_at(name, again)
 
     def _report(self, result: Result, memory: Memory, *, edited: bool) -> None:
+        self._narrate(result, edited=edited)
         at = self._host.clock.wall_ms()
-        for event in narrate.events(result, edited=edited, at=at):
-            self._log.event(event)
         conditions = result.conditions
         if not edited and result.last.lives:
             repaired = [
@@ -405,6 +417,10 @@ class Controller:
         memory.hopeless = (
             not result.converged and not result.again_at and not (result.error and result.error.retry)
         )
+
+    def _narrate(self, result: Result, *, edited: bool) -> None:
+        for event in narrate.events(result, edited=edited, at=self._host.clock.wall_ms()):
+            self._log.event(event)
 
     def _judge_fight(self, name: str, memory: Memory, repaired: list[str]) -> tuple[Condition, ...]:
         now = time.monotonic()

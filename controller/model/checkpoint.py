@@ -23,7 +23,8 @@ Progress = Callable[[str, int], None]
 class Origin:
     """Where the memory comes from, and what a restore has to compare with the host it is on.
 
-    `created_ms`: wall clock, for people and for retention. `rootfs`: identity of what is below the writable layer.
+    `created_ms`: wall clock, for people and for retention; `boot_ms`: milliseconds since the boot `boot_id`.
+    `rootfs`: identity of what is below the writable layer.
     `parent`: the id of the checkpoint that a pre-dump's pages are in; empty for a whole dump.
     `foreign`: the images were made by another program than masu.
     """
@@ -40,6 +41,7 @@ class Origin:
     machine: str = ""
     cpu_features: tuple[str, ...] = ()
     boot_id: str = ""
+    boot_ms: int = 0
     frozen_ms: int = 0
     parent: str = ""
     foreign: bool = False

@@ -54,6 +54,7 @@ class Result:
 
 
 Look = Callable[[], Plan]
+Turn = Callable[[Plan], Wait | None]
 Watch = Callable[[str, str], object]
 
 
@@ -66,17 +67,28 @@ class Reconciler:
     failpoint: Failpoint
 
     def converge(
-        self, desired: Desired, watch: Watch, leave: Collection[str] = (), held: Wait | None = None
+        self,
+        desired: Desired,
+        watch: Watch,
+        leave: Collection[str] = (),
+        held: Wait | None = None,
+        turn: Turn | None = None,
     ) -> Result:
         """Look and act until nothing differs, something must be waited for, or something failed.
 
         `watch` is called between acting and looking, so that what changes after the last look is noticed.
         The keys in `leave` are left as they are while the container runs; none is born with them. While it is
-        `held`, nothing is born, and nothing ended to be born anew.
+        `held`, nothing is born, and nothing ended to be born anew. `turn` is asked before a birth, and may say that
+        it does that itself: then all is done but that.
         """
         name, group = desired.name, self._group(desired.name)
         return self._settle(
-            lambda: plan(desired, group, self.host), desired.lacks, lambda: watch(name, group), leave, held
+            lambda: plan(desired, group, self.host),
+            desired.lacks,
+            lambda: watch(name, group),
+            leave,
+            held,
+            turn,
         )
 
     def remove(self, name: str) -> Result:
@@ -93,6 +105,7 @@ class Reconciler:
         before_next: Callable[[], object],
         leave: Collection[str] = (),
         held: Wait | None = None,
+        turn: Turn | None = None,
     ) -> Result:
         outcomes: list[Outcome] = []
         for _ in range(MAX_PASSES):
@@ -100,6 +113,12 @@ class Reconciler:
             steps, refused = guard.split(found)
             if held and any(_is_held(each.stage, lives=found.lives) for each in steps):
                 return _result(found, outcomes, None, [held], refused, lacks)
+            if turn and any(each.stage is Stage.BIRTH for each in steps) and (turned := turn(found)):
+                outcomes += apply(
+                    (each for each in steps if each.stage < Stage.BIRTH), self.host, self.failpoint
+                )
+                error = next((each.error for each in outcomes if each.error), None)
+                return _result(found, outcomes, error, [turned], refused, lacks)
             if leave and found.lives:
                 steps = tuple(each for each in steps if not (each.change and each.change[0] in leave))
             kinds = {each.kind for each in steps}

@@ -85,6 +85,7 @@ class DumpContainer(Step):
             runtime=host.facts.runtime.name if host.facts.runtime else "",
             machine=host.facts.machine,
             boot_id=host.facts.boot_id,
+            boot_ms=host.clock.now_ms(),
             frozen_ms=round(dumped.frozen_us / 1000),
         )
         note = {
