@@ -67,6 +67,7 @@ from controller.loop.notices import NobodyNotices, Notices, Noticing
 from controller.loop.queue import WorkQueue
 from controller.loop.requests import Requests
 from controller.loop.take_down import deny_grace, set_rules, take_down
+from controller.loop.timetable import Timetable
 from controller.model import marks
 from controller.model.checkpoint import Checkpoint
 from controller.model.desired import DesiredSet
@@ -113,6 +114,24 @@ def _borrowed(queue: WorkQueue, name: str) -> Iterator[None]:
         if not ours:
             raise StepFailed("masu is being stopped")
         yield
+
+
+def _answering(requests: Requests) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:
+    """What the daemon answers on its control socket."""
+
+    def answer(value: Mapping[str, Any]) -> Mapping[str, Any]:
+        try:
+            request = Request.from_json(value)
+        except (ValueError, KeyError, TypeError) as error:
+            raise StepFailed(f"not understood: {error}") from error
+        if request.ends:
+            raise GuardRefused(
+                "a daemon runs, which would start the container again: write state: stopped in its spec"
+                " after a checkpoint, or stop the daemon first"
+            )
+        return requests.answer(request)
+
+    return answer
 
 
 class Tellers:
@@ -206,10 +225,13 @@ class App:
             files = self._source(source).watch(daemon.reload)
             self.keeper.guard(lambda held: told.event(self._keeper_replaced(held)))
             control = ExitStack()
-            answer = self._requests(controller, told)
+            requests = self._requests(controller, told)
+            timetable = Timetable(self.host, told, controller.containers, requests.at_its_time)
 
             def ready() -> None:
-                control.callback(ControlSocket(self.places.control, answer).close)
+                control.callback(ControlSocket(self.places.control, _answering(requests)).close)
+                control.callback(timetable.close)
+                timetable.start()
                 self._ready(source, told)
 
             try:
@@ -356,7 +378,9 @@ class App:
                 left = take_down(last, reconciler, self.host, told, deadline_ms=until_ms)
             gone = chosen - set(left)
             granted = self.grants.load()
-            stay = granted.keys() - gone if keys else set(left)  # else also what never came so far as to be there
+            stay = (
+                granted.keys() - gone if keys else set(left)
+            )  # else also what never came so far as to be there
             self.grants.save({name: each for name, each in granted.items() if name in stay})
             for each in gone:
                 self.conditions.remove(each)
@@ -424,10 +448,8 @@ class App:
         wanted = desire(in_force(wish, grant) if grant else wish, self.host.facts)
         return wanted, self.places.group_of(name)
 
-    def _requests(
-        self, controller: Controller, told: EventLog
-    ) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:
-        """What the daemon answers on its control socket."""
+    def _requests(self, controller: Controller, told: EventLog) -> Requests:
+        """What the daemon does when it is asked, or when the time has come."""
 
         def wanted(name: str) -> tuple[Desired, str] | None:
             found = controller.wanted(name)
@@ -436,21 +458,7 @@ class App:
         def hold(name: str) -> Callable[[], AbstractContextManager[None]]:
             return lambda: _borrowed(controller.queue, name)
 
-        requests = Requests(self.host, self._failpoint(), told, wanted, hold, controller.restored)
-
-        def answer(value: Mapping[str, Any]) -> Mapping[str, Any]:
-            try:
-                request = Request.from_json(value)
-            except (ValueError, KeyError, TypeError) as error:
-                raise StepFailed(f"not understood: {error}") from error
-            if request.ends:
-                raise GuardRefused(
-                    "a daemon runs, which would start the container again: write state: stopped in its spec"
-                    " after a checkpoint, or stop the daemon first"
-                )
-            return requests.answer(request)
-
-        return answer
+        return Requests(self.host, self._failpoint(), told, wanted, hold, controller.restored)
 
     def _mend(self, told: EventLog) -> None:
         """What a masu that was killed in the middle of a checkpoint has left."""

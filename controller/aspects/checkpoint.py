@@ -37,7 +37,17 @@ class Checkpoint:
     section = "checkpoint"
     keys: Mapping[str, Effect] = {
         f"checkpoint.{each}": Effect.LIVE
-        for each in ("never", "keep", "pins", "minFree", "tcp", "encryption")
+        for each in (
+            "never",
+            "schedule",
+            "onFailure",
+            "onReboot",
+            "keep",
+            "pins",
+            "minFree",
+            "tcp",
+            "encryption",
+        )
     }
 
     def parse(self, section: Any, facts: Facts) -> Policy:

@@ -14,11 +14,10 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from controller.errors import StepFailed
 from controller.host.places import Places
 from controller.host.removal import remove_deep
 from controller.host.syscalls import free_bytes, syncfs
-from controller.host.text import failed, make_private
+from controller.host.text import failed, make_private, no_room
 from controller.model.checkpoint import LayerCopy, Pending
 from controller.model.space import CONTENT, ROOTFS, Space
 
@@ -45,7 +44,7 @@ class LayerSnapshots:
         make_private(self._places.snapshots)
         make_private(target)
         source = f"{self._layer(name)}/{UPPER}"
-        copier = _Copier(free_bytes(target) - min_free)
+        copier = _Copier(target, min_free)
         try:
             copier.copy(source, target)
         except OSError as error:
@@ -117,9 +116,9 @@ class LayerSnapshots:
 class _Copier:
     """A tree with owners, times, holes and hard links. Files share their blocks where the file system can."""
 
-    def __init__(self, room: int) -> None:
+    def __init__(self, target: str, min_free: int) -> None:
         self.copied = self.cloned = 0
-        self._room = room
+        self._target, self._min_free, self._free = target, min_free, free_bytes(target)
         self._can_clone = True
         self._source: TreeFile | None = None
 
@@ -146,8 +145,9 @@ class _Copier:
         if self._clone(source.descriptor, descriptor):
             self.cloned += size
             return
-        if self.copied + sum(end - start for start, end in source.extents) > self._room:
-            raise StepFailed("no checkpoint: there is no room for a copy of its files", errno=errno.ENOSPC)
+        needed = self.copied + sum(end - start for start, end in source.extents)
+        if self._free - needed < self._min_free:
+            raise no_room(self._target, self._free, self._min_free)
         os.ftruncate(descriptor, size)
         for start, end in source.extents:
             _copy_range(source.descriptor, descriptor, start, end)

@@ -146,6 +146,15 @@ def make_private(path: str) -> None:
         raise NotPermitted(f"cannot make {path} private: {os.strerror(error.errno or 0)}") from error
 
 
+def no_room(path: str, free: int, min_free: int) -> StepFailed:
+    """For a checkpoint, or for what it is made of."""
+    return StepFailed(
+        f"no checkpoint: {path} has {free} bytes free, and {min_free} shall stay free",
+        path=path,
+        errno=errno.ENOSPC,
+    )
+
+
 def remove_file(path: str) -> None:
     try:
         os.unlink(path)

@@ -155,6 +155,11 @@ class Controller:
         with self._lock:
             return self._desired.get(name)
 
+    def containers(self) -> Mapping[str, Desired]:
+        """What each container is to be, as far as it is known by now."""
+        with self._lock:
+            return {name: each for name, each in self._desired.items() if each.kind == CONTAINER}
+
     def restored(self, name: str) -> None:
         """Whoever borrowed it made its processes anew: look at it, and at who shares its namespaces."""
         for each in (name, *self._sharers_of(name)):

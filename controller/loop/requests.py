@@ -10,6 +10,7 @@ from typing import Any
 from controller.checkpoints.request import Request
 from controller.errors import LaunchFailed, MasuError, StepFailed
 from controller.host.ports import EventLog, Host
+from controller.model.checkpoint import How
 from controller.model.event import Event
 from controller.model.quantity import about_bytes
 from controller.reconcile.apply import Failpoint
@@ -54,6 +55,14 @@ class Requests:
                 self._after(request.container)
             return done
 
+    def at_its_time(self, name: str) -> None:
+        """A checkpoint that its schedule asks for. Raises MasuError, which the caller tells."""
+        with self._alone(name):
+            found = self._wanted(name)
+            if found:
+                acts = Acts(self._host, self._failpoint, *found, self._hold(name))
+                self._checkpoint(acts, Request("checkpoint", name), "schedule")
+
     def _done(self, request: Request) -> Mapping[str, Any]:
         name = request.container
         found = self._wanted(name)
@@ -61,14 +70,16 @@ class Requests:
             raise StepFailed(f"there is no container {name}")
         acts = Acts(self._host, self._failpoint, *found, self._hold(name))
         return (
-            self._checkpoint(acts, request) if request.verb == "checkpoint" else self._restore(acts, request)
+            self._checkpoint(acts, request, "manual")
+            if request.verb == "checkpoint"
+            else self._restore(acts, request)
         )
 
     def _fail(self, request: Request, error: MasuError) -> None:
         self._tell(request.container, FAILED[request.verb], str(error), level="warning")
 
-    def _checkpoint(self, acts: Acts, request: Request) -> Mapping[str, Any]:
-        made = acts.checkpoint("manual", ends=request.ends)
+    def _checkpoint(self, acts: Acts, request: Request, how: How) -> Mapping[str, Any]:
+        made = acts.checkpoint(how, ends=request.ends)
         found = made.checkpoint
         amounts = (
             f"{about_bytes(found.size, up=False)}, {about_bytes(found.stored, up=False)} new in the store"

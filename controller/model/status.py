@@ -60,6 +60,10 @@ class Disk:
         return {"size": self.size, "used": self.used, "mechanism": self.mechanism}
 
 
+READY = "ready"
+"""The verdict of a checkpoint that would be made."""
+
+
 @dataclass(frozen=True, slots=True)
 class LastCheckpoint:
     """The newest that is not known to be damaged; `at` in milliseconds since 1970, `size` in bytes."""
@@ -91,6 +95,10 @@ class ContainerStatus:
     disk: Disk | None = None
     """The space that its writable layer is in, if that has a size."""
     checkpoint: LastCheckpoint | None = None
+    next_checkpoint: int = 0
+    """Milliseconds since 1970; 0: none is scheduled."""
+    verdict: str = ""
+    """Whether the next one would be made, or why not."""
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -108,8 +116,8 @@ class ContainerStatus:
             "disk": self.disk.to_json() if self.disk else None,
             "checkpoint": {
                 "last": self.checkpoint.to_json() if self.checkpoint else None,
-                "next": None,
-                "verdict": None,
+                "next": self.next_checkpoint or None,
+                "verdict": self.verdict or None,
             },
         }
 

@@ -24,6 +24,7 @@ from controller.model.status import (
 )
 from controller.reconcile.desired import Desired, Wish, desire
 from controller.reconcile.plan import Plan, plan, subject_of
+from controller.reconcile.timing import foreseen
 from controller.steps.counting import counted
 
 
@@ -55,6 +56,7 @@ def status_of(
     found = plan(wanted, group, host)
     record = found.subject.record
     said = _said(wanted, found, conditions)
+    upcoming, verdict = foreseen(wanted, group, record, host)
     return ContainerStatus(
         name=name,
         state=_state(wish.section("state") or "running", found, record),
@@ -69,6 +71,8 @@ def status_of(
         counters=counted(host, name, group).total,
         disk=_disk(host, Space(ROOTFS, name)) if wanted.frame.sized else None,
         checkpoint=checkpoint,
+        next_checkpoint=upcoming,
+        verdict=verdict,
     )
 
 

@@ -11,6 +11,7 @@ from controller.model.finding import Finding
 from controller.model.node import NodeStatus
 from controller.model.quantity import BINARY, format_bytes
 from controller.model.status import (
+    READY,
     ContainerStatus,
     Disk,
     GroupStatus,
@@ -126,12 +127,18 @@ def status_text(found: Overview, *, wide: bool, colours: bool) -> str:
     rows += [_status_row(each) for each in found.containers]
     alone = (found.networks or found.groups or found.volumes) and not found.containers
     lines = [] if alone else table(rows)
+    for each in found.containers:
+        if each.verdict not in {"", READY}:
+            lines.append(_paint(f"  {each.name}: no checkpoints: {each.verdict}", "yellow", colours=colours))
     for each in found.containers if wide else ():
         lines += [f"  {each.name}: addresses: {', '.join(each.addresses)}"] if each.addresses else []
         lines += [f"  {each.name}: ports: {', '.join(each.ports)}"] if each.ports else []
         lines += [f"  {each.name}: counters: {each.counters.text}"] if each.counters.any else []
         lines += [f"  {each.name}: disk: {_disk_text(each.disk)}"] if each.disk else []
         lines += [f"  {each.name}: checkpoint: {_last(each.checkpoint)}"] if each.checkpoint else []
+        lines += (
+            [f"  {each.name}: next checkpoint: {when(each.next_checkpoint)}"] if each.next_checkpoint else []
+        )
         lines += _details(each, colours=colours)
     for part in (
         _network_lines(found.networks, wide=wide, colours=colours),

@@ -167,15 +167,18 @@ def test_who_came_in_from_outside_is_waited_for(masu: Masu) -> None:
     masu.start()
     masu.running()
     goes_on(masu, 5)
-    guest = masu.spawn("exec", "web", "--", "/bin/sleep", "77")
+    guest = masu.spawn(
+        "exec", "web", "--", "/bin/sh", "-c", "echo $$ >/guest; while [ -e /guest ]; do sleep 0.1; done"
+    )
     try:
-        until(lambda: len(masu.processes()) > 1, "the guest is there")
+        inside = Path(f"/proc/{masu.pid()}/root/guest")
+        until(inside.exists, "the guest is there")
         assert "as those of masu exec do" in done(masu, "checkpoint", "web", code=1)
         runs_on(masu, masu.pid())
+        inside.unlink()
+        assert guest.wait(10) == 0
     finally:
-        guest.terminate()
-        guest.wait(10)
-    until(lambda: len(masu.processes()) == 1, "the guest has gone")
+        guest.kill()
     done(masu, "checkpoint", "web")
     assert masu.halfway() == []
 

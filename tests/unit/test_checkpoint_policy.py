@@ -23,12 +23,12 @@ WRITTEN: dict[str, Any] = {
     "minFree": "2Gi",
     "tcp": "close",
     "encryption": {"keyFile": "/etc/masu/key"},
-}
-FULL: dict[str, Any] = {
-    **WRITTEN,
     "schedule": {"every": "10m", "jitter": "30s", "quiet": "02:00-04:00"},
     "onFailure": "restart",
     "onReboot": "start",
+}
+FULL: dict[str, Any] = {
+    **WRITTEN,
     "onShutdown": "checkpoint",
     "mode": "stop",
 }

@@ -19,7 +19,7 @@ from controller.host.checkpoints.last_time import PAGEMAP, LastTime
 from controller.host.checkpoints.packs import PACK_BYTES, SUFFIX, PackWriter, Shelf
 from controller.host.checkpoints.trees import TreeFile, scan
 from controller.host.syscalls import free_bytes
-from controller.host.text import failed, sync_directory
+from controller.host.text import failed, no_room, sync_directory
 from controller.model.checkpoint import Checkpoint, Draft, Progress
 
 LARGEST_PAGEMAP: Final = 256 << 20
@@ -167,11 +167,7 @@ class Saving:
             return
         free = free_bytes(self._depot.root)
         if free - wanted < self._min_free:
-            raise StepFailed(
-                f"no checkpoint: {self._depot.root} has {free} bytes free, and {self._min_free} shall stay free",
-                path=self._depot.root,
-                errno=errno.ENOSPC,
-            )
+            raise no_room(self._depot.root, free, self._min_free)
 
 
 class _Renumber:

@@ -1,0 +1,101 @@
+"""Checkpoints at the moments that the specs name: one after the other, each told, none in silence."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from controller.checkpoints.policy import Policy
+from controller.checkpoints.schedule import Past
+from controller.errors import MasuError
+from controller.host.ports import EventLog, Host
+from controller.model.event import Event
+from controller.model.record import Record
+from controller.reconcile.checkpointing import PART
+from controller.reconcile.desired import Desired
+from controller.reconcile.timing import last_started, next_due, runs, scheduled
+
+LOOK_S = 1.0
+"""How often it is asked what is due, if there is a schedule at all; the clock on the wall may be set meanwhile."""
+REST_S = 60.0
+
+Act = Callable[[str], object]
+
+
+class Timetable:
+    """A thread of its own until `close`. `wanted`: what each container is to be; `act`: makes one checkpoint."""
+
+    def __init__(
+        self, host: Host, log: EventLog, wanted: Callable[[], Mapping[str, Desired]], act: Act
+    ) -> None:
+        self._host, self._log, self._wanted, self._act = host, log, wanted, act
+        self._past: dict[str, Past] = {}
+        self._said: dict[str, str] = {}
+        self._woken, self._closed = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._run, name="timetable", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Somebody may have a schedule that had none."""
+        self._woken.set()
+
+    def close(self) -> None:
+        self._closed.set()
+        self._woken.set()
+
+    def _run(self) -> None:
+        while not self._closed.is_set():
+            found = {name: each for name, each in self._wanted().items() if scheduled(each)}
+            self._past = {name: each for name, each in self._past.items() if name in found}
+            for name, desired in sorted(found.items()):
+                if not self._closed.is_set():
+                    self._look(name, desired.parts[PART])
+            self._woken.wait(LOOK_S if found else REST_S)
+            self._woken.clear()
+
+    def _look(self, name: str, policy: Policy) -> None:
+        try:
+            record = self._host.records.read(name)
+            if record is None or not runs(record, self._host):
+                return
+            past = self._past_of(name, record)
+            moment = next_due(policy, name, past, self._host)
+            if moment is None or moment.at_ms > self._host.clock.now_ms():
+                return
+            if moment.skipped:
+                self._tell(
+                    name, "CheckpointSkipped", f"{moment.skipped} were due while the last one was made"
+                )
+            self._make(name, past)
+        except MasuError as error:
+            self._fail(name, str(error))
+
+    def _make(self, name: str, past: Past) -> None:
+        """What fails is not tried again before the next moment."""
+        started = self._host.clock.now_ms()
+        try:
+            self._act(name)
+            self._said.pop(name, None)
+        finally:
+            ended = self._host.clock.now_ms()
+            self._past[name] = replace(past, started_ms=started, ended_ms=ended)
+
+    def _past_of(self, name: str, record: Record) -> Past:
+        """After a restart of masu, the store knows what has been."""
+        known = self._past.get(name)
+        if known is None:
+            started = last_started(name, self._host)
+            known = self._past[name] = Past(0, started, started)
+        return replace(known, born_ms=record.launched_at)
+
+    def _fail(self, name: str, why: str) -> None:
+        """Of the same reason, the first time is told."""
+        if self._said.get(name) != why:
+            self._said[name] = why
+            self._tell(name, "CheckpointFailed", why)
+
+    def _tell(self, name: str, kind: str, message: str) -> None:
+        self._log.event(Event(self._host.clock.wall_ms(), name, kind, message, level="warning"))

@@ -1,0 +1,61 @@
+"""When the checkpoints of a container are due, from its spec, its record and the store. Read-only."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from controller.checkpoints.policy import Policy
+from controller.checkpoints.schedule import Clocks, Due, Past, due
+from controller.errors import MasuError
+from controller.host.ports import Host
+from controller.model.record import Record
+from controller.model.status import READY
+from controller.reconcile.checkpointing import PART, check_dump
+from controller.reconcile.desired import Desired
+
+
+def scheduled(desired: Desired) -> bool:
+    """Pure."""
+    policy: Policy | None = desired.parts.get(PART)
+    return policy is not None and policy.schedule is not None and not policy.never
+
+
+def runs(record: Record | None, host: Host) -> bool:
+    """Whether it is what is asked for a checkpoint at all: not one that is just being started or stopped."""
+    return record is not None and record.phase == "running" and record.boot_id == host.facts.boot_id
+
+
+def next_due(policy: Policy, name: str, past: Past, host: Host) -> Due | None:
+    """None: never again. In the host's zone as it is now."""
+    zone = datetime.now().astimezone().tzinfo
+    if policy.schedule is None or zone is None:
+        return None
+    return due(policy.schedule, name, past, Clocks(host.clock.now_ms(), host.clock.wall_ms()), zone)
+
+
+def last_started(name: str, host: Host) -> int:
+    """When the schedule made the last one of this boot, in milliseconds since that; 0: it has made none."""
+    moments = (
+        each.origin.boot_ms
+        for each in host.checkpoints.checkpoints(name)
+        if each.origin and each.origin.how == "schedule" and each.origin.boot_id == host.facts.boot_id
+    )
+    return max(moments, default=0)
+
+
+def foreseen(desired: Desired, group: str, record: Record | None, host: Host) -> tuple[int, str]:
+    """→ (when the next one is due, in milliseconds since 1970, 0: never; whether it would be made, or why not)."""
+    name = desired.name
+    if not scheduled(desired):
+        return 0, ""
+    try:
+        check_dump(host, desired, group)
+        verdict = READY
+    except MasuError as error:
+        verdict = str(error)
+    if record is None or not runs(record, host):
+        return 0, verdict
+    started = last_started(name, host)
+    moment = next_due(desired.parts[PART], name, Past(record.launched_at, started, started), host)
+    ahead = host.clock.wall_ms() - host.clock.now_ms()
+    return (max(moment.at_ms, host.clock.now_ms()) + ahead if moment else 0), verdict

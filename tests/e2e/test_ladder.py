@@ -1,0 +1,130 @@
+"""Checkpoints by themselves: made when they are due, and gone on from after a crash or a reboot."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from controller.host.checkpoints.store import LocalStore
+from tests.e2e.harness import Masu, until
+from tests.e2e.test_checkpoints import counting, done, from_checkpoint, goes_on, lines, runs_on
+
+
+def told(masu: Masu, *kinds: str) -> list[dict[str, Any]]:
+    return [each for each in masu.events() if each["type"] in kinds]
+
+
+def crash(masu: Masu) -> int:
+    """The pid of the process that comes next."""
+    pid = masu.pid()
+    os.kill(pid, signal.SIGKILL)
+    return masu.restarted(pid)
+
+
+def test_what_has_crashed_goes_on_from_the_newest_and_then_from_an_older_one(masu: Masu) -> None:
+    """And when none is left, it is started anew; each with its reason."""
+    policy = {"schedule": {"every": "1d"}, "keep": {"last": 5}}
+    masu.write(counting(checkpoint=policy))
+    masu.start()
+    masu.running()
+    made = []
+    for _ in range(2):
+        goes_on(masu, len(lines(masu)) + 10)
+        made.append(done(masu, "checkpoint", "web").split(":")[0])
+    far = goes_on(masu, len(lines(masu)) + 10)
+    crash(masu)
+    from_checkpoint(masu, made[1], 20)
+    crash(masu)
+    from_checkpoint(masu, made[0], 10)
+    crash(masu)
+    assert masu.record()["restored"] == ""
+    until(lambda: lines(masu), "it counts")
+    assert lines(masu)[0] == 1
+    assert len(lines(masu)) < far
+    until(lambda: masu.status()["converged"], "converged")
+    ends = told(masu, "Restored", "RestoreFailed", "StartsAnew", "Exited", "Started")
+    assert [each["type"] for each in ends if each["type"] == "Restored"] == ["Restored"] * 2
+    assert masu.halfway() == []
+
+
+def test_one_that_cannot_be_restored_is_passed_over_and_told(masu: Masu) -> None:
+    masu.write(counting(checkpoint={"onFailure": "restore", "keep": {"last": 5}}))
+    masu.start()
+    masu.running()
+    goes_on(masu, 10)
+    older = done(masu, "checkpoint", "web").split(":")[0]
+    goes_on(masu, 30)
+    newer = done(masu, "checkpoint", "web").split(":")[0]
+    packs = Path(f"/var/lib/masu/{masu.instance}/checkpoints/packs")
+    for pack in packs.glob(f"{newer}*.pack"):
+        data = bytearray(pack.read_bytes())
+        data[len(data) // 2] ^= 1
+        pack.write_bytes(data)
+    crash(masu)
+    from_checkpoint(masu, older, 10)
+    assert [each["message"].split(":")[0] for each in told(masu, "RestoreFailed")] == [newer]
+    masu.write(counting(checkpoint={"onFailure": "restart"}))
+    until(lambda: masu.plan()["changes"] == [], "the new rule is known")
+    crash(masu)
+    assert masu.record()["restored"] == ""
+
+
+def test_a_reboot_ends_nothing_that_has_a_checkpoint(masu: Masu) -> None:
+    """As far as masu can tell: other boot ids in its record and in the checkpoint, and no process."""
+    masu.write(counting(checkpoint={"onReboot": "restore"}))
+    assert masu.apply().returncode == 0
+    goes_on(masu, 20)
+    identity = done(masu, "checkpoint", "web").split(":")[0]
+    store = LocalStore(f"/var/lib/masu/{masu.instance}/checkpoints", "")
+    depot = store._depot(key=False)
+    found = depot.manifest(identity)
+    assert found.checkpoint.origin
+    earlier = replace(found.checkpoint, origin=replace(found.checkpoint.origin, boot_id="another"))
+    depot.publish(earlier, list(found.chunks), found.body, lambda _: None)
+    record = Path(f"/run/masu/{masu.instance}/records/web.json")
+    pid = masu.pid()
+    record.write_text(json.dumps({**json.loads(record.read_text()), "boot_id": "another"}))
+    os.kill(pid, signal.SIGKILL)
+    assert masu.apply().returncode == 0
+    from_checkpoint(masu, identity, 20)
+    assert masu.plan()["changes"] == []
+    os.kill(masu.pid(), signal.SIGKILL)
+    assert masu.apply().returncode == 0
+    assert masu.record()["restored"] == "", "onFailure is to restart"
+
+
+def test_checkpoints_are_made_when_they_are_due(masu: Masu) -> None:
+    """Also by a masu that was started anew, not of what is frozen, and what cannot be done is told once."""
+    policy = {"schedule": {"every": "1s"}, "keep": {"last": 2}}
+    masu.write(counting(checkpoint=policy))
+    masu.start()
+    masu.running()
+    until(lambda: len(masu.checkpoints()) == 2, "two are kept")
+    first = masu.checkpoints()[0]["id"]
+    assert masu.checkpoints()[0]["how"] == "schedule"
+    until(lambda: masu.checkpoints()[0]["id"] != first, "older ones go")
+    seen = masu.status()["checkpoint"]
+    assert seen["verdict"] == "ready"
+    assert seen["next"] > seen["last"]["time"]
+    pid = masu.pid()
+    masu.stop()
+    left = [each["id"] for each in masu.checkpoints()]
+    masu.start()
+    until(lambda: masu.checkpoints()[-1]["id"] not in left, "it goes on with that")
+    assert masu.pid() == pid
+    masu.write(counting(checkpoint=policy, state="frozen"))
+    until(lambda: masu.status()["state"] == "frozen", "frozen")
+    until(lambda: told(masu, "CheckpointFailed"), "it is told")
+    assert "frozen" in masu.status()["checkpoint"]["verdict"]
+    assert "no checkpoints: container web is frozen" in masu.run("status").stdout
+    masu.write(counting(checkpoint=policy))
+    until(lambda: masu.status()["state"] == "running", "running")
+    newest = masu.checkpoints()[-1]["id"]
+    until(lambda: masu.checkpoints()[-1]["id"] != newest, "and on it goes")
+    assert len(told(masu, "CheckpointFailed")) == 1
+    runs_on(masu, pid)
+    assert masu.halfway() == []
