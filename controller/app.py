@@ -13,7 +13,7 @@ from typing import Any
 
 from controller.checkpoints.policy import Policy
 from controller.checkpoints.request import Request
-from controller.errors import GuardRefused, InstanceBusy, Problem, StepFailed
+from controller.errors import GuardRefused, InstanceBusy, MasuError, Problem, StepFailed
 from controller.frozen import dataclass
 from controller.host import facts as host_facts
 from controller.host import service
@@ -81,10 +81,11 @@ from controller.reconcile import guard, inventory
 from controller.reconcile.admission import House
 from controller.reconcile.apply import Failpoint
 from controller.reconcile.capacity import foresee, in_force, node_status
-from controller.reconcile.checkpointing import PART, mend
+from controller.reconcile.checkpointing import mend
 from controller.reconcile.desired import Desired, Named, Wish, desire, guarantee, resolve
 from controller.reconcile.leases import without
 from controller.reconcile.plan import Plan, existing, plan, present, recorded, removal, subject_of
+from controller.reconcile.preflight import PART, reasons
 from controller.reconcile.reconciler import Reconciler
 from controller.reconcile.status import (
     group_status,
@@ -465,6 +466,18 @@ class App:
         for name, said in mend(self.host, self.places.group_of):
             message = f"a checkpoint was interrupted: {said}"
             told.event(Event(self.host.clock.wall_ms(), name, "Mended", message))
+
+    def preflight(self, name: str) -> dict[str, tuple[MasuError, ...]]:
+        """Read-only. Container → what keeps it from being dumped; of one, or of all for "". Raises StepFailed."""
+        desired = self.store.load()
+        wishes = self._wishes(desired, existing(self.places.group, self.host))
+        chosen = [each for each in sorted(desired.containers) if name in {"", each} and each in wishes]
+        if name and not chosen:
+            raise StepFailed(f"there is no container {name}")
+        wanted = [desire(wishes[each], self.host.facts) for each in chosen]
+        return {
+            each.name: tuple(reasons(self.host, each, self.places.group_of(each.name))) for each in wanted
+        }
 
     def checkpoints(self, name: str, *, verify: bool) -> tuple[Checkpoint, ...]:
         """Read-only. Of one container, or of all for ""; `verify`: each is read to the last byte."""

@@ -167,6 +167,11 @@ def _add_checkpoints(verbs: Any) -> None:
     listing.add_argument("name", nargs="?", default="", metavar="NAME")
     listing.add_argument("-o", "--output", choices=("text", "json"), default="text")
     listing.add_argument("--verify", action="store_true", help="read each of them to the last byte")
+    preflight = _verb(
+        verbs, "preflight", _preflight, "whether a checkpoint would work now, and what is in the way"
+    )
+    preflight.add_argument("name", nargs="?", default="", metavar="NAME", help="default: every container")
+    preflight.add_argument("-o", "--output", choices=("text", "json"), default="text")
     restore = _verb(verbs, "restore", _restore, "put a container back to where it was at a checkpoint")
     restore.add_argument("name", metavar="NAME")
     restore.add_argument(
@@ -408,6 +413,22 @@ def _checkpoints(arguments: argparse.Namespace) -> int:
     else:
         print(checkpoints_text(found, time.time_ns() // 1_000_000), end="")
     return FAILED if arguments.verify and any(each.damage for each in found) else DONE
+
+
+def _preflight(arguments: argparse.Namespace) -> int:
+    found = _app(arguments, runtime=False).preflight(arguments.name and _name(arguments.name))
+    if arguments.output == "json":
+        shown = [
+            {"container": name, "ready": not each, "reasons": [str(one) for one in each]}
+            for name, each in found.items()
+        ]
+        print(json.dumps(shown, indent=2))
+    else:
+        for name, each in found.items():
+            print(f"{name}: {'ready' if not each else 'no checkpoint now'}")
+            for one in each:
+                print(f"  {one}")
+    return max((one.exit_code for each in found.values() for one in each), default=DONE)
 
 
 def _restore(arguments: argparse.Namespace) -> int:

@@ -17,7 +17,8 @@ from typing import Any, Literal
 
 from controller.errors import HostLacks, LaunchFailed, StepFailed
 from controller.frozen import dataclass
-from controller.host import criu_layout, criu_mended, criu_rpc, oci_state
+from controller.host import criu_layout, criu_mended, criu_obstacles, criu_rpc, oci_state
+from controller.host.cgroups.tree import branches
 from controller.host.criu_features import Features, last_error, read_bytes, read_json
 from controller.host.criu_mended import Ice, mend
 from controller.host.criu_process import Killed, Options, Run
@@ -25,7 +26,16 @@ from controller.host.criu_recipe import network_of, restore_recipe
 from controller.host.oci import OciRuntime
 from controller.host.proc_stat import stat_of
 from controller.host.text import failed, make_directories, read_text, remove_file, write_atomic
-from controller.model.dump import LAYOUT_FILE, CriuAbilities, Dumped, DumpOrder, Layout, RestoreOrder
+from controller.model.dump import (
+    GHOST_LIMIT,
+    LAYOUT_FILE,
+    CriuAbilities,
+    Dumped,
+    DumpOrder,
+    Layout,
+    Obstacle,
+    RestoreOrder,
+)
 from controller.model.launch import Init, LaunchRecipe
 
 
@@ -41,6 +51,9 @@ class CriuProgram:
 
     def abilities(self) -> CriuAbilities:
         return self._features.look()
+
+    def obstacles(self, init: Init, group: str) -> tuple[Obstacle, ...]:
+        return criu_obstacles.look(init.pid, self._members(group), GHOST_LIMIT)
 
     def dump(self, order: DumpOrder, while_frozen: Callable[[], None]) -> Dumped:
         """Raises StepFailed, HostLacks, and what `while_frozen` raises."""
@@ -144,13 +157,19 @@ class CriuProgram:
 
     def _check_alone(self, name: str) -> None:
         """Whoever came into the container from outside runs on while its files are copied, and is not dumped."""
-        members = criu_mended.members(self.runtime.homes.join_files(self.runtime.places.group_of(name)))
+        members = self._members(self.runtime.places.group_of(name))
         strangers = [pid for pid in sorted(members) if criu_mended.is_free(pid)]
         if strangers:
             raise StepFailed(
                 f"process {strangers[0]} runs in {name} beside its own, as those of masu exec do:"
                 " wait until it has ended"
             )
+
+    def _members(self, group: str) -> frozenset[int]:
+        """Also of the groups that the container itself has made below its own."""
+        homes = self.runtime.homes.everywhere(group)
+        files = (f"{path}/cgroup.procs" for home in homes for path in branches(home))
+        return frozenset(criu_mended.members(files))
 
     def _recover(self, order: DumpOrder, ice: Ice) -> tuple[str, ...]:
         """Whatever happens, the container goes on."""

@@ -25,7 +25,7 @@ from controller.model.desired import DesiredSet
 from controller.model.device import HostNode, Match, NodeSeen, Rules
 from controller.model.device import Node as DeviceNode
 from controller.model.disks import Backing, Disk
-from controller.model.dump import CriuAbilities, Dumped, DumpOrder, RestoreOrder
+from controller.model.dump import CriuAbilities, Dumped, DumpOrder, Obstacle, RestoreOrder
 from controller.model.event import Event
 from controller.model.facts import Facts
 from controller.model.firewall import Firewall, Listener, Publication
@@ -398,6 +398,10 @@ class Criu(Protocol):
 
     def abilities(self) -> CriuAbilities:
         """What CRIU can do here; cheap from the second time on. Never raises for a CRIU that is missing."""
+        ...
+
+    def obstacles(self, init: Init, group: str) -> tuple[Obstacle, ...]:
+        """Read-only. What a dump of this running container is certain to fail for, as far as can be seen before."""
         ...
 
     def dump(self, order: DumpOrder, while_frozen: Callable[[], None]) -> Dumped:

@@ -11,9 +11,10 @@ from controller.errors import MasuError
 from controller.host.ports import EventLog, Host
 from controller.model.event import Event
 from controller.reconcile.apply import Failpoint
-from controller.reconcile.checkpointing import PART, Acts
+from controller.reconcile.checkpointing import Acts
 from controller.reconcile.desired import Desired
 from controller.reconcile.plan import Plan
+from controller.reconcile.preflight import PART
 from controller.steps._base import Wait
 from controller.steps.runtime import RecordExit
 

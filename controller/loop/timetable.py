@@ -12,8 +12,8 @@ from controller.errors import MasuError
 from controller.host.ports import EventLog, Host
 from controller.model.event import Event
 from controller.model.record import Record
-from controller.reconcile.checkpointing import PART
 from controller.reconcile.desired import Desired
+from controller.reconcile.preflight import PART
 from controller.reconcile.timing import last_started, next_due, runs, scheduled
 
 LOOK_S = 1.0

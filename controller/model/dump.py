@@ -32,6 +32,27 @@ class CriuAbilities:
 
 
 @dataclass(frozen=True, slots=True)
+class Obstacle:
+    """Something that CRIU is certain not to dump. `where`: a descriptor or a mapping of the process, or empty."""
+
+    kind: Literal["traced", "guest", "unsupported", "outside"]
+    pid: int
+    where: str
+    what: str
+
+    @property
+    def text(self) -> str:
+        place = f", {self.where}" if self.where else ""
+        return f"process {self.pid}{place}: {self.what}"
+
+    def to_json(self) -> dict[str, Any]:
+        return {"kind": self.kind, "pid": self.pid, "where": self.where or None, "message": self.what}
+
+
+GHOST_LIMIT = 1 << 26
+
+
+@dataclass(frozen=True, slots=True)
 class DumpOrder:
     """One dump of a running container, into an empty directory that is best on a tmpfs.
 
@@ -49,7 +70,7 @@ class DumpOrder:
     kill: bool = False
     parent: str = ""
     track: bool = False
-    ghost_limit: int = 1 << 26
+    ghost_limit: int = GHOST_LIMIT
 
 
 @dataclass(frozen=True, slots=True)

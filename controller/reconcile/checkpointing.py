@@ -17,6 +17,7 @@ from controller.model.checkpoint import UPPER, Checkpoint, How, Origin
 from controller.reconcile.apply import Failpoint, apply
 from controller.reconcile.desired import Desired
 from controller.reconcile.plan import plan, subject_of
+from controller.reconcile.preflight import PART, check_dump
 from controller.steps._base import Effect, Stage, Step, Wait
 from controller.steps.checkpointing import (
     COST,
@@ -32,7 +33,6 @@ from controller.steps.checkpointing import (
     StoreCheckpoint,
     SwapLayer,
 )
-from controller.steps.freezer import frozen_by
 from controller.steps.runtime import (
     ClearRuntime,
     KillContainer,
@@ -44,7 +44,6 @@ from controller.steps.runtime import (
 
 Hold = Callable[[], AbstractContextManager[None]]
 LOOK_MS = 5
-PART = "checkpoint"
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,51 +179,6 @@ class Acts:
         if outcome.error:
             raise outcome.error
         return outcome.wait
-
-
-def check_dump(host: Host, desired: Desired, group: str) -> None:
-    """Read-only. What is known beforehand to be in the way.
-
-    Raises GuardRefused for what the spec does not allow, HostLacks, StepFailed for what may be over soon.
-    """
-    name, policy, spaces = desired.name, desired.parts[PART], desired.parts["namespaces"]
-    subject = subject_of(name, group, host)
-    if policy.never:
-        raise GuardRefused(f"{name}: its spec says that its memory is never written (checkpoint.never)")
-    for kind in ("pid", "ipc", "mount"):
-        if spaces.kinds[kind] == "host" or (kind == "pid" and spaces.kinds[kind] != "private"):
-            raise GuardRefused(
-                f"{name}: it shares the {kind} namespace of {_whose(spaces.kinds[kind])},"
-                " and processes in it cannot be restored alone"
-            )
-    abilities = host.criu.abilities()
-    if not abilities.usable:
-        raise HostLacks(f"no checkpoints here: {abilities.said}")
-    if not subject.pid or subject.record is None:
-        raise StepFailed(f"container {name} is not running")
-    if subject.record.phase != "running":
-        raise StepFailed(f"container {name} is {subject.record.phase}")
-    if frozen_by(host, group):
-        raise StepFailed(f"container {name} is frozen: its processes have to run for a moment to be dumped")
-    if subject.record.digest != desired.frame.digest:
-        raise StepFailed(f"container {name} does not run as its spec says yet: it is to be started anew")
-    needed, room = _in_memory(host, group), host.scratches.room()
-    if needed > room:
-        raise StepFailed(
-            f"container {name} has {needed} bytes in memory, and {room} are free: a dump is held in memory first"
-        )
-
-
-def _in_memory(host: Host, group: str) -> int:
-    """Read-only. Bytes that a dump writes at most: what no file on a disk holds, memory.stat in cgroup-v2.rst."""
-    lines = (host.cgroups.read(group, "memory", "memory.stat") or "").splitlines()
-    amounts = dict(line.split(" ", 1) for line in lines)
-    kinds = ("anon", "shmem") if host.facts.version("memory") == 2 else ("total_rss", "total_shmem")
-    return sum(int(amounts.get(each, "0")) for each in kinds)
-
-
-def _whose(space: str) -> str:
-    return "the host" if space == "host" else space.replace(":", " ")
 
 
 def check_restore(host: Host, desired: Desired, found: Checkpoint) -> None:

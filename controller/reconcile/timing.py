@@ -10,8 +10,8 @@ from controller.errors import MasuError
 from controller.host.ports import Host
 from controller.model.record import Record
 from controller.model.status import READY
-from controller.reconcile.checkpointing import PART, check_dump
 from controller.reconcile.desired import Desired
+from controller.reconcile.preflight import PART, check_dump
 
 
 def scheduled(desired: Desired) -> bool:

@@ -1,0 +1,85 @@
+"""Whether a container could be dumped now, and everything that is in the way. Read-only.
+
+Not everything is known before: what is not, CRIU says in its own words, and the container runs on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from controller.checkpoints.policy import Policy
+from controller.errors import GuardRefused, HostLacks, MasuError, StepFailed
+from controller.host.ports import Host
+from controller.model.record import Record
+from controller.reconcile.desired import Desired
+from controller.reconcile.plan import subject_of
+from controller.steps.freezer import frozen_by
+
+PART = "checkpoint"
+
+
+def check_dump(host: Host, desired: Desired, group: str) -> None:
+    """Raises GuardRefused for what the spec does not allow, HostLacks, StepFailed for what may be over soon."""
+    found = list(reasons(host, desired, group))
+    if not found:
+        return
+    first, more = found[0], len(found) - 1
+    if more:
+        raise type(first)(f"{first} (and {more} more: masu preflight {desired.name})") from first
+    raise first
+
+
+def reasons(host: Host, desired: Desired, group: str) -> Iterator[MasuError]:
+    """Each as the error that it is; what cannot be known for one of them is left out."""
+    name = desired.name
+    yield from _of_the_spec(name, desired)
+    abilities = host.criu.abilities()
+    if not abilities.usable:
+        yield HostLacks(f"no checkpoints here: {abilities.said}")
+    subject = subject_of(name, group, host)
+    if not subject.pid or subject.record is None:
+        yield StepFailed(f"container {name} is not running")
+        return
+    yield from _of_the_state(host, desired, group, subject.record)
+    for each in host.criu.obstacles(subject.init, group):
+        yield StepFailed(f"container {name}: {each.text}")
+    needed, room = _in_memory(host, group), host.scratches.room()
+    if needed > room:
+        yield StepFailed(
+            f"container {name} has {needed} bytes in memory, and {room} are free: a dump is held in memory first"
+        )
+
+
+def _of_the_spec(name: str, desired: Desired) -> Iterator[MasuError]:
+    policy: Policy = desired.parts[PART]
+    kinds = desired.parts["namespaces"].kinds
+    if policy.never:
+        yield GuardRefused(f"{name}: its spec says that its memory is never written (checkpoint.never)")
+    for kind in ("pid", "ipc", "mount"):
+        if kinds[kind] == "host" or (kind == "pid" and kinds[kind] != "private"):
+            yield GuardRefused(
+                f"{name}: it shares the {kind} namespace of {_whose(kinds[kind])},"
+                " and processes in it cannot be restored alone"
+            )
+
+
+def _of_the_state(host: Host, desired: Desired, group: str, record: Record) -> Iterator[MasuError]:
+    name = desired.name
+    if record.phase != "running":
+        yield StepFailed(f"container {name} is {record.phase}")
+    if frozen_by(host, group):
+        yield StepFailed(f"container {name} is frozen: its processes have to run for a moment to be dumped")
+    if record.digest != desired.frame.digest:
+        yield StepFailed(f"container {name} does not run as its spec says yet: it is to be started anew")
+
+
+def _whose(space: str) -> str:
+    return "the host" if space == "host" else space.replace(":", " ")
+
+
+def _in_memory(host: Host, group: str) -> int:
+    """Bytes that a dump writes at most: what no file on a disk holds, memory.stat in cgroup-v2.rst."""
+    lines = (host.cgroups.read(group, "memory", "memory.stat") or "").splitlines()
+    amounts = dict(line.split(" ", 1) for line in lines)
+    kinds = ("anon", "shmem") if host.facts.version("memory") == 2 else ("total_rss", "total_shmem")
+    return sum(int(amounts.get(each, "0")) for each in kinds)

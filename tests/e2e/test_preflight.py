@@ -1,0 +1,117 @@
+"""What keeps a container from being dumped is named before anything is frozen."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from controller.host.criu_obstacles import look
+from tests.e2e.harness import Masu, container, until
+from tests.e2e.test_checkpoints import counting, done, goes_on
+
+GHOST = 1 << 20
+PROGRAMS = {
+    "io_uring": """
+import ctypes
+params = ctypes.create_string_buffer(120)
+assert ctypes.CDLL(None).syscall(425, 4, params) >= 0
+""",
+    "device": "file = open('/dev/fuse', 'rb+', buffering=0)",
+    "ghost": """
+import os, tempfile
+file = tempfile.TemporaryFile(dir='/var/tmp')
+os.posix_fallocate(file.fileno(), 0, 3 << 20)
+""",
+    "outside": "import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1])",
+    "nothing": """
+import os, select, socket
+e, p, s = select.epoll(), os.pipe(), socket.socketpair()
+f, n, u, t = open('/etc/passwd'), open('/dev/null'), open('/dev/urandom', 'rb'), os.openpty()
+m = os.memfd_create('m'); os.ftruncate(m, 8 << 20)
+l = socket.create_server(('127.0.0.1', 0))
+""",
+}
+EXPECTED = {
+    "io_uring": r"io_uring is open",
+    "device": r"device /dev/fuse \(10:229\) is open",
+    "ghost": r"/.*, which was removed, is open and larger than 1 MiB",
+    "outside": r"a unix socket leads to a process outside the container",
+}
+SEIZE = "import ctypes, sys; assert ctypes.CDLL(None).ptrace(0x4206, int(sys.argv[1]), 0, 0) == 0"
+
+
+@contextmanager
+def running(program: str, *arguments: str) -> Iterator[int]:
+    script = f"{program}\nprint('ready', flush=True)\nimport time; time.sleep(60)"
+    argv = ["python3", "-c", script, *arguments]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout
+            assert process.stdout.readline() == "ready\n"
+            yield process.pid
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("name", sorted(PROGRAMS))
+def test_what_a_process_holds_is_told_by_its_descriptor(name: str, tmp_path: Path) -> None:
+    program, expected = PROGRAMS[name], EXPECTED.get(name)
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "socket"))
+        listening.listen()
+        with running(program, str(tmp_path / "socket")) as pid:
+            accepted = listening.accept()[0] if name == "outside" else listening
+            found = look(pid, frozenset({pid}), GHOST)
+            accepted.close()
+    said = [each.text for each in found]
+    assert len(said) == bool(expected), said
+    assert not expected or re.fullmatch(rf"process {pid}, fd \d+: {expected}", said[0]), said
+
+
+def test_who_is_traced_or_from_elsewhere_is_told() -> None:
+    with running("pass") as pid, running("pass") as other:
+        with running(SEIZE, str(pid)):
+            found = look(pid, frozenset({pid, other}), GHOST)
+        kinds = {(each.kind, each.pid) for each in found}
+        assert kinds == {("traced", pid), ("guest", other)}
+
+
+def test_a_container_with_a_device_open_says_so_everywhere(masu: Masu) -> None:
+    """In preflight, in status where it has a schedule, and as the reason of a checkpoint that is asked for."""
+    holding: dict[str, Any] = {
+        "process": {"args": ["/bin/sh", "-c", "exec 7<>/dev/fuse; while :; do sleep 1; done"]},
+        "devices": [{"path": "/dev/fuse"}],
+        "checkpoint": {"schedule": {"every": "1d"}},
+    }
+    masu.write(container(**holding))
+    assert masu.apply().returncode == 0
+    pid = masu.pid()
+    until(lambda: Path(f"/proc/{pid}/fd/7").exists(), "open")
+    reason = f"process {pid}, fd 7: device /dev/fuse (10:229) is open"
+    said = masu.run("preflight")
+    assert said.returncode == 1
+    assert said.stdout.startswith(f"web: no checkpoint now\n  container web: {reason}\n")
+    assert masu.status()["checkpoint"]["verdict"].startswith(f"container web: {reason}")
+    assert reason in done(masu, "checkpoint", "web", code=1)
+    assert masu.pid() == pid
+    masu.write(counting())
+    assert masu.apply().returncode == 0
+    goes_on(masu, 3)
+    assert json.loads(masu.run("preflight", "web", "-o", "json").stdout) == [
+        {"container": "web", "ready": True, "reasons": []}
+    ]
+    done(masu, "checkpoint", "web")
+    masu.write(counting(state="stopped", namespaces={"ipc": "host"}))
+    assert masu.apply().returncode == 0
+    text = masu.run("preflight", "web").stdout
+    assert "shares the ipc namespace" in text
+    assert "is not running" in text
+    assert "no container other" in done(masu, "preflight", "other", code=1)
