@@ -152,13 +152,16 @@ def _add_checkpoints(verbs: Any) -> None:
         "make a checkpoint of a running container, or take one out of the store or into it",
     )
     checkpoint.usage = (
-        "masu checkpoint [-h] [--stop] NAME\n"
+        "masu checkpoint [-h] [--stop] [--export FILE] NAME\n"
         "       masu checkpoint export ID FILE\n"
         "       masu checkpoint [--as NAME] import FILE"
     )
     checkpoint.add_argument("words", nargs="+", metavar="NAME", help="or: export ID FILE, import FILE")
     checkpoint.add_argument(
         "--stop", action="store_true", help="end the container with it (not while a daemon runs)"
+    )
+    checkpoint.add_argument(
+        "--export", dest="file", default="", metavar="FILE", help="and write it to one file"
     )
     checkpoint.add_argument(
         "--as", dest="to", default="", metavar="NAME", help="import it for this container"
@@ -174,8 +177,16 @@ def _add_checkpoints(verbs: Any) -> None:
     preflight.add_argument("-o", "--output", choices=("text", "json"), default="text")
     restore = _verb(verbs, "restore", _restore, "put a container back to where it was at a checkpoint")
     restore.add_argument("name", metavar="NAME")
-    restore.add_argument(
+    which = restore.add_mutually_exclusive_group()
+    which.add_argument(
         "--from", dest="identity", default="", metavar="ID", help="default: the newest that is whole"
+    )
+    which.add_argument(
+        "--import",
+        dest="file",
+        default="",
+        metavar="FILE",
+        help="one that was exported elsewhere, and is trusted",
     )
 
 
@@ -388,7 +399,7 @@ def _checkpoint(arguments: argparse.Namespace) -> int:
 
     done = _app(arguments, runtime=True).act(Request("checkpoint", _name(words[0]), ends=arguments.stop))
     print(f"{done['id']}: {done['size']} bytes, {done['stored']} of them new in the store; {done['cost']}")
-    return DONE
+    return _export(arguments, done["id"], arguments.file) if arguments.file else DONE
 
 
 def _export(arguments: argparse.Namespace, identity: str, path: str) -> int:
@@ -434,8 +445,9 @@ def _preflight(arguments: argparse.Namespace) -> int:
 def _restore(arguments: argparse.Namespace) -> int:
     from controller.checkpoints.request import Request  # noqa: PLC0415
 
-    request = Request("restore", _name(arguments.name), arguments.identity)
-    done = _app(arguments, runtime=True).act(request)
+    app, name = _app(arguments, runtime=True), _name(arguments.name)
+    identity = app.import_checkpoint(arguments.file, name).id if arguments.file else arguments.identity
+    done = app.act(Request("restore", name, identity))
     print(f"{arguments.name} goes on from checkpoint {done['id']}")
     return DONE
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import stat
 import threading
 from collections.abc import Iterator
@@ -18,6 +19,11 @@ from controller.host.text import read_text
 from controller.model.device import HostNode, Match
 
 _DEVTMPFS: Final = "/dev/"
+_FLAGS: Final = re.compile(r"^(?:flags|Features)\s*:(.*)$", re.MULTILINE)
+_INSTRUCTIONS: Final = re.compile(
+    r"(abm|adx|aes|amx|asimd|atomics|avx|bmi|crc32|cx16|f16c|fma|gfni|lahf|movbe|movdir|pclmul|pmull|popcnt|rdrand|rdseed"
+    r"|serialize|sha|sm[34]|sse|ssse|sve|sme(?!p)|vaes|vpclmul|xsave)"
+)
 
 
 class SysfsHardware:
@@ -31,6 +37,11 @@ class SysfsHardware:
         self._lock = threading.Lock()
         self._known: dict[Match, tuple[HostNode, ...]] = {}
         self._known_at = ""
+
+    def cpu_features(self) -> tuple[str, ...]:
+        """Of the first cpu in /proc/cpuinfo: what programs look for, not what the kernel does about its faults."""
+        found = _FLAGS.search(read_text("/proc/cpuinfo") or "")
+        return tuple(sorted(filter(_INSTRUCTIONS.match, found[1].split()))) if found else ()
 
     def at(self, path: str) -> HostNode | None:
         """Symbolic links are followed: udev's names are such. None: nothing is there, or no device node."""

@@ -252,7 +252,11 @@ class DeviceRules(Protocol):
 
 
 class Hardware(Protocol):
-    """The device nodes of the host."""
+    """The cpu and the device nodes of the host."""
+
+    def cpu_features(self) -> tuple[str, ...]:
+        """Instructions that programs may have found here and use. Sorted."""
+        ...
 
     def at(self, path: str) -> HostNode | None: ...
 

@@ -196,6 +196,12 @@ def check_restore(host: Host, desired: Desired, found: Checkpoint) -> None:
         raise GuardRefused(f"{name}: its spec says state: stopped")
     if origin.machine and origin.machine != host.facts.machine:
         raise GuardRefused(f"checkpoint {found.id} is of a machine of another kind: {origin.machine}")
+    missing = sorted(set(origin.cpu_features).difference(host.hardware.cpu_features()))
+    if missing:
+        raise GuardRefused(
+            f"checkpoint {found.id} was made on a cpu with more instructions, which its programs may use:"
+            f" {', '.join(missing)}"
+        )
     _check_digests(found.id, origin, frame.frame_digest, frame.digest)
 
 

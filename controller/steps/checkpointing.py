@@ -84,6 +84,7 @@ class DumpContainer(Step):
             criu=host.criu.abilities().version,
             runtime=host.facts.runtime.name if host.facts.runtime else "",
             machine=host.facts.machine,
+            cpu_features=host.hardware.cpu_features(),
             boot_id=host.facts.boot_id,
             boot_ms=host.clock.now_ms(),
             frozen_ms=round(dumped.frozen_us / 1000),

@@ -101,14 +101,16 @@ def test_an_end_by_a_checkpoint_and_a_way_to_another_instance(masu: Masu, tmp_pa
     assert masu.apply().returncode == 0
     goes_on(masu, 20)
     done(masu, "checkpoint", "web")
-    identity = done(masu, "checkpoint", "web", "--stop").split(":")[0]
+    archive = tmp_path / "web.tar.zst"
+    identity = done(masu, "checkpoint", "web", "--stop", "--export", str(archive)).split(":")[0]
     assert masu.pid() == 0
     assert [each["id"] for each in masu.checkpoints()] == [identity], "one is kept"
     assert masu.processes() == []
     layer = Path(f"/var/lib/masu/{masu.instance}/layers/web/upper")
     assert (layer / "count").exists()
-    archive = tmp_path / "web.tar.zst"
-    done(masu, "checkpoint", "export", identity, str(archive))
+    again = tmp_path / "again.tar.zst"
+    done(masu, "checkpoint", "export", identity, str(again))
+    assert again.stat().st_size == archive.stat().st_size
     last = int((layer / "count").read_text().splitlines()[-1])
     (tmp_path / "other").mkdir()
     other = Masu(tmp_path / "other")
@@ -121,6 +123,8 @@ def test_an_end_by_a_checkpoint_and_a_way_to_another_instance(masu: Masu, tmp_pa
             "it has to be trusted first"
         )
         done(other, "restore", "web", "--from", come)
+        from_checkpoint(other, other.checkpoints()[-1]["id"], last - 1)
+        done(other, "restore", "web", "--import", str(again))
         from_checkpoint(other, other.checkpoints()[-1]["id"], last - 1)
         assert other.plan()["changes"] == []
     finally:
