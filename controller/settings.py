@@ -18,7 +18,7 @@ class Settings:
     log_format: Literal["json", "console"] = "console"
     runtime: str = "auto"
     allow_removals: bool = False
-    workers: int = 3
+    workers: int = 5
     resync_s: float = 30.0
     fail_at: str = ""
     trace_steps: str = ""

@@ -10,7 +10,8 @@ from controller.model.firewall import Publication, withheld
 
 def taken(wanted: Iterable[Publication], host: Host) -> Mapping[Publication, str]:
     """Read-only. → why not, in words. Nobody is asked about what is published already."""
-    published = host.firewall.published()
+    wanted = tuple(wanted)
+    published = host.firewall.published() if wanted else frozenset()
     fresh = [each for each in wanted if each not in published]
     if not fresh:
         return {}

@@ -50,7 +50,7 @@ masu checkpoints counter
 tail -n 1 "/proc/$pid/root/count"
 """
 UNTIL_RESTORED = f"""
-for each in $(seq 300); do
+for each in $(seq 40); do
     masu events counter | grep -q Restored && break
     sleep 1
 done

@@ -12,7 +12,11 @@ from controller.model.facts import CORE, Facts, Hierarchy
 
 
 class Homes:
-    """Thread-safe. Remembers who was found in a budget; asked again with `locate`, it looks again."""
+    """Thread-safe. Remembers who was found in a budget; asked again with `locate`, it looks again.
+
+    Which budgets there are is remembered as well: only whoever has the instance makes one, and asks for it then.
+    Listing the groups of an instance for each of them takes time with their square.
+    """
 
     def __init__(self, facts: Facts) -> None:
         self.facts = facts
@@ -26,7 +30,7 @@ class Homes:
     def locate(self, hierarchy: Hierarchy, group: str) -> str:
         """Its directory, looked up anew; the one without a budget if it has none or two."""
         place = hierarchy.path(group)
-        found = "" if os.path.isdir(place) else _in_budget(hierarchy, group)
+        found = "" if os.path.isdir(place) else self._in_budget(hierarchy, group)
         if found:
             self._known[hierarchy.mount, group] = found
             return found
@@ -38,14 +42,8 @@ class Homes:
 
         `peopled`: one in which a process was just seen, so that it need not be looked for.
         """
-        root, _, name = group.rpartition("/")
-        above = hierarchy.path(root)
-        if above not in self._budgets:
-            self.look_for_budgets(above)
-        below = [f"{above}/{budget}/{name}" for budget in self._budgets[above]]
-        return tuple(
-            each for each in (hierarchy.path(group), *below) if each == peopled or os.path.isdir(each)
-        )
+        places = (hierarchy.path(group), *self._places_in_budgets(hierarchy, group))
+        return tuple(each for each in places if each == peopled or os.path.isdir(each))
 
     def located(self, hierarchy: Hierarchy, group: str, peopled: str = "") -> tuple[str, ...]:
         """The same, and where it is is remembered as by `locate`."""
@@ -59,8 +57,18 @@ class Homes:
         return found
 
     def look_for_budgets(self, above: str) -> None:
-        """Remember which there are; whoever makes one asks for it, so that not every look has to list them."""
+        """Remember which there are in this directory of an instance."""
         self._budgets[above] = tuple(_budgets(above))
+
+    def _in_budget(self, hierarchy: Hierarchy, group: str) -> str:
+        return next(filter(os.path.isdir, self._places_in_budgets(hierarchy, group)), "")
+
+    def _places_in_budgets(self, hierarchy: Hierarchy, group: str) -> list[str]:
+        root, _, name = group.rpartition("/")
+        above = hierarchy.path(root)
+        if above not in self._budgets:
+            self.look_for_budgets(above)
+        return [f"{above}/{budget}/{name}" for budget in self._budgets[above]]
 
     def directories(self, group: str) -> tuple[str, ...]:
         """Its directory on every mount, looked up anew."""
@@ -78,13 +86,6 @@ class Homes:
         """Its directory on the cgroup2 mount, if there is one."""
         core = self.facts.hierarchy(CORE)
         return self.path(core, group) if core else None
-
-
-def _in_budget(hierarchy: Hierarchy, group: str) -> str:
-    root, _, name = group.rpartition("/")
-    above = hierarchy.path(root)
-    found = (f"{above}/{budget}/{name}" for budget in _budgets(above))
-    return next((each for each in found if os.path.isdir(each)), "")
 
 
 def _budgets(path: str) -> list[str]:

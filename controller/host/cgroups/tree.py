@@ -14,7 +14,7 @@ from controller.errors import HostLacks, KnobRefused, StepFailed
 from controller.host.cgroups import carry, v1, v2
 from controller.host.cgroups.homes import Homes
 from controller.host.text import failed, read_text
-from controller.model.cgroups import in_budget
+from controller.model.cgroups import BUDGET, in_budget
 from controller.model.facts import Hierarchy
 
 NOBODY: Final[Mapping[str, str]] = MappingProxyType({})
@@ -75,7 +75,8 @@ class CgroupTree:
             try:
                 prepare = v1.prepare if each.version == 1 else v2.prepare
                 prepare(each.mount, wanted, each.subsystems)
-                self._homes.look_for_budgets(each.path(os.path.dirname(group)))
+                if budgets[each.mount] or os.path.basename(group).startswith(BUDGET):
+                    self._homes.look_for_budgets(each.path(os.path.dirname(group)))
                 for other in self._homes.all_of(each, group):
                     if other != place:
                         carry.over(other, place)
@@ -90,9 +91,10 @@ class CgroupTree:
         `evict` is called when something is still in it.
         """
         for each in self._facts.hierarchies:
-            self._homes.look_for_budgets(each.path(os.path.dirname(group)))
             for place in self._homes.all_of(each, group):
                 _remove(place, evict)
+            if os.path.basename(group).startswith(BUDGET):
+                self._homes.look_for_budgets(each.path(os.path.dirname(group)))
         for mount in (*(each.mount for each in self._facts.hierarchies), *self._facts.named):
             _remove(mount + group, evict)
             for parent in _parents(group):
