@@ -282,6 +282,8 @@ class Controller:
             return result
         self._narrate(result, edited=edited)
         climb.go()
+        for sharer in self._sharers_of(name):  # its namespaces are new ones
+            self.queue.add(sharer)
         return self._reconciler.converge(desired, self._watch, leave)
 
     def _watch(self, name: str, group: str) -> None:

@@ -10,6 +10,7 @@ from controller.checkpoints.policy import Policy
 from controller.checkpoints.schedule import Past
 from controller.errors import MasuError
 from controller.host.ports import EventLog, Host
+from controller.loop.controller import defect
 from controller.model.event import Event
 from controller.model.record import Record
 from controller.reconcile.desired import Desired
@@ -72,6 +73,9 @@ class Timetable:
             self._make(name, past)
         except MasuError as error:
             self._fail(name, str(error))
+        except Exception as error:  # noqa: BLE001  a defect in one look must not end the others
+            found = defect(name, error, self._host)
+            self._fail(name, found.message)
 
     def _make(self, name: str, past: Past) -> None:
         """What fails is not tried again before the next moment."""

@@ -269,7 +269,8 @@ class Masu:
         if self.daemon and self.daemon.poll() is None:
             self.daemon.kill()
             self.daemon.wait()
-        self.run("down", "--all", "--volumes", "--wait", "20s")
+        patience = int(max(20, WAIT_S))
+        self.run("down", "--all", "--volumes", "--wait", f"{patience}s", timeout=patience + 40)
         left, alive = self.traces(), self.processes()
         for base in ("/run/masu", "/var/lib/masu"):
             shutil.rmtree(f"{base}/{self.instance}", ignore_errors=True)
