@@ -13,7 +13,7 @@ from typing import Any
 
 from controller.checkpoints.policy import Policy
 from controller.checkpoints.request import Request
-from controller.errors import GuardRefused, InstanceBusy, MasuError, Problem, StepFailed
+from controller.errors import GuardRefused, InstanceBusy, Problem, StepFailed
 from controller.frozen import dataclass
 from controller.host import facts as host_facts
 from controller.host import service
@@ -51,8 +51,9 @@ from controller.host.records import RecordFiles
 from controller.host.rtnetlink import Rtnetlink
 from controller.host.ruleset_bridge import Scope
 from controller.host.scratch import ScratchDirectories
-from controller.host.snapshots import LayerSnapshots
+from controller.host.snapshots import FileSnapshots
 from controller.host.spaces.choice import spaces_in
+from controller.host.spaces.twins import Twins
 from controller.host.store import ConditionFiles, DesiredFile
 from controller.host.tallies import TallyFiles
 from controller.host.triggers import TriggerFiles
@@ -85,7 +86,7 @@ from controller.reconcile.checkpointing import mend
 from controller.reconcile.desired import Desired, Named, Wish, desire, guarantee, resolve
 from controller.reconcile.leases import without
 from controller.reconcile.plan import Plan, existing, plan, present, recorded, removal, subject_of
-from controller.reconcile.preflight import PART, reasons
+from controller.reconcile.preflight import PART, Verdict, verdict
 from controller.reconcile.reconciler import Reconciler
 from controller.reconcile.status import (
     group_status,
@@ -176,7 +177,7 @@ class App:
         homes = Homes(found)
         processes = ProcDirectory(homes)
         runs = OciRuntime(places, homes, keeper, processes)
-        visits = Visits()
+        visits, spaces = Visits(), spaces_in(places)
         namespaces = KeptNamespaces(places.namespaces, visits)
         scope = Scope(marks.table_name(settings.instance), *marks.prefixes(settings.instance))
         firewall = NftablesFirewall(scope, places.ruleset, places.rulesets)
@@ -189,7 +190,7 @@ class App:
             records=RecordFiles(places.records),
             runtime=runs,
             layers=LayerDirectories(places),
-            spaces=spaces_in(places),
+            spaces=spaces,
             clock=SystemClock(),
             namespaces=namespaces,
             links=Rtnetlink(namespaces),
@@ -205,7 +206,7 @@ class App:
             tallies=TallyFiles(homes, places.counters),
             criu=LazyCriu(runs),
             scratches=ScratchDirectories(places.scratch),
-            snapshots=LayerSnapshots(places),
+            snapshots=FileSnapshots(places, Twins(spaces, places.spaces)),
             checkpoints=LocalStores(places.checkpoints),
         )
         store, conditions = DesiredFile(places, VERSION), ConditionFiles(places.conditions)
@@ -467,17 +468,15 @@ class App:
             message = f"a checkpoint was interrupted: {said}"
             told.event(Event(self.host.clock.wall_ms(), name, "Mended", message))
 
-    def preflight(self, name: str) -> dict[str, tuple[MasuError, ...]]:
-        """Read-only. Container → what keeps it from being dumped; of one, or of all for "". Raises StepFailed."""
+    def preflight(self, name: str) -> dict[str, Verdict]:
+        """Read-only. By container: of one, or of all for "". Raises StepFailed."""
         desired = self.store.load()
         wishes = self._wishes(desired, existing(self.places.group, self.host))
         chosen = [each for each in sorted(desired.containers) if name in {"", each} and each in wishes]
         if name and not chosen:
             raise StepFailed(f"there is no container {name}")
         wanted = [desire(wishes[each], self.host.facts) for each in chosen]
-        return {
-            each.name: tuple(reasons(self.host, each, self.places.group_of(each.name))) for each in wanted
-        }
+        return {each.name: verdict(self.host, each, self.places.group_of(each.name)) for each in wanted}
 
     def checkpoints(self, name: str, *, verify: bool) -> tuple[Checkpoint, ...]:
         """Read-only. Of one container, or of all for ""; `verify`: each is read to the last byte."""

@@ -430,16 +430,21 @@ def _preflight(arguments: argparse.Namespace) -> int:
     found = _app(arguments, runtime=False).preflight(arguments.name and _name(arguments.name))
     if arguments.output == "json":
         shown = [
-            {"container": name, "ready": not each, "reasons": [str(one) for one in each]}
+            {
+                "container": name,
+                "ready": not each.reasons,
+                "reasons": [str(one) for one in each.reasons],
+                "left": list(each.left),
+            }
             for name, each in found.items()
         ]
         print(json.dumps(shown, indent=2))
     else:
         for name, each in found.items():
-            print(f"{name}: {'ready' if not each else 'no checkpoint now'}")
-            for one in each:
+            print(f"{name}: {'no checkpoint now' if each.reasons else 'ready'}")
+            for one in (*each.reasons, *each.left):
                 print(f"  {one}")
-    return max((one.exit_code for each in found.values() for one in each), default=DONE)
+    return max((one.exit_code for each in found.values() for one in each.reasons), default=DONE)
 
 
 def _restore(arguments: argparse.Namespace) -> int:

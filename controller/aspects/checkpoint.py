@@ -16,7 +16,7 @@ from controller.host.ports import Host
 from controller.model.checkpoint import Pending
 from controller.model.facts import Facts
 from controller.steps._base import Effect, Step
-from controller.steps.checkpointing import ClearScratch, PutBackLayer, RemoveCheckpoints, SettleLayer
+from controller.steps.checkpointing import ClearScratch, PutBackFiles, RemoveCheckpoints, SettleFiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,7 @@ class Checkpoint:
             "minFree",
             "tcp",
             "encryption",
+            "volumes",
         )
     }
 
@@ -75,8 +76,8 @@ class Checkpoint:
         if not observed.pending or observed.launching:
             return []
         if subject.pid:
-            return [SettleLayer(subject.name)]
-        return [PutBackLayer(subject.name, subject.group)]
+            return [SettleFiles(subject.name)]
+        return [PutBackFiles(subject.name, subject.group)]
 
     def remove(self, subject: Subject, observed: Seen) -> list[Step]:
         """Pure. The layer itself goes with all that is beside it."""

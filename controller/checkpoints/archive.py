@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from controller.checkpoints.paths import is_name
 from controller.errors import ArchiveRefused
-from controller.model.checkpoint import SPEC, UPPER, Checkpoint, Origin
+from controller.model.checkpoint import SPEC, UPPER, Checkpoint, Origin, volume_in, volume_tree
 from controller.model.dump import RUNTIME_FILE
 from controller.model.names import quote
 
@@ -56,7 +56,7 @@ def _file_role(parts: list[str]) -> tuple[Role, str] | None:
     if len(rest) == 1 and first == IMAGES:
         return ("ignored", "") if rest[0].startswith(RUNTIME_FILE) else ("image", rest[0])
     if len(rest) == 1 and first == VOLUMES and rest[0].endswith(".tar"):
-        return "tree", rest[0].removesuffix(".tar")
+        return "tree", volume_tree(rest[0].removesuffix(".tar"))
     if rest or first in {IMAGES, VOLUMES}:
         return ("ignored", "") if first == "artifacts" else None
     special: Mapping[str, tuple[Role, str]] = {
@@ -72,7 +72,7 @@ def _file_role(parts: list[str]) -> tuple[Role, str] | None:
 
 def tree_member(name: str) -> str:
     """The file that a tree goes into."""
-    return ROOTFS_DIFF if name == UPPER else f"{VOLUMES}/{name}.tar"
+    return ROOTFS_DIFF if name == UPPER else f"{VOLUMES}/{volume_in(name)}.tar"
 
 
 def config_dump(found: Checkpoint, origin: Origin) -> bytes:

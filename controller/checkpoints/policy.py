@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from controller.checkpoints.paths import is_id
@@ -16,6 +16,16 @@ if TYPE_CHECKING:
 
 DEFAULT_MIN_FREE = 256 << 20
 SHORTEST_MS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Volumes:
+    """By name, of those that a container mounts writable: `taken` along with a checkpoint, and back with a restore;
+    `left` as they are; of these, others mount the `shared` ones, too."""
+
+    taken: tuple[str, ...] = ()
+    left: tuple[str, ...] = ()
+    shared: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +47,7 @@ class Policy:
     tcp: Literal["established", "close"] = "established"
     mode: Literal["keep-running", "stop"] = "keep-running"
     key_file: str = ""
+    volumes: Volumes = Volumes()
 
     @property
     def restores(self) -> bool:
@@ -61,7 +72,15 @@ def parse(section: Mapping[str, Any]) -> Policy:
         tcp=section.get("tcp", default.tcp),
         mode=section.get("mode", default.mode),
         key_file=section.get("encryption", {}).get("keyFile", ""),
+        volumes=_volumes(section.get("volumes", "private"), **section.get("mounted", {})),
     )
+
+
+def _volumes(written: str | Sequence[str], own: Sequence[str] = (), shared: Sequence[str] = ()) -> Volumes:
+    """`own`: names of those that the container alone mounts."""
+    wanted = {"private": own, "none": ()}.get(written, written) if isinstance(written, str) else written
+    taken = tuple(each for each in own if each in wanted)
+    return Volumes(taken, tuple(each for each in (*own, *shared) if each not in taken), tuple(shared))
 
 
 def check_id(text: str) -> str:

@@ -14,11 +14,11 @@ from controller.model.attachment import Leases
 from controller.model.checkpoint import (
     Checkpoint,
     Draft,
-    LayerCopy,
     Origin,
     Pending,
     Progress,
     Removal,
+    TreeCopy,
 )
 from controller.model.counters import Tally
 from controller.model.desired import DesiredSet
@@ -515,22 +515,25 @@ class Scratches(Protocol):
 
 
 class Snapshots(Protocol):
-    """What is in a container's writable layer, at one moment. Raises StepFailed."""
+    """What is in a container's writable layer and in its volumes, at one moment. Raises StepFailed.
 
-    def take(self, name: str, min_free: int) -> LayerCopy:
-        """A copy; blocks are shared where the file system can do that. `min_free`: bytes that stay free."""
+    `trees`: UPPER, and those of volumes (`model.checkpoint`).
+    """
+
+    def take(self, name: str, trees: Sequence[str], min_free: int) -> tuple[TreeCopy, ...]:
+        """Copies; blocks are shared where the file system can do that. `min_free`: bytes that stay free."""
         ...
 
     def drop(self, name: str) -> None:
-        """Remove the copy, if there is one."""
+        """Remove the copies, if there are some."""
         ...
 
-    def incoming(self, name: str) -> str:
-        """Where to make the files that are to come into the layer: nothing is there."""
+    def incoming(self, name: str, trees: Sequence[str]) -> Mapping[str, str]:
+        """Tree → where to make the files that are to come: nothing is there. Raises HostLacks, too."""
         ...
 
     def swap(self, name: str) -> None:
-        """The files that have come are the layer; those that were it are kept beside it."""
+        """The files that have come are in force; those that were are kept beside them."""
         ...
 
     def put_back(self, name: str) -> None:

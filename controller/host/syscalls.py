@@ -53,6 +53,7 @@ _MOVE_MOUNT_BY_DESCRIPTORS: Final = 0x04 | 0x40  # MOVE_MOUNT_F_EMPTY_PATH | MOV
 _MNT_DETACH: Final = 2
 _UMOUNT_NOFOLLOW: Final = 8
 _AT_FDCWD: Final = -100
+_RENAME_EXCHANGE: Final = 2
 _AT_EMPTY_PATH: Final = 0x1000
 _AT_RECURSIVE: Final = 0x8000
 _OPEN_TREE_CLONE: Final = 1
@@ -270,6 +271,11 @@ def _openat2(root: int, path: str, flags: int, resolve: int) -> int:
         except BlockingIOError:
             continue
     raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+
+def exchange(one: str, other: str) -> None:
+    """renameat2(2): each has the other's name, at one moment."""
+    _checked(_LIBC.renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE))
 
 
 def syncfs(path: str) -> None:

@@ -10,8 +10,20 @@ from controller.frozen import dataclass
 
 UPPER = "upper"
 """The tree that is a container's writable layer."""
+_VOLUME = "volume."
 SPEC = "spec.dump"
 """The extra that is the bundle config."""
+
+
+def volume_tree(name: str) -> str:
+    """The tree that is what is in a volume."""
+    return f"{_VOLUME}{name}"
+
+
+def volume_in(tree: str) -> str:
+    """The volume whose tree it is; empty: none's."""
+    return tree.removeprefix(_VOLUME) if tree.startswith(_VOLUME) else ""
+
 
 How = Literal["schedule", "manual", "shutdown", "imported"]
 
@@ -109,13 +121,15 @@ class Draft:
 
 
 Pending = Literal["", "coming", "swapped"]
-"""Whether a layer is in the middle of a restore: files of a checkpoint are beside it, or in its place."""
+"""Whether a container's files are in the middle of a restore: those of a checkpoint are beside them, or in their
+place."""
 
 
 @dataclass(frozen=True, slots=True)
-class LayerCopy:
-    """The files of a layer at one moment: bytes that were copied, and those that share blocks with the layer."""
+class TreeCopy:
+    """The files of a tree at one moment: bytes that were copied, and those that share blocks with the tree."""
 
+    tree: str
     path: str
     copied: int
     cloned: int

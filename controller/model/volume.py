@@ -11,11 +11,17 @@ def volumes_of(container: Resource) -> tuple[str, ...]:
     return tuple(dict.fromkeys(each["volume"] for each in entries if "volume" in each))
 
 
+def written_by(container: Resource) -> tuple[str, ...]:
+    """Those that it mounts writable, by name, each once, in the order written."""
+    entries = container.section("mounts") or ()
+    return tuple(
+        dict.fromkeys(each["volume"] for each in entries if "volume" in each and not each.get("readOnly"))
+    )
+
+
 def writes_as_host(container: Resource, volume: str) -> bool:
     """Whether it may write to the volume, and is in the host's own user namespace."""
-    entries = container.section("mounts") or ()
-    writes = any(each.get("volume") == volume and not each.get("readOnly") for each in entries)
-    return writes and is_host_user(container)
+    return volume in written_by(container) and is_host_user(container)
 
 
 def is_host_user(container: Resource) -> bool:

@@ -13,7 +13,7 @@ from controller.checkpoints.policy import Policy
 from controller.errors import CheckpointDamaged, GuardRefused, HostLacks, LaunchFailed, MasuError, StepFailed
 from controller.frozen import dataclass
 from controller.host.ports import Host
-from controller.model.checkpoint import UPPER, Checkpoint, How, Origin
+from controller.model.checkpoint import UPPER, Checkpoint, How, Origin, volume_tree
 from controller.reconcile.apply import Failpoint, apply
 from controller.reconcile.desired import Desired
 from controller.reconcile.plan import plan, subject_of
@@ -26,12 +26,12 @@ from controller.steps.checkpointing import (
     DumpContainer,
     FetchCheckpoint,
     FinishRestore,
-    PutBackLayer,
+    PutBackFiles,
     RestoreContainer,
     RetireCheckpoints,
-    SettleLayer,
+    SettleFiles,
     StoreCheckpoint,
-    SwapLayer,
+    SwapFiles,
 )
 from controller.steps.runtime import (
     ClearRuntime,
@@ -81,7 +81,8 @@ class Acts:
             with self.hold():
                 check_dump(host, self.desired, self.group)
                 init = subject_of(name, self.group, host).init
-                self._do(DumpContainer(name, init, self.desired.frame, policy, how, ends))
+                trees = trees_of(self.desired)
+                self._do(DumpContainer(name, init, self.desired.frame, policy, trees, how, ends))
                 if ends:
                     self._do(ClearRuntime(name, self.group, Effect.NONE))
             if not ends:
@@ -101,17 +102,17 @@ class Acts:
         found = find(host, name, identity)
         with self.hold():
             check_restore(host, self.desired, found)
-            with_files = self.desired.frame.layered and UPPER in found.trees
+            trees = tuple(each for each in trees_of(self.desired) if each in found.trees)
             try:
                 self._prepare()
-                self._do(FetchCheckpoint(name, found.id, self.policy.key_file, with_files))
+                self._do(FetchCheckpoint(name, found.id, self.policy.key_file, trees))
             except MasuError as error:
                 self._undo_fetch()
                 if isinstance(error, CheckpointDamaged):
                     raise CheckpointDamaged(f"checkpoint {found.id} is damaged: {error}") from error
                 raise
             self._end(f"restored from {found.id}")
-            self._put_in(found, with_files=with_files)
+            self._put_in(found, with_files=bool(trees))
         return found
 
     def _retire(self) -> str:
@@ -126,7 +127,7 @@ class Acts:
         """What has to be there before a birth, where the container has not run in this boot."""
         frame, host = self.desired.frame, self.host
         for step in plan(self.desired, self.group, host).steps:
-            if Stage.PLACE <= step.stage < Stage.BIRTH or isinstance(step, (SettleLayer, PutBackLayer)):
+            if Stage.PLACE <= step.stage < Stage.BIRTH or isinstance(step, (SettleFiles, PutBackFiles)):
                 self._do(step)
         if subject_of(self.name, self.group, host).pid or not frame.layered:
             return
@@ -139,7 +140,7 @@ class Acts:
     def _undo_fetch(self) -> None:
         """Nothing was touched but what is beside the layer; should that stay, the next look finds it."""
         with suppress(MasuError):
-            self._do(SettleLayer(self.name))
+            self._do(SettleFiles(self.name))
 
     def _end(self, why: str) -> None:
         """As its spec says that it is stopped."""
@@ -159,7 +160,7 @@ class Acts:
         birth = (self.name, frame, self.group, stop, Effect.RESTART, found.id, images, self.policy)
         try:
             if with_files:
-                self._do(SwapLayer(self.name))
+                self._do(SwapFiles(self.name))
             self._do(WriteBundle(self.name, frame, Effect.RESTART))
             wait = self._do(RestoreContainer(*birth))
             while wait:
@@ -167,11 +168,11 @@ class Acts:
                 wait = self._do(FinishRestore(*birth))
         except MasuError as error:
             self._do(ClearRuntime(self.name, self.group, Effect.RESTART))
-            self._do(PutBackLayer(self.name, self.group))
+            self._do(PutBackFiles(self.name, self.group))
             raise LaunchFailed(
                 f"{found.id} could not be restored: {error}; its files are as before"
             ) from error
-        self._do(SettleLayer(self.name))
+        self._do(SettleFiles(self.name))
 
     def _do(self, step: Step) -> Wait | None:
         """Raises what the step raises."""
@@ -179,6 +180,13 @@ class Acts:
         if outcome.error:
             raise outcome.error
         return outcome.wait
+
+
+def trees_of(desired: Desired) -> tuple[str, ...]:
+    """Pure. Whose files are of the same moment as the memory."""
+    policy: Policy = desired.parts[PART]
+    layer = (UPPER,) if desired.frame.layered else ()
+    return (*layer, *map(volume_tree, policy.volumes.taken))
 
 
 def check_restore(host: Host, desired: Desired, found: Checkpoint) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, is_dataclass
 from typing import Any, NamedTuple
@@ -32,7 +33,7 @@ from controller.model.resource import (
 from controller.model.space import VOLUME_SORT, Space, content_path
 from controller.model.status import HOST_LACKS, Condition
 from controller.model.sysctl import sysctl_path
-from controller.model.volume import is_host_user, volumes_of, writes_as_host
+from controller.model.volume import is_host_user, volumes_of, writes_as_host, written_by
 from controller.reconcile.leases import lease
 from controller.reconcile.topology import Topology, networks_in, topology
 
@@ -161,14 +162,19 @@ def wishes(named: Named, resources: Mapping[str, Resource], found: Topology, kno
     for gone in known.keys() - resources.keys():
         del known[gone]
     wanted: dict[str, Wish] = {}
+    mounted = Counter(
+        name for each in resources.values() if each.kind == CONTAINER for name in volumes_of(each)
+    )
     for key, each in resources.items():
         if each.kind != CONTAINER:
             continue
+        written = written_by(each)
         rest = (
             _budgets(each, resources),
             found.attachments.get(each.name, ()),
             found.names.get(each.name),
             tuple(publications.get(each.name, ())),
+            tuple(name for name in written if mounted[name] > 1),
         )
         last = known.get(key)
         if last is None or last.container is not each or last.rest != rest:
@@ -252,7 +258,9 @@ def _container_wish(
     attachments: tuple[Attachment, ...],
     names: Names | None,
     publications: tuple[Publication, ...],
+    shared: tuple[str, ...],
 ) -> Wish:
+    """`shared`: volumes that others mount, too."""
     sections = {
         path: value
         for aspect in ASPECTS_OF[CONTAINER]
@@ -261,6 +269,10 @@ def _container_wish(
     }
     if "rootfs" in sections:
         sections["rootfs"] = {**sections["rootfs"], "hostUser": is_host_user(container)}
+    if written := written_by(container):
+        own = [each for each in written if each not in shared]
+        mounted = {"own": own, "shared": list(shared)}
+        sections["checkpoint"] = {**(container.section("checkpoint") or {}), "mounted": mounted}
     sections["cgroup"] = {"budgets": budgets}
     sections["networks"] = attachments or None
     sections.update(_settings(container, attachments))

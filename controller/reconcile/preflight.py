@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from controller.checkpoints.policy import Policy
 from controller.errors import GuardRefused, HostLacks, MasuError, StepFailed
+from controller.frozen import dataclass
 from controller.host.ports import Host
 from controller.model.record import Record
 from controller.reconcile.desired import Desired
@@ -16,6 +17,31 @@ from controller.reconcile.plan import subject_of
 from controller.steps.freezer import frozen_by
 
 PART = "checkpoint"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """`reasons` why there is no checkpoint now; `left`: what would not be in one."""
+
+    reasons: tuple[MasuError, ...]
+    left: tuple[str, ...]
+
+
+def verdict(host: Host, desired: Desired, group: str) -> Verdict:
+    """Read-only."""
+    return Verdict(tuple(reasons(host, desired, group)), tuple(left(desired)))
+
+
+def left(desired: Desired) -> Iterator[str]:
+    """Pure. What a container writes to and a restore would not take back."""
+    volumes = desired.parts[PART].volumes
+    for name in volumes.left:
+        why = (
+            "others mount it, too"
+            if name in volumes.shared
+            else "its spec leaves it out (checkpoint.volumes)"
+        )
+        yield f"the data of volume {name} stays as it is: {why}"
 
 
 def check_dump(host: Host, desired: Desired, group: str) -> None:

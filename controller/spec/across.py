@@ -11,7 +11,7 @@ from itertools import combinations
 from controller.model.addresses import Published, parse_interface, parse_mac, parse_published
 from controller.model.network import Network, interfaces_of, networks_of
 from controller.model.resource import CONTAINER, GROUP, NETWORK, NODE, VOLUME, Resource, key_of
-from controller.model.volume import volumes_of
+from controller.model.volume import volumes_of, written_by
 from controller.spec.across_groups import groups, groups_of
 from controller.spec.across_interfaces import interfaces
 from controller.spec.across_shares import shares
@@ -108,9 +108,23 @@ def _references(
         for name in volumes_of(wanted):
             if key_of(VOLUME, name) not in resources:
                 yield Misfit(wanted, "spec.mounts", f'mounts volume "{name}", which no valid file defines')
+        yield from _taken_along(wanted, containers)
         known = len(on) == len(networks_of(wanted))
         if wanted.section("ports") and known and not any(each.type == "bridge" for each in on):
             yield Misfit(wanted, "spec.ports", "publishes ports, but is on no bridge")
+
+
+def _taken_along(wanted: Resource, containers: Mapping[str, Resource]) -> Iterator[Misfit]:
+    """A restore takes a volume back: nobody else may be writing to it, or have read what is not true any more."""
+    named = (wanted.section("checkpoint") or {}).get("volumes", "private")
+    for name in named if isinstance(named, list) else ():
+        others = [each for each in containers.values() if each is not wanted and name in volumes_of(each)]
+        if name not in written_by(wanted):
+            why = f'names volume "{name}", which it does not mount writable'
+            yield Misfit(wanted, "spec.checkpoint.volumes", why)
+        elif others:
+            why = f'names volume "{name}", which {others[0].title} mounts, too: a restore would take it back there'
+            yield Misfit(wanted, "spec.checkpoint.volumes", why)
 
 
 def _policies(written: Iterable[Resource], networks: Mapping[str, Network]) -> Iterator[Misfit]:

@@ -6,7 +6,7 @@ What one step has to tell a later one is noted beside the images.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar
 
@@ -15,10 +15,11 @@ from controller.checkpoints.retention import Kept, doomed
 from controller.errors import StepFailed
 from controller.frozen import dataclass
 from controller.host.ports import Host
-from controller.model.checkpoint import SPEC, UPPER, Checkpoint, Draft, How, LayerCopy, Origin
+from controller.model.checkpoint import SPEC, Checkpoint, Draft, How, Origin, TreeCopy
 from controller.model.dump import Dumped, DumpOrder, RestoreOrder
 from controller.model.frame import Frame
 from controller.model.launch import Init
+from controller.model.quantity import about_bytes
 from controller.steps._base import Effect, Stage, Step, Wait
 from controller.steps.freezer import end, thaw
 from controller.steps.runtime import LaunchContainer, conclude, launch_root, newborn
@@ -35,7 +36,7 @@ def unheard(stage: str, amount: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class DumpContainer(Step):
-    """Memory to scratch; the layer's files are copied while everything stands still.
+    """Memory to scratch; the files of `trees` are copied while everything stands still.
 
     `ends`: the container ends with it. Then it is stored while it stands still, too: when that fails, it goes on.
     """
@@ -46,6 +47,7 @@ class DumpContainer(Step):
     init: Init
     frame: Frame
     policy: Policy
+    trees: tuple[str, ...]
     how: How
     ends: bool
 
@@ -55,11 +57,10 @@ class DumpContainer(Step):
 
     def apply(self, host: Host) -> Wait | None:
         images = host.scratches.make(self.container)
-        copied: list[LayerCopy] = []
+        copied: list[TreeCopy] = []
 
         def frozen() -> None:
-            if self.frame.layered:
-                copied.append(host.snapshots.take(self.container, self.policy.min_free))
+            copied[:] = host.snapshots.take(self.container, self.trees, self.policy.min_free)
             if self.ends:
                 self._note(host, _NOT_YET, copied)
                 store(host, self.container, images, self.policy)
@@ -71,8 +72,7 @@ class DumpContainer(Step):
         self._note(host, dumped, copied)
         return None
 
-    def _note(self, host: Host, dumped: Dumped, copied: list[LayerCopy]) -> None:
-        snapshot = copied[-1] if copied else None
+    def _note(self, host: Host, dumped: Dumped, copied: Sequence[TreeCopy]) -> None:
         origin = Origin(
             container=self.container,
             created_ms=host.clock.wall_ms(),
@@ -92,24 +92,25 @@ class DumpContainer(Step):
         note = {
             "origin": origin.to_json(),
             "tcp": dumped.tcp,
-            "snapshot": snapshot.path if snapshot else "",
+            "trees": {each.tree: each.path for each in copied},
             "spec": dict(self.frame.config),
         }
         host.scratches.note(self.container, NOTE, json.dumps(note))
-        host.scratches.note(self.container, COST, cost(dumped, snapshot))
+        host.scratches.note(self.container, COST, cost(dumped, copied))
 
 
 _NOT_YET = Dumped(0, 0, 0, 0, "established")
 
 
-def cost(dumped: Dumped, snapshot: LayerCopy | None) -> str:
+def cost(dumped: Dumped, copied: Sequence[TreeCopy]) -> str:
     """Pure. What the standstill was for, in words."""
     frozen = f"frozen for {round(dumped.frozen_us / 1000)} ms"
-    if snapshot is None:
+    if not copied:
         return frozen
-    ways = {"copied": snapshot.copied, "shared": snapshot.cloned}
-    amounts = ", ".join(f"{amount} bytes {way}" for way, amount in ways.items() if amount)
-    return f"{frozen}, {snapshot.took_ms} ms of it for files ({amounts or 'none'})"
+    ways = {"copied": sum(each.copied for each in copied), "shared": sum(each.cloned for each in copied)}
+    amounts = ", ".join(f"{about_bytes(amount, up=False)} {way}" for way, amount in ways.items() if amount)
+    took_ms = sum(each.took_ms for each in copied)
+    return f"{frozen}, {took_ms} ms of it for files ({amounts or 'none'})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,9 +135,8 @@ class StoreCheckpoint(Step):
 def store(host: Host, name: str, images: str, policy: Policy) -> Checkpoint:
     """Raises StepFailed when there is no room, HostLacks."""
     note = json.loads(host.scratches.noted(name, NOTE))
-    trees = {UPPER: note["snapshot"]} if note["snapshot"] else {}
     extras = {SPEC: json.dumps(note["spec"]).encode()}
-    draft = Draft(Origin.from_json(note["origin"]), images, trees, extras)
+    draft = Draft(Origin.from_json(note["origin"]), images, note["trees"], extras)
     found = host.checkpoints.at(policy.key_file).save(draft, policy.min_free, unheard)
     host.scratches.note(name, STORED, found.id)
     return found
@@ -191,14 +191,14 @@ def clear(host: Host, name: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class FetchCheckpoint(Step):
-    """Images to scratch, files to beside the layer; every byte is checked. Nothing of the container is touched."""
+    """Images to scratch, files to beside those in force; every byte is checked. The container is not touched."""
 
     stage: ClassVar[Stage] = Stage.STATE
     effect: ClassVar[Effect] = Effect.NONE
 
     identity: str
     key_file: str
-    with_files: bool
+    trees: tuple[str, ...]
 
     @property
     def text(self) -> str:
@@ -206,21 +206,21 @@ class FetchCheckpoint(Step):
 
     def apply(self, host: Host) -> Wait | None:
         images = host.scratches.make(self.container)
-        roots: Mapping[str, str] = {UPPER: host.snapshots.incoming(self.container)} if self.with_files else {}
+        roots = host.snapshots.incoming(self.container, self.trees)
         host.checkpoints.at(self.key_file).restore(self.identity, images, roots, unheard)
         return None
 
 
 @dataclass(frozen=True, slots=True)
-class SwapLayer(Step):
-    """The files of the checkpoint take the place of the layer's, which are kept."""
+class SwapFiles(Step):
+    """The files of the checkpoint take the place of those in force, which are kept."""
 
     stage: ClassVar[Stage] = Stage.BIRTH
     effect: ClassVar[Effect] = Effect.NONE
 
     @property
     def text(self) -> str:
-        return "put the files of the checkpoint in the place of the layer's"
+        return "put the files of the checkpoint in place"
 
     def apply(self, host: Host) -> Wait | None:
         host.snapshots.swap(self.container)
@@ -228,8 +228,8 @@ class SwapLayer(Step):
 
 
 @dataclass(frozen=True, slots=True)
-class PutBackLayer(Step):
-    """A restore came to nothing: the layer has the files again that it had before."""
+class PutBackFiles(Step):
+    """A restore came to nothing: the files are again what they were before."""
 
     stage: ClassVar[Stage] = Stage.STOP
     effect: ClassVar[Effect] = Effect.NONE
@@ -248,7 +248,7 @@ class PutBackLayer(Step):
 
 
 @dataclass(frozen=True, slots=True)
-class SettleLayer(Step):
+class SettleFiles(Step):
     """What was restored runs: the files from before go."""
 
     stage: ClassVar[Stage] = Stage.CLEAR

@@ -72,12 +72,13 @@ def test_a_counter_goes_on_from_where_it_was(either: Masu, tmp_path: Path) -> No
     first = masu.pid()
     goes_on(masu, len(lines(masu)))
     Path(f"/proc/{first}/root/later").touch()
+    done(masu, "exec", "web", "--", "/bin/sh", "-c", "echo lost >/data/file; echo lost >/data/later")
     done(masu, "restore", "web")
     second = from_checkpoint(masu, identity, 20)
     assert second != first
     assert not Path(f"/proc/{second}/root/later").exists()
-    said = done(masu, "exec", "web", "--", "/bin/sh", "-c", "cat /data/file; ls -l /dev/fuse")
-    assert said.startswith("kept\nc")
+    said = done(masu, "exec", "web", "--", "/bin/sh", "-c", "cat /data/*; ls -l /dev/fuse")
+    assert said.startswith("kept\nc"), "the data of the volume is of the same moment"
     os.kill(second, signal.SIGKILL)
     third = masu.restarted(second)
     done(masu, "restore", "web", "--from", identity)
@@ -199,7 +200,7 @@ def test_a_restore_that_fails_gives_the_files_back_and_starts_anew(masu: Masu, t
     goes_on(masu, 5)
     identity = done(masu, "checkpoint", "web").split(":")[0]
     before = masu.pid()
-    Path(f"/proc/{before}/root/later").touch()
+    later(masu)
     held.write_text("of another size")
     assert "bad size" in done(masu, "restore", "web", code=1)
     pid = masu.pid()
@@ -249,10 +250,10 @@ RESTORE_STEPS = (
     "FetchCheckpoint",
     "StopContainer",
     "ClearRuntime",
-    "SwapLayer",
+    "SwapFiles",
     "WriteBundle",
     "RestoreContainer",
-    "SettleLayer",
+    "SettleFiles",
 )
 
 
@@ -283,8 +284,8 @@ def test_killed_at_any_step_of_a_checkpoint_the_next_one_is_whole(masu: Masu) ->
 
 @pytest.mark.timeout(300)
 def test_killed_at_any_step_of_a_restore_it_runs_with_files_that_fit(masu: Masu) -> None:
-    """Either from the checkpoint, with its files, or anew, with those from before the restore."""
-    masu.write(counting())
+    """Either from the checkpoint, with its files, or anew, with those from before the restore; of a volume, too."""
+    masu.write(volume("data", size="16Mi"), counting(mounts=[{"volume": "data", "target": "/data"}]))
     assert masu.apply().returncode == 0
     goes_on(masu, 5)
     done(masu, "checkpoint", "web")
@@ -293,16 +294,16 @@ def test_killed_at_any_step_of_a_restore_it_runs_with_files_that_fit(masu: Masu)
     assert set(trace.read_text().split()) >= set(RESTORE_STEPS)
     for step in (f"{each}{when}:1" for each in RESTORE_STEPS for when in ("", "+")):
         before = masu.pid()
-        Path(f"/proc/{before}/root/later").touch()
+        later(masu)
         killed = masu.run("restore", "web", env={"MASU_FAIL_AT": step})
         assert killed.returncode == -signal.SIGKILL, f"{step} was never reached: {killed.stderr}"
         assert masu.apply().returncode == 0, step
         fits(masu, step, before)
         assert len(masu.processes()) <= 2, step  # sleep, too
-    for undoing in ("PutBackLayer:1", "PutBackLayer+:1"):
+    for undoing in ("PutBackFiles:1", "PutBackFiles+:1"):
         before = masu.pid()
-        Path(f"/proc/{before}/root/later").touch()
-        assert masu.run("restore", "web", env={"MASU_FAIL_AT": "SwapLayer+:1"}).returncode == -signal.SIGKILL
+        later(masu)
+        assert masu.run("restore", "web", env={"MASU_FAIL_AT": "SwapFiles+:1"}).returncode == -signal.SIGKILL
         assert masu.apply(env={"MASU_FAIL_AT": undoing}).returncode == -signal.SIGKILL
         assert masu.apply().returncode == 0, undoing
         fits(masu, undoing, before)
@@ -321,8 +322,16 @@ def test_every_step_of_checkpoints_is_interrupted_somewhere() -> None:
         for name, each in vars(checkpointing).items()
         if isinstance(each, type) and issubclass(each, Step) and each.__module__ == checkpointing.__name__
     }
-    elsewhere = {"PutBackLayer", "RemoveCheckpoints", "FinishRestore"}
+    elsewhere = {"PutBackFiles", "RemoveCheckpoints", "FinishRestore"}
     assert kinds <= {*CHECKPOINT_STEPS, *RESTORE_STEPS, *elsewhere}
+
+
+def later(masu: Masu) -> None:
+    """Files that no checkpoint has, in its layer and in its volume."""
+    root = Path(f"/proc/{masu.pid()}/root")
+    (root / "later").touch()
+    if (root / "data").is_dir():
+        (root / "data" / "later").touch()
 
 
 def fits(masu: Masu, step: str, before: int) -> None:
@@ -330,9 +339,10 @@ def fits(masu: Masu, step: str, before: int) -> None:
     assert pid, step
     goes_on(masu, len(lines(masu)))
     assert masu.halfway() == [], step
-    later = Path(f"/proc/{pid}/root/later").exists()
     restored = pid != before and bool(masu.record()["restored"])
-    assert later != restored, f"{step}: restored {restored}, with files from after the checkpoint {later}"
+    for path in ("later", "data/later"):
+        later = Path(f"/proc/{pid}/root/{path}").exists()
+        assert later != restored, f"{step}: restored {restored}, {path} from after the checkpoint {later}"
 
 
 def test_a_daemon_that_is_killed_leaves_nothing_half(masu: Masu) -> None:

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from controller.checkpoints import tar
 from controller.errors import ArchiveRefused, StepFailed
 from controller.host.checkpoints.store import LocalStore
-from controller.model.checkpoint import Draft, Origin
+from controller.model.checkpoint import Draft, Origin, volume_tree
 from tests.images import pages, read_all, write_images
 
 RUNS = [(0x7F00_0000_0000, 200)]
@@ -66,7 +66,7 @@ def made(store: LocalStore, tmp_path: Path) -> str:
     os.chmod(upper / "etc", 0o750)
     extras = {"spec.dump": json.dumps(SPEC).encode(), "network.status": b"[]"}
     return store.save(
-        Draft(ORIGIN, str(images), {"upper": str(upper), "data": str(volume)}, extras), 0, quiet
+        Draft(ORIGIN, str(images), {"upper": str(upper), volume_tree("data"): str(volume)}, extras), 0, quiet
     ).id
 
 
@@ -85,7 +85,7 @@ def test_there_and_back_again(store: LocalStore, made: str, tmp_path: Path, suff
         "spec",
     )
     assert found.origin.cpu_features == ("avx2",)
-    roots = {"upper": str(tmp_path / "new"), "data": str(tmp_path / "data")}
+    roots = {"upper": str(tmp_path / "new"), volume_tree("data"): str(tmp_path / "data")}
     other.restore(found.id, str(tmp_path / "back"), roots, quiet)
     assert read_all(tmp_path / "back") == read_all(tmp_path / "images")
     assert (tmp_path / "data" / "row").read_bytes() == b"of a volume"

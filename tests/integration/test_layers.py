@@ -10,7 +10,10 @@ import pytest
 
 from controller.host.layers import LayerDirectories
 from controller.host.places import Places
-from controller.host.snapshots import LayerSnapshots
+from controller.host.snapshots import FileSnapshots
+from controller.host.spaces.choice import spaces_in
+from controller.host.spaces.twins import Twins
+from controller.model.checkpoint import UPPER
 
 pytestmark = pytest.mark.root
 NOBODY = 65534
@@ -34,7 +37,8 @@ def test_a_set_user_id_program_of_a_container_is_out_of_reach(state: Path) -> No
     program = state / "t" / "layers" / "web" / "upper" / "program"
     program.write_text("#!/bin/sh\n")
     os.chmod(program, 0o4755)
-    copy = LayerSnapshots(places).take("web", 0).path
+    snapshots = FileSnapshots(places, Twins(spaces_in(places), places.spaces))
+    copy = snapshots.take("web", (UPPER,), 0)[0].path
     for path in (str(program), f"{copy}/program"):
         assert subprocess.run([path], check=False).returncode == 0
         with pytest.raises(PermissionError):

@@ -9,7 +9,10 @@ import pytest
 
 from controller.errors import StepFailed
 from controller.host.places import Places
-from controller.host.snapshots import LayerSnapshots
+from controller.host.snapshots import FileSnapshots
+from controller.host.spaces.choice import spaces_in
+from controller.host.spaces.twins import Twins
+from controller.model.checkpoint import UPPER
 
 HOLE = 1 << 20
 
@@ -22,14 +25,15 @@ def layer(tmp_path: Path) -> Path:
     return upper
 
 
-def snapshots(tmp_path: Path) -> LayerSnapshots:
-    return LayerSnapshots(Places("t", str(tmp_path), str(tmp_path)))
+def snapshots(tmp_path: Path) -> FileSnapshots:
+    places = Places("t", str(tmp_path), str(tmp_path))
+    return FileSnapshots(places, Twins(spaces_in(places), places.spaces))
 
 
 def test_a_copy_leaves_the_room_that_shall_stay_free(tmp_path: Path, layer: Path) -> None:
     del layer
     with pytest.raises(StepFailed, match="shall stay free"):
-        snapshots(tmp_path).take("web", 1 << 60)
+        snapshots(tmp_path).take("web", (UPPER,), 1 << 60)
 
 
 def test_a_copy_has_owners_times_links_and_holes(tmp_path: Path, layer: Path) -> None:
@@ -42,7 +46,7 @@ def test_a_copy_has_owners_times_links_and_holes(tmp_path: Path, layer: Path) ->
     os.utime(layer / "file", ns=(5, 7_000_000_001))
     os.mknod(layer / "gone", 0o020000, os.makedev(0, 0))
     taken = snapshots(tmp_path)
-    found = taken.take("web", 0)
+    (found,) = taken.take("web", (UPPER,), 0)
     copy = Path(found.path)
     assert (copy / "file").read_text() == "now"
     seen = (copy / "file").stat()
@@ -54,15 +58,15 @@ def test_a_copy_has_owners_times_links_and_holes(tmp_path: Path, layer: Path) ->
     assert (copy / "gone").is_char_device()
     (layer / "file").write_text("later")
     assert (copy / "file").read_text() == "now"
-    taken.take("web", 0)  # the last one is no hindrance
+    taken.take("web", (UPPER,), 0)  # the last one is no hindrance
     taken.drop("web")
     assert not copy.exists()
     taken.drop("web")
 
 
-def prepared(tmp_path: Path) -> LayerSnapshots:
+def prepared(tmp_path: Path) -> FileSnapshots:
     found = snapshots(tmp_path)
-    coming = Path(found.incoming("web"))
+    coming = Path(found.incoming("web", (UPPER,))[UPPER])
     coming.mkdir()
     (coming / "file").write_text("then")
     return found

@@ -8,9 +8,11 @@ import pytest
 
 from controller.model.resource import Resource
 from controller.spec.across import misfits, users
-from tests.unit.resources import bridge, budgets, by_key, container, group, network
+from tests.unit.resources import bridge, budgets, by_key, container, group, network, volume
 
 FRONT = bridge()
+MOUNTS = [{"volume": "data", "target": "/data"}]
+POOL = {"volume": "pool", "target": "/pool"}
 BACK = bridge("back", "10.89.0.0/24", line=50)
 
 
@@ -80,9 +82,34 @@ GOOD: dict[str, tuple[Resource, ...]] = {
         budgets("m", memory={"max": "1Gi"}),
         container("a", group={"cpu": "c", "memory": "m"}),
     ),
+    "volumes of its own, and what is left out": (
+        volume("data"),
+        volume("pool"),
+        container("a", mounts=[*MOUNTS, POOL], checkpoint={"volumes": ["data"]}),
+        container("b", mounts=[POOL]),
+    ),
 }
 TORN = GOOD["two groups where each subsystem has its own hierarchy"]
 BAD: dict[str, tuple[tuple[Resource, ...], str, str, str]] = {
+    "a volume to take along that others mount": (
+        (
+            volume("pool"),
+            container("a", mounts=[POOL], checkpoint={"volumes": ["pool"]}),
+            container("b", mounts=[{**POOL, "readOnly": True}]),
+        ),
+        "a",
+        "spec.checkpoint.volumes",
+        'names volume "pool", which container "b" mounts, too',
+    ),
+    "a volume to take along that is only read": (
+        (
+            volume("data"),
+            container("a", mounts=[{**MOUNTS[0], "readOnly": True}], checkpoint={"volumes": ["data"]}),
+        ),
+        "a",
+        "spec.checkpoint.volumes",
+        'names volume "data", which it does not mount writable',
+    ),
     "no such network": (
         (container("a", "front"),),
         "a",

@@ -12,11 +12,11 @@ from controller.aspects.namespaces import Namespaces
 from controller.aspects.namespaces import Seen as SpacesSeen
 from controller.checkpoints.policy import Policy
 from controller.checkpoints.request import Request
-from controller.model.checkpoint import LayerCopy
+from controller.model.checkpoint import TreeCopy
 from controller.model.dump import Dumped
 from controller.model.process import IdMap
 from controller.report.checkpoints import age
-from controller.steps.checkpointing import ClearScratch, PutBackLayer, RemoveCheckpoints, SettleLayer, cost
+from controller.steps.checkpointing import ClearScratch, PutBackFiles, RemoveCheckpoints, SettleFiles, cost
 from tests.worlds import facts
 
 FACTS = facts("hybrid")
@@ -30,10 +30,10 @@ OWN = {"time": 1, "pid": 2, "mnt": 3, "net": 4, "uts": 5, "ipc": 6, "cgroup": 7,
     [
         (ALIVE, Seen(""), []),
         (DEAD, Seen(""), []),
-        (ALIVE, Seen("coming"), [SettleLayer]),
-        (ALIVE, Seen("swapped"), [SettleLayer]),
-        (DEAD, Seen("coming"), [PutBackLayer]),
-        (DEAD, Seen("swapped"), [PutBackLayer]),
+        (ALIVE, Seen("coming"), [SettleFiles]),
+        (ALIVE, Seen("swapped"), [SettleFiles]),
+        (DEAD, Seen("coming"), [PutBackFiles]),
+        (DEAD, Seen("swapped"), [PutBackFiles]),
         (DEAD, Seen("swapped", launching=True), []),
     ],
 )
@@ -88,9 +88,10 @@ def test_a_request_comes_back_as_it_was_and_nothing_else_does() -> None:
 
 def test_what_a_standstill_was_for_is_said() -> None:
     dumped = Dumped(61_400, 90, 1, 0, "established")
-    assert cost(dumped, None) == "frozen for 61 ms"
-    assert cost(dumped, LayerCopy("/x", 0, 0, 1)).endswith("1 ms of it for files (none)")
-    assert cost(dumped, LayerCopy("/x", 5, 7, 3)).endswith("(5 bytes copied, 7 bytes shared)")
+    assert cost(dumped, ()) == "frozen for 61 ms"
+    layer, data = TreeCopy("upper", "/x", 0, 0, 1), TreeCopy("volume.data", "/y", 5 << 20, 7, 3)
+    assert cost(dumped, (layer,)).endswith("1 ms of it for files (none)")
+    assert cost(dumped, (layer, data)).endswith("4 ms of it for files (5Mi copied, 7 shared)")
 
 
 @pytest.mark.parametrize(

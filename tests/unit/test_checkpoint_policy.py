@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator, FormatChecker
 
-from controller.checkpoints.policy import Policy, parse
+from controller.checkpoints.policy import Policy, Volumes, parse
 from controller.checkpoints.retention import Keep
 from controller.checkpoints.schedule import Schedule
 from controller.spec.formats import FORMATS
@@ -102,3 +102,22 @@ def test_what_makes_no_sense_does_not_fit(section: Any) -> None:
 def test_what_a_schema_cannot_say_is_refused_in_words(schedule: Any) -> None:
     with pytest.raises(ValueError, match="short"):
         parse({"schedule": schedule})
+
+
+MOUNTED = {"own": ["data", "cache"], "shared": ["pool"]}
+
+
+@pytest.mark.parametrize(
+    ("written", "taken", "left"),
+    [
+        ({}, ("data", "cache"), ("pool",)),
+        ({"volumes": "private"}, ("data", "cache"), ("pool",)),
+        ({"volumes": ["cache"]}, ("cache",), ("data", "pool")),
+        ({"volumes": ["pool"]}, (), ("data", "cache", "pool")),
+        ({"volumes": "none"}, (), ("data", "cache", "pool")),
+    ],
+)
+def test_volumes_go_along_that_nobody_else_mounts(
+    written: dict[str, object], taken: tuple[str, ...], left: tuple[str, ...]
+) -> None:
+    assert parse({**written, "mounted": MOUNTED}).volumes == Volumes(taken, left, ("pool",))

@@ -6,10 +6,10 @@ import contextlib
 import errno
 import os
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Final
 
-from controller.checkpoints.manifest import Manifest
+from controller.checkpoints.manifest import Entry, Manifest, Piece
 from controller.checkpoints.paths import is_id, is_name
 from controller.errors import CheckpointDamaged, MasuError, StepFailed
 from controller.host.checkpoints import trees
@@ -19,6 +19,7 @@ from controller.host.checkpoints.depot import Depot
 from controller.host.checkpoints.packs import Shelf
 from controller.host.checkpoints.saving import Saving
 from controller.host.checkpoints.sweep import sweep
+from controller.host.syscalls import free_bytes
 from controller.host.text import failed, sync_directory
 from controller.model.checkpoint import Checkpoint, Draft, Origin, Progress, Removal
 
@@ -62,6 +63,9 @@ class LocalStore:
             if unknown:
                 raise StepFailed(f"{identity} has no snapshot named {', '.join(unknown)}")
             with _opened(depot, found) as contents:
+                _check_room(
+                    self._root, (entry for name in roots for entry in found.body.trees[name]), contents
+                )
                 _materialise(found, images, contents, did)
                 for name, root in roots.items():
                     trees.restore(root, found.body.trees[name], contents)
@@ -173,6 +177,22 @@ def _wrong(found: Manifest, contents: Contents) -> tuple[str, ...]:
     said = [f"{name}: {wrong}" for name, _, pieces in files for wrong in contents.check(pieces)]
     short = [name for name, size, pieces in files if sum(map(contents.size_of, pieces)) != size]
     return (*said, *(f"{name}: its pieces do not make its size" for name in short))
+
+
+def _check_room(root: str, entries: Iterable[Entry], contents: Contents) -> None:
+    """A disk that becomes full under an image is an I/O error for everybody who writes to images on it."""
+    needed = sum(contents.size_of(each) for entry in entries for each in entry.pieces if not _is_hole(each))
+    free = free_bytes(root)
+    if needed > free:
+        raise StepFailed(
+            f"its files take {needed} bytes beside those that are there, and {free} are free: {root}",
+            path=root,
+            errno=errno.ENOSPC,
+        )
+
+
+def _is_hole(piece: Piece) -> bool:
+    return isinstance(piece, int) and piece < 0
 
 
 def _materialise(found: Manifest, directory: str, contents: Contents, did: Progress) -> None:

@@ -1,6 +1,7 @@
 """The driver of `Spaces`: `<state>/spaces/<sort>/<name>/`, each with the mechanism that it was made with.
 
     mechanism, rule, size   symbolic links that point nowhere: the journal keeps their text with their names
+    called, for             likewise, of one that was made beside another to take its place (`twins`)
     fs/data                 what containers see
     image                   of a loopImage, what is mounted on fs
 
@@ -13,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from controller.errors import HostLacks, MasuError, StepFailed
 from controller.host.places import Places
@@ -22,7 +23,9 @@ from controller.host.spaces.mechanism import Held, Mechanism
 from controller.host.text import failed, make_directories, sync_directory
 from controller.model.space import CONTENT, FILES, NewSpace, Offer, Sort, Space, SpaceChange, SpaceSeen
 
-NEW, REMOVED = ".new", ".removed"
+NEW, COMING, REMOVED = ".new", ".coming", ".removed"
+"""What a space beside the one of that name is: half made, about to take its place or out of it, half removed."""
+CALLED = "called"
 KEEP, REMOVE = "keep", "remove"
 OFFER_S = 1.0
 """So long stands what was found for all spaces of the host."""
@@ -41,7 +44,7 @@ class SpaceDirectories:
             entries = os.listdir(f"{self._places.spaces}/{sort}")
         except FileNotFoundError:
             return frozenset()
-        return frozenset(each.removeprefix(".").removesuffix(NEW).removesuffix(REMOVED) for each in entries)
+        return frozenset(map(plain_name, entries))
 
     def offer(self) -> Offer:
         """A sum over all spaces of the host that can be read stands for a while."""
@@ -55,9 +58,9 @@ class SpaceDirectories:
         return self._offered[1]
 
     def look(self, space: Space) -> SpaceSeen | None:
-        base = self._base(space)
-        half = any(os.path.lexists(self._aside(space, suffix)) for suffix in (NEW, REMOVED))
-        size = int(_read_link(f"{base}/size") or 0)
+        base = self.base(space)
+        half = any(os.path.lexists(self.aside(space, suffix)) for suffix in (NEW, REMOVED))
+        size = int(read_link(f"{base}/size") or 0)
         if not size:
             return SpaceSeen(half=True) if half else None
         mechanism = self._mechanism(base)
@@ -73,26 +76,39 @@ class SpaceDirectories:
             read_only=held.read_only,
             grows=held.grows,
             owner=_owner(base) if held.mounted else None,
-            keep=_read_link(f"{base}/rule") == KEEP,
+            keep=read_link(f"{base}/rule") == KEEP,
         )
 
     def make(self, space: Space, new: NewSpace) -> None:
         """Raises HostLacks, StepFailed."""
+        base = self.base(space)
+        if os.path.lexists(base):
+            raise StepFailed(f"{base}: there is something already, and nothing is made over it", path=base)
+        self.make_at(base, space, new, {})
+
+    def make_at(self, base: str, space: Space, new: NewSpace, links: Mapping[str, str]) -> None:
+        """`base`: `space`'s own or one beside it. `links`: what else is noted in there, by name.
+
+        Raises HostLacks, StepFailed.
+        """
         chosen, why = self._choose()
         if chosen is None:
             raise HostLacks(why)
-        base, aside = self._base(space), self._aside(space, NEW)
-        if os.path.lexists(base):
-            raise StepFailed(f"{base}: there is something already, and nothing is made over it", path=base)
-        self._clear(space)
+        aside = self.aside(space, NEW)
+        self.clear(space)
         make_directories(os.path.dirname(base))
+        noted = {
+            "mechanism": chosen.name,
+            "rule": KEEP if new.keep else REMOVE,
+            "size": str(new.size),
+            **links,
+        }
         try:
             os.mkdir(aside, 0o700)  # a set-user-id program of a container is nothing for users of the host
             os.mkdir(f"{aside}/{FILES}", 0o711)
-            os.symlink(chosen.name, f"{aside}/mechanism")
-            os.symlink(KEEP if new.keep else REMOVE, f"{aside}/rule")
-            os.symlink(str(new.size), f"{aside}/size")
-            chosen.make(aside, space, new)
+            for name, text in noted.items():
+                os.symlink(text, f"{aside}/{name}")
+            chosen.make(aside, _called(aside, space), new)
             os.rename(aside, base)
             sync_directory(os.path.dirname(base))
         except OSError as error:
@@ -100,7 +116,8 @@ class SpaceDirectories:
         self._offered = None
 
     def change(self, space: Space, change: SpaceChange) -> None:
-        base, mechanism = self._base(space), self._known(space)
+        base = self.base(space)
+        mechanism = self.mechanism_of(base)
         if change.mounted is not None:
             mechanism.mount(base) if change.mounted else mechanism.unmount(base, busy=False)
         if change.size is not None:
@@ -117,28 +134,32 @@ class SpaceDirectories:
             raise failed(error, "changing", base) from error
 
     def remove(self, space: Space) -> None:
-        base, aside = self._base(space), self._aside(space, REMOVED)
+        self.remove_at(self.aside(space, COMING), space)
+        self.remove_at(self.base(space), space)
+
+    def remove_at(self, base: str, space: Space) -> None:
+        """`base`: `space`'s own or one beside it; nothing may be there. Also what is half made and half removed."""
         mechanism = self._mechanism(base)
         if mechanism:
             mechanism.unmount(base, busy=True)
-        self._clear(space)
+        self.clear(space)
         try:
             if os.path.lexists(base):
-                os.rename(base, aside)
+                os.rename(base, self.aside(space, REMOVED))
         except OSError as error:
             raise failed(error, "removing", base) from error
-        self._clear(space)
+        self.clear(space)
         self._offered = None
 
-    def _clear(self, space: Space) -> None:
+    def clear(self, space: Space) -> None:
         """What is half made and half removed."""
         for suffix in (NEW, REMOVED):
-            aside = self._aside(space, suffix)
+            aside = self.aside(space, suffix)
             if not os.path.lexists(aside):
                 continue
             mechanism = self._mechanism(aside)
             if mechanism:
-                mechanism.destroy(aside, space)
+                mechanism.destroy(aside, _called(aside, space))
             try:
                 remove_deep(aside)
             except OSError as error:
@@ -171,25 +192,38 @@ class SpaceDirectories:
             path = os.path.dirname(path)
         return path
 
-    def _known(self, space: Space) -> Mechanism:
-        base = self._base(space)
+    def mechanism_of(self, base: str) -> Mechanism:
+        """Raises HostLacks."""
         mechanism = self._mechanism(base)
         if mechanism is None:
             raise HostLacks(f"{base} was made in a way that this version does not know")
         return mechanism
 
     def _mechanism(self, base: str) -> Mechanism | None:
-        named = _read_link(f"{base}/mechanism")
+        named = read_link(f"{base}/mechanism")
         return next((each for each in self._mechanisms if each.name == named), None)
 
-    def _base(self, space: Space) -> str:
+    def base(self, space: Space) -> str:
         return f"{self._places.spaces}/{space.text}"
 
-    def _aside(self, space: Space, suffix: str) -> str:
+    def aside(self, space: Space, suffix: str) -> str:
         return f"{self._places.spaces}/{space.sort}/.{space.name}{suffix}"
 
 
-def _read_link(path: str) -> str:
+def plain_name(entry: str) -> str:
+    """Names of spaces begin with no dot."""
+    if not entry.startswith("."):
+        return entry
+    return entry[1:].removesuffix(NEW).removesuffix(COMING).removesuffix(REMOVED)
+
+
+def _called(base: str, space: Space) -> Space:
+    """As what it holds what it has elsewhere: numbers of quotas."""
+    return Space(space.sort, read_link(f"{base}/{CALLED}") or space.name)
+
+
+def read_link(path: str) -> str:
+    """Empty: there is none."""
     try:
         return os.readlink(path)
     except OSError:
