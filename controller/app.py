@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -137,14 +137,15 @@ def _answering(requests: Requests) -> Callable[[Mapping[str, Any]], Mapping[str,
 
 
 class Tellers:
-    """Every event to several listeners."""
+    """Every event to several listeners. Telling never raises: whoever reads the log may go, and repairs go on."""
 
     def __init__(self, *listeners: Callable[[Event], object]) -> None:
         self._listeners = listeners
 
     def event(self, event: Event) -> None:
         for listener in self._listeners:
-            listener(event)
+            with suppress(Exception):
+                listener(event)
 
 
 Left = Mapping[str, tuple[Condition, ...]]

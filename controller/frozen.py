@@ -24,7 +24,8 @@ else:
 
         def decorate(cls: type) -> type:
             made = dataclasses.dataclass(init=False, repr=False, eq=False, slots=True)(cls)
-            for name, method in (_METHODS | _ORDER if order else _METHODS).items():
+            methods = {"__init__": _lazy_init(made), **_METHODS, **(_ORDER if order else {})}
+            for name, method in methods.items():
                 if name not in cls.__dict__:
                     setattr(made, name, method)
             return made
@@ -32,11 +33,15 @@ else:
         return decorate
 
 
-def _first_init(self: Any, *args: Any, **kwargs: Any) -> None:
-    """Makes way for the class's own."""
-    owner: Any = next(each for each in type(self).__mro__ if each.__dict__.get("__init__") is _first_init)
-    owner.__init__ = _init_of(owner)
-    owner.__init__(self, *args, **kwargs)
+def _lazy_init(cls: Any) -> Callable[..., None]:
+    """Makes way for the class's own. It knows its class: another thread may have made way while one is in here."""
+
+    def first(self: Any, *args: Any, **kwargs: Any) -> None:
+        init = _init_of(cls)
+        cls.__init__ = init
+        init(self, *args, **kwargs)
+
+    return first
 
 
 def _init_of(cls: Any) -> Callable[..., None]:
@@ -117,7 +122,6 @@ def _restore(self: Any, state: list[Any]) -> None:
 
 
 _METHODS: Final[dict[str, Any]] = {
-    "__init__": _first_init,
     "__eq__": _compared(operator.eq),
     "__hash__": _hash,
     "__repr__": _repr,

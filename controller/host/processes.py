@@ -84,7 +84,10 @@ class ProcDirectory:
         masu moves itself to where it is, which changes nothing else.
         """
         if self._hastening.acquire(blocking=False):
-            threading.Thread(target=self._hasten, name="haste", daemon=True).start()
+            try:
+                threading.Thread(target=self._hasten, name="haste", daemon=True).start()
+            except RuntimeError:  # no thread to be had
+                self._hastening.release()
 
     def _hasten(self) -> None:
         try:

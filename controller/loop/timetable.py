@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Final
 
 from controller.checkpoints.policy import Policy
 from controller.checkpoints.schedule import Past
@@ -19,7 +21,11 @@ from controller.reconcile.timing import last_started, next_due, runs, scheduled
 
 LOOK_S = 1.0
 """How often it is asked what is due, if there is a schedule at all; the clock on the wall may be set meanwhile."""
-REST_S = 60.0
+REST_S = 5.0
+"""If there is none: somebody may have one by now."""
+
+LAST_WAIT_S = 10.0
+_NUMBER: Final = re.compile(r"\d+")
 
 Act = Callable[[str], object]
 
@@ -33,19 +39,17 @@ class Timetable:
         self._host, self._log, self._wanted, self._act = host, log, wanted, act
         self._past: dict[str, Past] = {}
         self._said: dict[str, str] = {}
-        self._woken, self._closed = threading.Event(), threading.Event()
+        self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="timetable", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
-    def wake(self) -> None:
-        """Somebody may have a schedule that had none."""
-        self._woken.set()
-
     def close(self) -> None:
+        """What is being done is waited for, but not for long: it can be broken off anywhere."""
         self._closed.set()
-        self._woken.set()
+        if self._thread.is_alive():
+            self._thread.join(LAST_WAIT_S)
 
     def _run(self) -> None:
         while not self._closed.is_set():
@@ -54,8 +58,7 @@ class Timetable:
             for name, desired in sorted(found.items()):
                 if not self._closed.is_set():
                     self._look(name, desired.parts[PART])
-            self._woken.wait(LOOK_S if found else REST_S)
-            self._woken.clear()
+            self._closed.wait(LOOK_S if found else REST_S)
 
     def _look(self, name: str, policy: Policy) -> None:
         try:
@@ -96,9 +99,10 @@ class Timetable:
         return replace(known, born_ms=record.launched_at)
 
     def _fail(self, name: str, why: str) -> None:
-        """Of the same reason, the first time is told."""
-        if self._said.get(name) != why:
-            self._said[name] = why
+        """Of the same reason, whatever numbers are in it, the first time is told."""
+        said = _NUMBER.sub("", why)
+        if self._said.get(name) != said:
+            self._said[name] = said
             self._tell(name, "CheckpointFailed", why)
 
     def _tell(self, name: str, kind: str, message: str) -> None:

@@ -189,3 +189,34 @@ def test_the_program_starts_without_making_one_method() -> None:
     )
     said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert said.stdout.split() == []
+
+
+RACED = """
+import sys, threading
+from controller.frozen import dataclass
+sys.setswitchinterval(1e-6)
+wrong = []
+for _ in range(300):
+    @dataclass(frozen=True, slots=True)
+    class Base:
+        a: int
+    @dataclass(frozen=True, slots=True)
+    class More(Base):
+        b: int
+    ready = threading.Barrier(4)
+    def first(cls=More):
+        ready.wait()
+        try:
+            assert (cls(1, 2).a, cls(3, 4).b) == (1, 4)
+        except BaseException as error:
+            wrong.append(error)
+    threads = [threading.Thread(target=first) for _ in range(4)]
+    [each.start() for each in threads]
+    [each.join() for each in threads]
+print(wrong)
+"""
+
+
+def test_several_threads_may_be_the_first() -> None:
+    argv = [sys.executable, "-c", RACED]
+    assert subprocess.run(argv, capture_output=True, text=True, check=True).stdout.strip() == "[]"
