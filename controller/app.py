@@ -60,6 +60,7 @@ from controller.host.triggers import TriggerFiles
 from controller.host.uevents import DeviceWatch
 from controller.host.visits import Visits
 from controller.host.watch import KernelWatch
+from controller.loop.acting import Acting
 from controller.loop.controller import Controller, work
 from controller.loop.daemon import Daemon
 from controller.loop.door import Door
@@ -218,7 +219,7 @@ class App:
 
     def run(self, source: str) -> None:
         """The daemon: converge and keep converged until SIGTERM; containers go on running."""
-        with self._alone(), self._controller(source, notices=True) as (controller, told):
+        with self._alone(), self._controller(source, notices=True) as (controller, told, acting):
             self._mend(told)
             daemon = Daemon(
                 controller, self.host, told, workers=self.settings.workers, resync_s=self.settings.resync_s
@@ -228,7 +229,7 @@ class App:
             files = self._source(source).watch(daemon.reload)
             self.keeper.guard(lambda held: told.event(self._keeper_replaced(held)))
             control = ExitStack()
-            requests = self._requests(controller, told)
+            requests = self._requests(controller, told, acting)
             timetable = Timetable(self.host, told, controller.containers, requests.at_its_time)
 
             def ready() -> None:
@@ -251,7 +252,7 @@ class App:
 
     def apply(self, source: str, wait_s: float) -> tuple[bool, Controller]:
         """Converge once, for at most `wait_s` seconds. → whether everything converged."""
-        with self._alone(), self._controller(source, notices=False) as (controller, told):
+        with self._alone(), self._controller(source, notices=False) as (controller, told, _):
             self._mend(told)
             threads = [
                 threading.Thread(target=work, args=(controller, told, self.host), daemon=True)
@@ -435,7 +436,10 @@ class App:
                 for event in narrate.events(result, edited=True, at=self.host.clock.wall_ms()):
                     told.event(event)
 
-        requests = Requests(self.host, self._failpoint(), told, self._wanted, lambda _: nullcontext, look)
+        acting = Acting(lambda _: None)
+        requests = Requests(
+            self.host, self._failpoint(), told, self._wanted, lambda _: nullcontext, look, acting
+        )
         try:
             return requests.answer(request)
         finally:
@@ -451,7 +455,7 @@ class App:
         wanted = desire(in_force(wish, grant) if grant else wish, self.host.facts)
         return wanted, self.places.group_of(name)
 
-    def _requests(self, controller: Controller, told: EventLog) -> Requests:
+    def _requests(self, controller: Controller, told: EventLog, acting: Acting) -> Requests:
         """What the daemon does when it is asked, or when the time has come."""
 
         def wanted(name: str) -> tuple[Desired, str] | None:
@@ -461,7 +465,7 @@ class App:
         def hold(name: str) -> Callable[[], AbstractContextManager[None]]:
             return lambda: _borrowed(controller.queue, name)
 
-        return Requests(self.host, self._failpoint(), told, wanted, hold, controller.restored)
+        return Requests(self.host, self._failpoint(), told, wanted, hold, controller.restored, acting)
 
     def _mend(self, told: EventLog) -> None:
         """What a masu that was killed in the middle of a checkpoint has left."""
@@ -540,12 +544,13 @@ class App:
             lock.release()
 
     @contextmanager
-    def _controller(self, source: str, *, notices: bool) -> Iterator[tuple[Controller, EventLog]]:
+    def _controller(self, source: str, *, notices: bool) -> Iterator[tuple[Controller, EventLog, Acting]]:
         """`notices`: with somebody who notices when a container is in want."""
         told = self._teller()
         triggers = TriggerFiles(self.homes, lambda name, watch: noticing.wake(name, watch))  # noqa: PLW0108
         noticing = self._noticing(told, triggers) if notices else NobodyNotices()
         work_queue = WorkQueue()
+        acting = Acting(work_queue.add)
         watch = KernelWatch(
             self.homes,
             work_queue.add,
@@ -563,7 +568,7 @@ class App:
             self.store,
             self.leases,
             Door(self.host, self.grants),
-            Ladder(self.host, self._failpoint(), told, self.places.group_of),
+            Ladder(self.host, self._failpoint(), told, acting, self.places.group_of),
             self.conditions,
             told,
             watch,
@@ -573,7 +578,7 @@ class App:
             allow_removals=self.settings.allow_removals,
         )
         try:
-            yield controller, told
+            yield controller, told, acting
         finally:
             noticing.close()
             watch.close()

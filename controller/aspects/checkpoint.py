@@ -13,21 +13,29 @@ from controller.aspects._base import Birth, Subject
 from controller.checkpoints.policy import Policy, parse
 from controller.frozen import dataclass
 from controller.host.ports import Host
-from controller.model.checkpoint import Pending
+from controller.model.checkpoint import ENDED, Pending
 from controller.model.facts import Facts
 from controller.steps._base import Effect, Step
-from controller.steps.checkpointing import ClearScratch, PutBackFiles, RemoveCheckpoints, SettleFiles
+from controller.steps.checkpointing import (
+    ClearScratch,
+    NoteLineage,
+    PutBackFiles,
+    RemoveCheckpoints,
+    SettleFiles,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
     """`launching`: a restore is at it, or has ended without anybody to write that down.
+    `lineage`: as noted on disk, asked only where somebody will want to know.
 
     Asked only before the container goes: `scratch`: there are images; `identities` of its checkpoints.
     """
 
     pending: Pending
     launching: bool = False
+    lineage: str | None = None
     scratch: bool = False
     identities: tuple[str, ...] = ()
 
@@ -67,26 +75,38 @@ class Checkpoint:
         if desired is None:
             known = host.checkpoints.checkpoints(subject.name)
             own = tuple(each.id for each in known if each.container == subject.name)
-            return Seen(pending, scratch=subject.name in host.scratches.names(), identities=own)
-        return Seen(pending, launching=bool(pending) and not subject.pid and _launching(subject, host))
+            scratch, lineage = subject.name in host.scratches.names(), host.checkpoints.lineage(subject.name)
+            return Seen(pending, lineage=lineage, scratch=scratch, identities=own)
+        launching = bool(pending) and not subject.pid and _launching(subject, host)
+        return Seen(pending, launching, host.checkpoints.lineage(subject.name) if desired.restores else None)
 
     def diff(self, subject: Subject, desired: Policy, observed: Seen) -> list[Step]:
-        """Pure. Whoever runs, runs with what is in the layer; if nobody does, the files from before return."""
-        del desired
-        if not observed.pending or observed.launching:
-            return []
-        if subject.pid:
-            return [SettleFiles(subject.name)]
-        return [PutBackFiles(subject.name, subject.group)]
+        """Pure. Whoever runs, runs with the files that are in force; if nobody does, those from before return."""
+        steps: list[Step] = []
+        if observed.pending and not observed.launching:
+            name, group = subject.name, subject.group
+            steps.append(SettleFiles(name) if subject.pid else PutBackFiles(name, group))
+        lineage = _lineage(subject, desired)
+        if desired.restores and lineage not in {None, observed.lineage}:
+            steps.append(NoteLineage(subject.name, lineage or ""))
+        return steps
 
     def remove(self, subject: Subject, observed: Seen) -> list[Step]:
         """Pure. The layer itself goes with all that is beside it."""
         steps: list[Step] = []
         if observed.scratch:
             steps.append(ClearScratch(subject.name))
-        if observed.identities:
+        if observed.identities or observed.lineage:
             steps.append(RemoveCheckpoints(subject.name, observed.identities))
         return steps
+
+
+def _lineage(subject: Subject, desired: Policy) -> str | None:
+    """What should be noted; None: whatever is."""
+    record = subject.record
+    if subject.pid:
+        return (record.lineage if record else "") or None
+    return ENDED if desired.stopped else None
 
 
 def _launching(subject: Subject, host: Host) -> bool:

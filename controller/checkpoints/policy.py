@@ -33,7 +33,8 @@ class Policy:
     """`never`: this container's memory must not be written anywhere; everything else is then as by default.
 
     `schedule`: None when nothing is scheduled; by hand it can be done all the same, but then nothing is restored by
-    itself unless the spec says so: nobody knows how old the last one is. `key_file`: "" for no key.
+    itself unless the spec says so: nobody knows how old the last one is. `key_file`: "" for no key. `stopped`: the
+    spec says that it shall not run.
     """
 
     never: bool = False
@@ -48,6 +49,7 @@ class Policy:
     mode: Literal["keep-running", "stop"] = "keep-running"
     key_file: str = ""
     volumes: Volumes = Volumes()
+    stopped: bool = False
 
     @property
     def restores(self) -> bool:
@@ -73,6 +75,7 @@ def parse(section: Mapping[str, Any]) -> Policy:
         mode=section.get("mode", default.mode),
         key_file=section.get("encryption", {}).get("keyFile", ""),
         volumes=_volumes(section.get("volumes", "private"), **section.get("mounted", {})),
+        stopped=section.get("stopped", False),
     )
 
 

@@ -556,6 +556,14 @@ class CheckpointStores(Protocol):
         """As the store's own, which needs no key; cheap where there never was a checkpoint."""
         ...
 
+    def lineage(self, container: str) -> str | None:
+        """What was noted last; None: nothing."""
+        ...
+
+    def note_lineage(self, container: str, lineage: str) -> None:
+        """For what comes after a reboot; an empty one is forgotten. Raises StepFailed."""
+        ...
+
 
 class CheckpointStore(Protocol):
     """Checkpoints that are whole, or said not to be. `did`: told of progress, from within.

@@ -27,7 +27,7 @@ from controller.reconcile import guard
 from controller.reconcile.desired import Desired, Known, Named, Wish, desire, guarantee, resolve
 from controller.reconcile.leases import without
 from controller.reconcile.plan import present, recorded
-from controller.reconcile.reconciler import Reconciler, Result
+from controller.reconcile.reconciler import Reconciler, Result, waiting
 from controller.report import narrate
 from controller.spec.accept import Parse, accept, freeze
 from controller.steps._base import Wait
@@ -35,6 +35,7 @@ from controller.steps.runtime import FOR_PEOPLE
 
 NEEDS_LOOK_MS = 1000
 BROKEN_LOOK_S = 2.0
+BUSY_LOOK_S = 1.0
 WAITS = {GROUP: "WaitsForGroup", VOLUME: "WaitsForVolume"}
 TOLD = frozenset({"Refused", HOST_LACKS, LIMITED, "NotAsDesired"})
 """Types of conditions that no step tells of: said once, when they come. So are those that a person has to end."""
@@ -127,13 +128,17 @@ class Controller:
             self.queue.add(name)
 
     def look(self, name: str) -> Result | None:
-        """Reconcile one name; None while it is held back because a launch failed just now.
+        """Reconcile one name; None while it is held back because a launch failed just now, or as long as what is to
+        be removed is still being stored.
 
         In a fight over some of its keys those are left alone for a while, and the rest is looked at less often.
         """
         with self._lock:
             desired, doomed = self._desired.get(name), name in self._doomed
             if desired is None and not doomed:
+                return None
+            if desired is None and self._ladder.is_busy(name):
+                self.queue.add_at(name, time.monotonic() + BUSY_LOOK_S)
                 return None
             memory, digest = self._memory.setdefault(name, Memory()), self._digests.get(name, "")
         now = time.monotonic()
@@ -278,10 +283,11 @@ class Controller:
         if climb is None:
             return self._reconciler.converge(desired, self._watch, leave, held)
         result = self._reconciler.converge(desired, self._watch, leave, None, climb.turn)
-        if result.error or not climb.due:
+        if not result.turned:
             return result
         self._narrate(result, edited=edited)
-        climb.go()
+        if wait := climb.go():
+            return waiting(result, wait)
         for sharer in self._sharers_of(name):  # its namespaces are new ones
             self.queue.add(sharer)
         return self._reconciler.converge(desired, self._watch, leave)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from controller.checkpoints.request import Request
 from controller.errors import LaunchFailed, MasuError, StepFailed
 from controller.host.ports import EventLog, Host
+from controller.loop.acting import Acting
 from controller.model.checkpoint import How
 from controller.model.event import Event
 from controller.model.quantity import about_bytes
@@ -33,15 +32,15 @@ class Requests:
         wanted: Callable[[str], tuple[Desired, str] | None],
         hold: Callable[[str], Hold],
         after: Callable[[str], object],
+        acting: Acting,
     ) -> None:
         self._host, self._failpoint, self._log = host, failpoint, log
         self._wanted, self._hold, self._after = wanted, hold, after
-        self._lock = threading.Lock()
-        self._busy: set[str] = set()
+        self._acting = acting
 
     def answer(self, request: Request) -> Mapping[str, Any]:
         """Raises MasuError, which has been told as an event, too."""
-        with self._alone(request.container):
+        with self._acting.act(request.container):
             try:
                 done = self._done(request)
             except LaunchFailed as error:
@@ -57,7 +56,7 @@ class Requests:
 
     def at_its_time(self, name: str) -> None:
         """A checkpoint that its schedule asks for. Raises MasuError, which the caller tells."""
-        with self._alone(name):
+        with self._acting.act(name):
             found = self._wanted(name)
             if found:
                 acts = Acts(self._host, self._failpoint, *found, self._hold(name))
@@ -96,15 +95,3 @@ class Requests:
 
     def _tell(self, name: str, kind: str, message: str, level: str = "info") -> None:
         self._log.event(Event(self._host.clock.wall_ms(), name, kind, message, level=level))
-
-    @contextmanager
-    def _alone(self, name: str) -> Iterator[None]:
-        with self._lock:
-            if name in self._busy:
-                raise StepFailed(f"another checkpoint or restore of {name} is under way")
-            self._busy.add(name)
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._busy.discard(name)

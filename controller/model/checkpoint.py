@@ -11,6 +11,8 @@ from controller.frozen import dataclass
 UPPER = "upper"
 """The tree that is a container's writable layer."""
 _VOLUME = "volume."
+ENDED = "-"
+"""In the place of a lineage: the last run was ended on purpose."""
 SPEC = "spec.dump"
 """The extra that is the bundle config."""
 
@@ -37,6 +39,7 @@ class Origin:
 
     `created_ms`: wall clock, for people and for retention; `boot_ms`: milliseconds since the boot `boot_id`.
     `rootfs`: identity of what is below the writable layer.
+    `lineage`: which run it is of; one that is restored goes on with it. `ended`: the processes ended with it.
     `parent`: the id of the checkpoint that a pre-dump's pages are in; empty for a whole dump.
     `foreign`: the images were made by another program than masu.
     """
@@ -57,6 +60,8 @@ class Origin:
     frozen_ms: int = 0
     parent: str = ""
     foreign: bool = False
+    lineage: str = ""
+    ended: bool = False
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "cpu_features": list(self.cpu_features)}
@@ -78,6 +83,7 @@ _KINDS = {
     **{each.name: str for each in fields(Origin) if each.type == "str"},
     **{each.name: int for each in fields(Origin) if each.type == "int"},
     "foreign": bool,
+    "ended": bool,
     "cpu_features": list,
 }
 

@@ -43,7 +43,8 @@ class Record:
 
     `exit` is how the run of `pid` ended, `last_exit` how the run before it did; `missing_at` is when the process
     was first seen to be gone, `kill_at` when a stop turns into SIGKILL,
-    `restored` is the checkpoint that this run goes on from,
+    `restored` is the checkpoint that this run goes on from, `tries` how often in a row that was done after a crash,
+    `lineage` the run that it is of, from its first start on, through all restores,
     `asked` whether the stop signal was sent, `start_at` when it may start again.
     A live process is this container's only if pid, start time (field 22 of /proc/PID/stat) and boot id match.
     """
@@ -65,6 +66,8 @@ class Record:
     start_at: int = 0
     oom_kills: int = 0
     restored: str = ""
+    tries: int = 0
+    lineage: str = ""
     stop: StopRule = StopRule()
     exit: Exit | None = None
     last_exit: Exit | None = None

@@ -13,7 +13,8 @@ from controller.checkpoints.policy import Policy
 from controller.errors import CheckpointDamaged, GuardRefused, HostLacks, LaunchFailed, MasuError, StepFailed
 from controller.frozen import dataclass
 from controller.host.ports import Host
-from controller.model.checkpoint import UPPER, Checkpoint, How, Origin, volume_tree
+from controller.model.checkpoint import UPPER, Checkpoint, How, volume_tree
+from controller.model.frame import Frame
 from controller.reconcile.apply import Failpoint, apply
 from controller.reconcile.desired import Desired
 from controller.reconcile.plan import plan, subject_of
@@ -27,6 +28,7 @@ from controller.steps.checkpointing import (
     FetchCheckpoint,
     FinishRestore,
     PutBackFiles,
+    RecordPutBy,
     RestoreContainer,
     RetireCheckpoints,
     SettleFiles,
@@ -84,6 +86,7 @@ class Acts:
                 trees = trees_of(self.desired)
                 self._do(DumpContainer(name, init, self.desired.frame, policy, trees, how, ends))
                 if ends:
+                    self._do(RecordPutBy(name))
                     self._do(ClearRuntime(name, self.group, Effect.NONE))
             if not ends:
                 self._do(StoreCheckpoint(name, host.scratches.images(name), policy))
@@ -157,7 +160,8 @@ class Acts:
         frame = self.desired.frame
         images = self.host.scratches.images(self.name)
         stop = self.desired.parts["life"].stop
-        birth = (self.name, frame, self.group, stop, Effect.RESTART, found.id, images, self.policy)
+        lineage = found.origin.lineage if found.origin else ""
+        birth = (self.name, frame, self.group, stop, Effect.RESTART, found.id, lineage, images, self.policy)
         try:
             if with_files:
                 self._do(SwapFiles(self.name))
@@ -199,7 +203,7 @@ def check_restore(host: Host, desired: Desired, found: Checkpoint) -> None:
     if not abilities.usable:
         raise HostLacks(f"nothing can be restored here: {abilities.said}")
     if origin is None or found.damage:
-        raise StepFailed(f"checkpoint {found.id} is damaged: {found.damage}")
+        raise CheckpointDamaged(f"checkpoint {found.id} is damaged: {found.damage}")
     if desired.parts["life"].state == "stopped":
         raise GuardRefused(f"{name}: its spec says state: stopped")
     if origin.machine and origin.machine != host.facts.machine:
@@ -210,19 +214,20 @@ def check_restore(host: Host, desired: Desired, found: Checkpoint) -> None:
             f"checkpoint {found.id} was made on a cpu with more instructions, which its programs may use:"
             f" {', '.join(missing)}"
         )
-    _check_digests(found.id, origin, frame.frame_digest, frame.digest)
+    if why := unfit(found, frame):
+        raise GuardRefused(why)
 
 
-def _check_digests(identity: str, origin: Origin, frame_digest: str, digest: str) -> None:
-    if origin.frame_digest != frame_digest:
-        raise GuardRefused(
-            f"checkpoint {identity} was made with another root file system, or with other namespaces, than the spec"
-            " has now"
-        )
-    if origin.spec_digest != digest:
-        raise GuardRefused(
-            f"checkpoint {identity} was made with another process, or with other mounts, than the spec has now"
-        )
+def unfit(found: Checkpoint, frame: Frame) -> str:
+    """Pure. Why its processes do not go with the spec of now; empty: they do."""
+    origin = found.origin
+    if origin is None or origin.frame_digest != frame.frame_digest:
+        what = "another root file system, or with other namespaces,"
+    elif origin.spec_digest != frame.digest:
+        what = "another process, or with other mounts,"
+    else:
+        return ""
+    return f"checkpoint {found.id} was made with {what} than the spec has now"
 
 
 def find(host: Host, name: str, identity: str) -> Checkpoint:

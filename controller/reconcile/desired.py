@@ -269,10 +269,7 @@ def _container_wish(
     }
     if "rootfs" in sections:
         sections["rootfs"] = {**sections["rootfs"], "hostUser": is_host_user(container)}
-    if written := written_by(container):
-        own = [each for each in written if each not in shared]
-        mounted = {"own": own, "shared": list(shared)}
-        sections["checkpoint"] = {**(container.section("checkpoint") or {}), "mounted": mounted}
+    sections["checkpoint"] = _checkpoint(container, shared)
     sections["cgroup"] = {"budgets": budgets}
     sections["networks"] = attachments or None
     sections.update(_settings(container, attachments))
@@ -287,6 +284,15 @@ def _container_wish(
     needs |= {key_of(GROUP, name) for name in budgets.values()}
     needs |= {key_of(VOLUME, each) for each in volumes_of(container)}
     return Wish(container.key, CONTAINER, sections, frozenset(needs))
+
+
+def _checkpoint(container: Resource, shared: tuple[str, ...]) -> Mapping[str, Any] | None:
+    """With what the spec says elsewhere and a checkpoint has to know."""
+    section, written = container.section("checkpoint"), written_by(container)
+    if section is None and not written:
+        return None
+    mounted = {"own": [each for each in written if each not in shared], "shared": list(shared)}
+    return {**(section or {}), "mounted": mounted, "stopped": container.state == "stopped"}
 
 
 def _mount(named: Named, entry: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import replace
 
 from controller.errors import GuardRefused, HostLacks, MasuError
 from controller.frozen import dataclass
@@ -14,8 +15,10 @@ from controller.reconcile.apply import Failpoint, Outcome, apply
 from controller.reconcile.desired import Desired
 from controller.reconcile.plan import Plan, plan, removal
 from controller.steps._base import Stage, Wait
-from controller.steps.runtime import DOES_NOT_FIT
+from controller.steps.runtime import DOES_NOT_FIT, Await, LaunchContainer
 
+WAITING = "Waiting"
+AWAIT, LAUNCH = Await.__name__, LaunchContainer.__name__
 MAX_PASSES = 12
 """One change needs a few looks (stop, exit, start, verify); more than this is a circle."""
 
@@ -31,6 +34,8 @@ class Result:
     error: MasuError | None
     conditions: tuple[Condition, ...]
     last: Plan
+    turned: bool = False
+    """Only the birth is left, and `turn` has said that it does that itself."""
 
     @property
     def exit_code(self) -> int:
@@ -113,28 +118,36 @@ class Reconciler:
             steps, refused = guard.split(found)
             if held and any(_is_held(each.stage, lives=found.lives) for each in steps):
                 return _result(found, outcomes, None, [held], refused, lacks)
-            if turn and any(each.stage is Stage.BIRTH for each in steps) and (turned := turn(found)):
-                outcomes += apply(
-                    (each for each in steps if each.stage < Stage.BIRTH), self.host, self.failpoint
-                )
-                error = next((each.error for each in outcomes if each.error), None)
-                return _result(found, outcomes, error, [turned], refused, lacks)
+            turned = turn(found) if turn and any(each.kind == LAUNCH for each in steps) else None
+            if turned:
+                steps = tuple(each for each in steps if each.stage < Stage.BIRTH or each.kind == AWAIT)
             if leave and found.lives:
                 steps = tuple(each for each in steps if not (each.change and each.change[0] in leave))
             kinds = {each.kind for each in steps}
-            if "LaunchContainer" in kinds and "CreateCgroup" not in kinds:  # which would have to wait itself
+            if LAUNCH in kinds and "CreateCgroup" not in kinds:  # which would have to wait itself
                 self.host.processes.hasten()
             done = apply(steps, self.host, self.failpoint)
             outcomes.extend(done)
             error = next((each.error for each in done if each.error), None)
             waits = [each.wait for each in done if each.wait]
             now = self.host.clock.now_ms()
+            if turned and not (error or waits):
+                return replace(_result(found, outcomes, None, [turned], refused, lacks), turned=True)
             if error or not steps or (waits and all(each.until > now for each in waits)):
                 break
             before_next()
         else:
             waits = [Wait("Unsettled", "still differs after many looks", self.host.clock.now_ms() + 1000)]
         return _result(found, outcomes, error, waits, refused, lacks)
+
+
+def waiting(result: Result, wait: Wait) -> Result:
+    """What was to be done instead of a birth has to wait; what has come of it so far was told."""
+    others = (each for each in result.conditions if each.type != WAITING)
+    conditions = (*others, *_waiting([wait]))
+    return replace(
+        result, outcomes=(), converged=False, again_at=wait.until, conditions=conditions, turned=False
+    )
 
 
 def _result(
@@ -182,9 +195,7 @@ def _broken(found: Plan) -> tuple[Condition, ...]:
 
 
 def _waiting(waits: Iterable[Wait]) -> tuple[Condition, ...]:
-    return tuple(
-        Condition("Waiting", status=True, reason=each.reason, message=each.message) for each in waits
-    )
+    return tuple(Condition(WAITING, status=True, reason=each.reason, message=each.message) for each in waits)
 
 
 def _failed(error: MasuError | None) -> tuple[Condition, ...]:

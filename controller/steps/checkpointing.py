@@ -15,11 +15,12 @@ from controller.checkpoints.retention import Kept, doomed
 from controller.errors import StepFailed
 from controller.frozen import dataclass
 from controller.host.ports import Host
-from controller.model.checkpoint import SPEC, Checkpoint, Draft, How, Origin, TreeCopy
+from controller.model.checkpoint import ENDED, SPEC, Checkpoint, Draft, How, Origin, TreeCopy
 from controller.model.dump import Dumped, DumpOrder, RestoreOrder
 from controller.model.frame import Frame
 from controller.model.launch import Init
 from controller.model.quantity import about_bytes
+from controller.model.record import Exit, Record
 from controller.steps._base import Effect, Stage, Step, Wait
 from controller.steps.freezer import end, thaw
 from controller.steps.runtime import LaunchContainer, conclude, launch_root, newborn
@@ -73,6 +74,7 @@ class DumpContainer(Step):
         return None
 
     def _note(self, host: Host, dumped: Dumped, copied: Sequence[TreeCopy]) -> None:
+        record = host.records.read(self.container)
         origin = Origin(
             container=self.container,
             created_ms=host.clock.wall_ms(),
@@ -88,6 +90,8 @@ class DumpContainer(Step):
             boot_id=host.facts.boot_id,
             boot_ms=host.clock.now_ms(),
             frozen_ms=round(dumped.frozen_us / 1000),
+            lineage=record.lineage if record else "",
+            ended=self.ends,
         )
         note = {
             "origin": origin.to_json(),
@@ -111,6 +115,44 @@ def cost(dumped: Dumped, copied: Sequence[TreeCopy]) -> str:
     amounts = ", ".join(f"{about_bytes(amount, up=False)} {way}" for way, amount in ways.items() if amount)
     took_ms = sum(each.took_ms for each in copied)
     return f"{frozen}, {took_ms} ms of it for files ({amounts or 'none'})"
+
+
+@dataclass(frozen=True, slots=True)
+class RecordPutBy(Step):
+    """It did not crash: it was ended with its checkpoint."""
+
+    stage: ClassVar[Stage] = Stage.STATE
+    effect: ClassVar[Effect] = Effect.NONE
+
+    @property
+    def text(self) -> str:
+        return "record that it was ended with a checkpoint"
+
+    def apply(self, host: Host) -> Wait | None:
+        record = host.records.read(self.container)
+        if record:
+            ended = Exit(0, 0, "Checkpointed", host.clock.now_ms())
+            why = "ended with a checkpoint"
+            host.records.write(replace(record, phase="exited", exit=ended, intent=why, backoff=0, start_at=0))
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class NoteLineage(Step):
+    """On disk, for after a reboot: which run the container is in, or that it was ended on purpose."""
+
+    stage: ClassVar[Stage] = Stage.CLEAR
+    effect: ClassVar[Effect] = Effect.NONE
+
+    lineage: str
+
+    @property
+    def text(self) -> str:
+        return "note that the last run was ended" if self.lineage == ENDED else f"note run {self.lineage}"
+
+    def apply(self, host: Host) -> Wait | None:
+        host.checkpoints.note_lineage(self.container, self.lineage)
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,6 +311,7 @@ class RestoreContainer(LaunchContainer):
     """A launch whose processes come from a checkpoint."""
 
     identity: str
+    lineage: str
     images: str
     policy: Policy
 
@@ -281,10 +324,16 @@ class RestoreContainer(LaunchContainer):
         order = RestoreOrder(
             self.container, self.group, root, self.images, RESTORE_TIMEOUT_MS, tcp=self.policy.tcp
         )
-        record = replace(newborn(host, self), restored=self.identity)
+        tries = self._tries(host.records.read(self.container))
+        record = replace(newborn(host, self), restored=self.identity, lineage=self.lineage, tries=tries)
         host.records.write(record)
         thaw(host, self.group)  # as before a launch
         return conclude(host, record, self, host.criu.restore(order))
+
+    def _tries(self, before: Record | None) -> int:
+        """Pure. What somebody has ended on purpose in between does not count."""
+        again = before is not None and before.restored == self.identity and not before.intent
+        return before.tries + 1 if before and again else 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,7 +349,7 @@ class FinishRestore(RestoreContainer):
 
 @dataclass(frozen=True, slots=True)
 class RemoveCheckpoints(Step):
-    """All of a container that goes: with it ends what they are for."""
+    """All of a container that goes, and what is noted of its runs: with it ends what they are for."""
 
     stage: ClassVar[Stage] = Stage.CLEAR
     effect: ClassVar[Effect] = Effect.DELETE
@@ -312,5 +361,7 @@ class RemoveCheckpoints(Step):
         return f"remove {len(self.identities)} checkpoint{'s' * (len(self.identities) != 1)}"
 
     def apply(self, host: Host) -> Wait | None:
-        host.checkpoints.at("").remove(self.identities, unheard)
+        host.checkpoints.note_lineage(self.container, "")
+        if self.identities:
+            host.checkpoints.at("").remove(self.identities, unheard)
         return None

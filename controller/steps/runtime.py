@@ -319,6 +319,7 @@ def newborn(host: Host, launch: LaunchContainer) -> Record:
         backoff=before.backoff if before else 0,
         oom_kills=before.oom_kills if before else 0,
         last_exit=(before.exit or before.last_exit) if before else None,
+        lineage=f"{host.facts.boot_id[:8]}-{host.clock.now_ms()}",
     )
 
 

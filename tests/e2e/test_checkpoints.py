@@ -322,7 +322,7 @@ def test_every_step_of_checkpoints_is_interrupted_somewhere() -> None:
         for name, each in vars(checkpointing).items()
         if isinstance(each, type) and issubclass(each, Step) and each.__module__ == checkpointing.__name__
     }
-    elsewhere = {"PutBackFiles", "RemoveCheckpoints", "FinishRestore"}
+    elsewhere = {"PutBackFiles", "RemoveCheckpoints", "FinishRestore", "RecordPutBy", "NoteLineage"}
     assert kinds <= {*CHECKPOINT_STEPS, *RESTORE_STEPS, *elsewhere}
 
 

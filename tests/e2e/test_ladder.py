@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
+import stat
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from controller.host.checkpoints.store import LocalStore
-from tests.e2e.harness import Masu, until
+from controller.model.checkpoint import ENDED
+from tests.e2e.harness import Masu, until, volume
 from tests.e2e.test_checkpoints import counting, done, from_checkpoint, goes_on, lines, runs_on
 
 
@@ -128,3 +134,147 @@ def test_checkpoints_are_made_when_they_are_due(masu: Masu) -> None:
     assert len(told(masu, "CheckpointFailed")) == 1
     runs_on(masu, pid)
     assert masu.halfway() == []
+
+
+@contextmanager
+def store_held(masu: Masu) -> Iterator[None]:
+    """Nobody can write to the store meanwhile: what is to be stored waits."""
+    with Path(f"/var/lib/masu/{masu.instance}/checkpoints/lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def stored_while(masu: Masu) -> subprocess.Popen[str]:
+    """A `masu checkpoint` that has dumped, and waits for the store."""
+    asked = masu.spawn("checkpoint", "web")
+    note = Path(f"/run/masu/{masu.instance}/scratch/web/cost")
+    until(note.exists, "it has been dumped")
+    return asked
+
+
+def test_who_crashes_while_its_checkpoint_is_stored_goes_on_from_that(masu: Masu) -> None:
+    """Not from an older one, with whose images it would be mixed up."""
+    masu.write(counting(checkpoint={"onFailure": "restore"}))
+    masu.start()
+    masu.running()
+    goes_on(masu, 5)
+    done(masu, "checkpoint", "web")
+    goes_on(masu, 40)
+    with store_held(masu):
+        asked = stored_while(masu)
+        pid = masu.pid()
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: "still being stored" in json.dumps(masu.status()["conditions"]), "it waits")
+        assert masu.pid() == 0
+    assert asked.wait(30) == 0
+    newest = masu.checkpoints()[-1]["id"]
+    masu.restarted(pid)
+    from_checkpoint(masu, newest, 40)
+    done(masu, "checkpoints", "--verify")
+    assert masu.halfway() == []
+
+
+def test_who_is_removed_while_its_checkpoint_is_stored_leaves_nothing(masu: Masu) -> None:
+    masu.write(counting(checkpoint={"onFailure": "restore"}))
+    masu.start()
+    masu.running()
+    goes_on(masu, 5)
+    done(masu, "checkpoint", "web")
+    with store_held(masu):
+        asked = stored_while(masu)
+        (masu.source / "web.yaml").unlink()
+        masu.write(volume("other", size="16Mi"))
+        until(lambda: "other" in masu.volumes(), "the source was read")
+    assert asked.wait(30) == 0
+    until(lambda: told(masu, "Removed"), "it is gone")
+    assert masu.checkpoints() == []
+    assert masu.halfway() == []
+
+
+def test_what_somebody_has_ended_on_purpose_does_not_come_back(masu: Masu) -> None:
+    """Neither after a crash of the run that comes next, nor after a reboot."""
+    policy = {"onFailure": "restore", "onReboot": "restore"}
+    masu.write(counting(checkpoint=policy))
+    masu.start()
+    masu.running()
+    goes_on(masu, 20)
+    done(masu, "checkpoint", "web")
+    note = Path(f"/var/lib/masu/{masu.instance}/checkpoints/lineages/web")
+    until(lambda: note.is_symlink() and os.readlink(note) == masu.record()["lineage"], "it is noted")
+    masu.write(counting(checkpoint=policy, state="stopped"))
+    until(lambda: masu.pid() == 0 and os.readlink(note) == ENDED, "it has ended")
+    masu.write(counting(checkpoint=policy))
+    pid = masu.restarted(0)
+    until(lambda: lines(masu), "it counts")
+    assert lines(masu)[0] == 1
+    Path(f"/proc/{pid}/root/new").touch()
+    crash(masu)
+    assert masu.record()["restored"] == ""
+    assert Path(f"/proc/{masu.pid()}/root/new").exists()
+    until(lambda: os.readlink(note) == masu.record()["lineage"], "the run of now is noted")
+
+
+def test_a_restore_waits_for_whatever_a_start_would_wait_for(masu: Masu, tmp_path: Path) -> None:
+    """A device that is not there, and the pause after a second crash."""
+    device = tmp_path / "device"
+    os.mknod(device, 0o666 | stat.S_IFCHR, os.makedev(1, 5))
+    spec = counting(
+        checkpoint={"onFailure": "restore"},
+        devices=[{"path": str(device)}],
+        restart={"backoff": {"initial": "3s"}},
+    )
+    masu.write(spec)
+    masu.start()
+    masu.running()
+    goes_on(masu, 20)
+    done(masu, "checkpoint", "web")
+    identity = done(masu, "checkpoint", "web").split(":")[0]
+    pid = masu.pid()
+    device.unlink()
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: "NoDevice" in json.dumps(masu.status()["conditions"]), "it waits for the device")
+    os.mknod(device, 0o666 | stat.S_IFCHR, os.makedev(1, 5))
+    pid = masu.restarted(pid)
+    from_checkpoint(masu, identity, 20)
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: "BackOff" in json.dumps(masu.status()["conditions"]), "it waits for a while")
+    masu.restarted(pid)
+    assert masu.record()["restored"] < identity
+    assert told(masu, "RestoreFailed", "StartsAnew") == []
+
+
+def test_a_restore_that_masu_did_not_live_to_see_is_done_again(masu: Masu) -> None:
+    """It was killed after it had written that down, and before anything was born."""
+    masu.write(counting(checkpoint={"onFailure": "restore"}))
+    masu.start()
+    masu.running()
+    goes_on(masu, 20)
+    identity = done(masu, "checkpoint", "web").split(":")[0]
+    masu.stop()
+    os.kill(masu.pid(), signal.SIGKILL)
+    killed = masu.run("apply", str(masu.source), env={"MASU_FAIL_AT": "RestoreContainer:1"})
+    assert killed.returncode == -signal.SIGKILL
+    path = Path(f"/run/masu/{masu.instance}/records/web.json")
+    half = {"phase": "launching", "pid": 0, "start_time": 0, "launched_at": 0, "exit": None}
+    path.write_text(json.dumps({**json.loads(path.read_text()), **half, "restored": identity, "tries": 1}))
+    masu.start()
+    masu.restarted(0)
+    from_checkpoint(masu, identity, 20)
+    assert masu.record()["tries"] == 2
+    until(lambda: not masu.halfway(), "what was before has gone")
+
+
+def test_who_was_ended_with_a_checkpoint_goes_on_from_it(masu: Masu) -> None:
+    """If its spec asks for that; it did not crash."""
+    masu.write(counting(checkpoint={"onReboot": "restore"}))
+    assert masu.apply().returncode == 0
+    goes_on(masu, 20)
+    identity = done(masu, "checkpoint", "web", "--stop").split(":")[0]
+    assert masu.pid() == 0
+    assert masu.apply().returncode == 0
+    from_checkpoint(masu, identity, 20)
+    assert masu.status()["restarts"] == 0
+    masu.write(counting(checkpoint={"onReboot": "start"}))
+    done(masu, "checkpoint", "web", "--stop")
+    assert masu.apply().returncode == 0
+    assert masu.record()["restored"] == ""

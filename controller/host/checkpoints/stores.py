@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+from controller.host.text import failed, make_private
 
 if TYPE_CHECKING:
     from controller.host.ports import CheckpointStore
     from controller.model.checkpoint import Checkpoint
+
+LINEAGES: Final = "lineages"
 
 
 class LocalStores:
@@ -29,3 +34,30 @@ class LocalStores:
         from controller.host.checkpoints.depot import Depot  # noqa: PLC0415
 
         return Depot(self._root, Codec(None), patience_s=0.0).heads(container)
+
+    def lineage(self, container: str) -> str | None:
+        try:
+            return os.readlink(f"{self._root}/{LINEAGES}/{container}")
+        except OSError:
+            return None
+
+    def note_lineage(self, container: str, lineage: str) -> None:
+        """A symbolic link that points nowhere: the journal keeps its text with its name, without a sync."""
+        directory = f"{self._root}/{LINEAGES}"
+        path = f"{directory}/{container}"
+        try:
+            if lineage:
+                make_private(self._root)
+                make_private(directory)
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(f"{directory}/.{container}")
+                os.symlink(lineage, f"{directory}/.{container}")
+                os.rename(f"{directory}/.{container}", path)
+                return
+            for each in (path, f"{directory}/.{container}"):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(each)
+            with contextlib.suppress(OSError):
+                os.rmdir(directory)
+        except OSError as error:
+            raise failed(error, "noting the run of a container in", path) from error
