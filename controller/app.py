@@ -13,7 +13,7 @@ from typing import Any
 
 from controller.checkpoints.policy import Policy
 from controller.checkpoints.request import Request
-from controller.errors import GuardRefused, InstanceBusy, Problem, StepFailed
+from controller.errors import GuardRefused, InstanceBusy, MasuError, Problem, StepFailed
 from controller.frozen import dataclass
 from controller.host import facts as host_facts
 from controller.host import service
@@ -64,6 +64,7 @@ from controller.loop.acting import Acting
 from controller.loop.controller import Controller, work
 from controller.loop.daemon import Daemon
 from controller.loop.door import Door
+from controller.loop.farewell import Farewell
 from controller.loop.ladder import Ladder
 from controller.loop.notices import NobodyNotices, Notices, Noticing
 from controller.loop.queue import WorkQueue
@@ -101,11 +102,13 @@ from controller.report.preview import Overview, Preview
 from controller.settings import Settings
 from controller.spec.accept import accept, across
 from controller.spec.across import users
+from controller.steps.checkpointing import NOTE, ClearScratch
 from controller.steps.freezer import frozen_by
 from controller.steps.runtime import DOES_NOT_FIT
 from controller.version import VERSION
 
 POLL_S = 0.005
+MARGIN_S = 10.0
 STILL_USED = Condition(
     "Waiting", status=True, reason="StillUsed", message="not touched: somebody is left who may be using it"
 )
@@ -238,17 +241,45 @@ class App:
                 timetable.start()
                 self._ready(source, told)
 
+            def leave(urged: Callable[[float], bool]) -> None:
+                service.notify("STOPPING=1")
+                control.close()
+                self._last_checkpoints(controller, told, requests, urged)
+
             try:
                 daemon.run(
                     ready,
                     lambda: service.notify("WATCHDOG=1"),
                     service.watchdog_interval_s(),
+                    leave,
                 )
             finally:
-                service.notify("STOPPING=1")
                 files.close()
                 control.close()
             told.event(self._stopped())
+
+    def _last_checkpoints(
+        self,
+        controller: Controller,
+        told: EventLog,
+        requests: Requests,
+        urged: Callable[[float], bool],
+    ) -> None:
+        """When the host itself stops, whoever has one ends with it: nothing that happens later is lost."""
+        wait_s, ends = self.settings.last_wait_s, False
+
+        def act(name: str, patience_s: float) -> None:
+            requests.at_the_end(name, patience_s, ends=ends)
+
+        farewell = Farewell(self.host, told, controller.containers, act, wait_s)
+        if farewell.names:
+            service.notify(f"EXTEND_TIMEOUT_USEC={round((wait_s + MARGIN_S) * 1_000_000)}")
+            ends = service.host_stops()
+            farewell.say(urged)
+        for name in self.host.scratches.names():  # what is still being stored is given up: memory is dear
+            if self.host.scratches.noted(name, NOTE):
+                with suppress(MasuError):
+                    ClearScratch(name).apply(self.host)
 
     def apply(self, source: str, wait_s: float) -> tuple[bool, Controller]:
         """Converge once, for at most `wait_s` seconds. → whether everything converged."""

@@ -97,6 +97,12 @@ def _add_converging(verbs: Any) -> None:
     run.add_argument(
         "--resync", default="30s", metavar="DURATION", help="look at everything this often (default: 30s)"
     )
+    run.add_argument(
+        "--last-wait",
+        default="60s",
+        metavar="DURATION",
+        help="how long checkpoints that specs ask for at the end may take (default: 60s)",
+    )
     plan = _verb(verbs, "plan", _plan, "say what would change, and change nothing (exit 2: changes pending)")
     plan.add_argument("source", metavar="SOURCE", help=SOURCE)
     plan.add_argument("-o", "--output", choices=("text", "json"), default="text")
@@ -220,6 +226,7 @@ def _settings(arguments: argparse.Namespace) -> Settings:
         runtime=arguments.runtime,
         allow_removals=getattr(arguments, "allow_removals", False),
         resync_s=_duration_s(getattr(arguments, "resync", "30s"), "--resync"),
+        last_wait_s=_duration_s(getattr(arguments, "last_wait", "60s"), "--last-wait"),
         fail_at=fail_at,
         trace_steps=trace_steps,
     )

@@ -10,7 +10,8 @@ from controller.frozen import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """`resync_s` is the safety net below the nudges; `fail_at` is a failpoint, `<step kind>:<n>`, for
+    """`resync_s` is the safety net below the nudges; `last_wait_s`: how long the last checkpoints may take when the
+    daemon ends; `fail_at` is a failpoint, `<step kind>:<n>`, for
     the interruption tests, and `trace_steps` a file to which the kind of every applied step is appended."""
 
     instance: str = "default"
@@ -20,6 +21,7 @@ class Settings:
     allow_removals: bool = False
     workers: int = 5
     resync_s: float = 30.0
+    last_wait_s: float = 60.0
     fail_at: str = ""
     trace_steps: str = ""
     run_root: str = "/run/masu"

@@ -50,6 +50,8 @@ class Checkpoint:
             "schedule",
             "onFailure",
             "onReboot",
+            "onShutdown",
+            "mode",
             "keep",
             "pins",
             "minFree",

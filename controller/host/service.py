@@ -10,6 +10,9 @@ import socket
 from collections.abc import Callable
 
 from controller.errors import NotPermitted
+from controller.host.command import output
+
+ASK_S = 2.0
 
 
 def notify(state: str) -> None:
@@ -29,6 +32,11 @@ def watchdog_interval_s() -> float:
     """Half of what systemd allows, 0 when it does not watch (sd_watchdog_enabled(3))."""
     text = os.environ.get("WATCHDOG_USEC", "")
     return int(text) / 2_000_000 if text.isdigit() else 0.0
+
+
+def host_stops() -> bool:
+    """Whether systemd is shutting the host down; elsewhere nobody can know."""
+    return output(["systemctl", "is-system-running"], ASK_S)[1].strip() == "stopping"
 
 
 def on_signals(stop: Callable[[], None], reload: Callable[[], None]) -> None:

@@ -37,8 +37,18 @@ class Daemon:
     def reload(self) -> None:
         self._inbox.put(RELOAD)
 
-    def run(self, ready: Callable[[], None], alive: Callable[[], None], alive_s: float) -> None:
-        """Until `stop`. `alive` is called at least every `alive_s` seconds, if that is not 0."""
+    def run(
+        self,
+        ready: Callable[[], None],
+        alive: Callable[[], None],
+        alive_s: float,
+        leave: Callable[[Callable[[float], bool]], None],
+    ) -> None:
+        """Until `stop`. `alive` is called at least every `alive_s` seconds, if that is not 0.
+
+        `leave` is called when nobody works on containers any more; it is given what waits for so many seconds, and
+        says whether it was told to stop once more.
+        """
         sys.setswitchinterval(SWITCH_S)
         threads = [self._start(index) for index in range(self._workers)]
         self._reload()
@@ -47,6 +57,7 @@ class Daemon:
         self._controller.queue.close()
         for thread in threads:
             thread.join(timeout=5)
+        leave(lambda wait_s: self._receive(wait_s) == STOP)
 
     def _start(self, index: int) -> threading.Thread:
         arguments = (self._controller, self._log, self._host)

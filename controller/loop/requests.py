@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 from controller.checkpoints.request import Request
@@ -61,6 +62,15 @@ class Requests:
             if found:
                 acts = Acts(self._host, self._failpoint, *found, self._hold(name))
                 self._checkpoint(acts, Request("checkpoint", name), "schedule")
+
+    def at_the_end(self, name: str, patience_s: float, *, ends: bool) -> None:
+        """The last checkpoint before masu ends, when nobody else works on containers any more; `ends`: with it ends
+        the container. Raises MasuError, which the caller tells."""
+        with self._acting.act(name, patience_s):
+            found = self._wanted(name)
+            if found:
+                acts = Acts(self._host, self._failpoint, *found, nullcontext)
+                self._checkpoint(acts, Request("checkpoint", name, ends=ends), "shutdown")
 
     def _done(self, request: Request) -> Mapping[str, Any]:
         name = request.container

@@ -7,7 +7,8 @@ works on it (`hold`); compressing and storing come after that.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import replace
 
 from controller.checkpoints.policy import Policy
 from controller.errors import CheckpointDamaged, GuardRefused, HostLacks, LaunchFailed, MasuError, StepFailed
@@ -79,6 +80,8 @@ class Acts:
     def checkpoint(self, how: How, *, ends: bool) -> Made:
         """Raises GuardRefused, HostLacks, StepFailed: the container runs on, and nothing half is left."""
         host, name, policy = self.host, self.name, self.policy
+        if policy.mode == "stop" and not ends and how != "shutdown":
+            return self._proven(how)
         try:
             with self.hold():
                 check_dump(host, self.desired, self.group)
@@ -94,6 +97,14 @@ class Acts:
         finally:
             self._do(ClearScratch(name))
         return Made(find(host, name, identity), cost, self._retire())
+
+    def _proven(self, how: How) -> Made:
+        """Ended with a checkpoint, and gone on from it: what is listed has been restored once."""
+        with self.hold():
+            unheld = replace(self, hold=nullcontext)
+            made = unheld.checkpoint(how, ends=True)
+            unheld.restore(made.checkpoint.id)
+        return made
 
     def restore(self, identity: str) -> Checkpoint:
         """`identity`: "" for the newest whole one. What runs is ended when the checkpoint is there and checked.

@@ -278,3 +278,60 @@ def test_who_was_ended_with_a_checkpoint_goes_on_from_it(masu: Masu) -> None:
     done(masu, "checkpoint", "web", "--stop")
     assert masu.apply().returncode == 0
     assert masu.record()["restored"] == ""
+
+
+def test_a_last_checkpoint_is_made_when_masu_ends(masu: Masu) -> None:
+    """The container runs on, as it does whenever masu ends."""
+    policy = {"onShutdown": "checkpoint", "onReboot": "restore"}
+    masu.write(counting(checkpoint=policy))
+    masu.start()
+    pid = masu.running()
+    goes_on(masu, 5)
+    masu.stop()
+    assert [each["how"] for each in masu.checkpoints()] == ["shutdown"]
+    runs_on(masu, pid)
+    masu.start()
+    until(lambda: len(told(masu, "Ready")) == 2, "it is ready")
+    assert masu.pid() == pid
+    with store_held(masu):
+        assert masu.daemon
+        masu.daemon.send_signal(signal.SIGTERM)
+        until(lambda: Path(f"/run/masu/{masu.instance}/scratch/web/cost").exists(), "it has been dumped")
+        masu.daemon.send_signal(signal.SIGTERM)
+        assert masu.daemon.wait(15) == 0
+    assert "did not want to wait" in told(masu, "CheckpointSkipped")[-1]["message"]
+    assert len(masu.checkpoints()) == 1
+    runs_on(masu, pid)
+
+
+def test_when_the_host_stops_the_container_ends_with_its_last_checkpoint(masu: Masu, tmp_path: Path) -> None:
+    """As far as systemctl says so, in whose place there is a word of ours: no test can stop this host."""
+    systemctl = tmp_path / "systemctl"
+    systemctl.write_text("#!/bin/sh\necho stopping\n")
+    systemctl.chmod(0o755)
+    masu.write(counting(checkpoint={"onShutdown": "checkpoint", "onReboot": "restore"}))
+    masu.start(env={"PATH": f"{tmp_path}:{os.environ['PATH']}"})
+    masu.running()
+    goes_on(masu, 20)
+    masu.stop()
+    assert masu.pid() == 0
+    assert masu.processes() == []
+    last = masu.checkpoints()[-1]["id"]
+    masu.start()
+    masu.restarted(0)
+    from_checkpoint(masu, last, 20)
+    assert told(masu, "Exited", "RestoreFailed") == []
+
+
+def test_a_checkpoint_that_is_listed_has_been_restored_where_the_spec_asks_for_that(masu: Masu) -> None:
+    masu.write(counting(checkpoint={"mode": "stop"}))
+    masu.start()
+    before = masu.running()
+    goes_on(masu, 20)
+    identity = done(masu, "checkpoint", "web").split(":")[0]
+    pid = from_checkpoint(masu, identity, 20)
+    assert pid != before
+    until(lambda: masu.status()["converged"], "converged")
+    assert masu.pid() == pid
+    assert masu.halfway() == []
+    assert masu.status()["restarts"] == 0
