@@ -7,7 +7,7 @@ Reading something absent returns None or an empty value. Failures while changing
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from controller.frozen import dataclass
 from controller.model.attachment import Leases
@@ -39,6 +39,9 @@ from controller.model.record import Record
 from controller.model.snapshot import Snapshot
 from controller.model.space import NewSpace, Offer, Sort, Space, SpaceChange, SpaceSeen
 from controller.model.status import Condition
+
+if TYPE_CHECKING:
+    from datetime import tzinfo
 
 
 class Cgroups(Protocol):
@@ -617,6 +620,10 @@ class Clock(Protocol):
         ...
 
     def sleep_ms(self, duration: int) -> None: ...
+
+    def zone(self) -> tzinfo:
+        """The host's, as it is now."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-
 from controller.checkpoints.policy import Policy
 from controller.checkpoints.schedule import Clocks, Due, Past, due
 from controller.errors import MasuError
@@ -26,11 +24,11 @@ def runs(record: Record | None, host: Host) -> bool:
 
 
 def next_due(policy: Policy, name: str, past: Past, host: Host) -> Due | None:
-    """None: never again. In the host's zone as it is now."""
-    zone = datetime.now().astimezone().tzinfo
-    if policy.schedule is None or zone is None:
+    """None: never again."""
+    if policy.schedule is None:
         return None
-    return due(policy.schedule, name, past, Clocks(host.clock.now_ms(), host.clock.wall_ms()), zone)
+    now = Clocks(host.clock.now_ms(), host.clock.wall_ms())
+    return due(policy.schedule, name, past, now, host.clock.zone())
 
 
 def last_started(name: str, host: Host) -> int:
