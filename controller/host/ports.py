@@ -523,8 +523,13 @@ class Snapshots(Protocol):
     `trees`: UPPER, and those of volumes (`model.checkpoint`).
     """
 
-    def take(self, name: str, trees: Sequence[str], min_free: int) -> tuple[TreeCopy, ...]:
-        """Copies; blocks are shared where the file system can do that. `min_free`: bytes that stay free."""
+    def take(
+        self, name: str, trees: Sequence[str], min_free: int, *, ahead: bool = False
+    ) -> tuple[TreeCopy, ...]:
+        """Copies; blocks are shared where the file system can do that. `min_free`: bytes that stay free.
+
+        `ahead`: while the container runs, what is large: the next call takes what has changed since.
+        """
         ...
 
     def drop(self, name: str) -> None:

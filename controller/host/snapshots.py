@@ -30,14 +30,20 @@ class FileSnapshots:
 
     def __init__(self, places: Places, twins: Twins) -> None:
         self._places, self._twins = places, twins
+        self._copiers: dict[str, dict[str, TreeCopier]] = {}
 
-    def take(self, name: str, trees: Sequence[str], min_free: int) -> tuple[TreeCopy, ...]:
-        self.drop(name)
-        make_private(self._places.snapshots)
-        make_private(self._snapshot(name))
-        return tuple(self._take(name, each, min_free) for each in trees)
+    def take(
+        self, name: str, trees: Sequence[str], min_free: int, *, ahead: bool = False
+    ) -> tuple[TreeCopy, ...]:
+        if ahead or name not in self._copiers:
+            self.drop(name)
+            make_private(self._places.snapshots)
+            make_private(self._snapshot(name))
+            self._copiers[name] = {}
+        return tuple(self._take(name, each, min_free, ahead=ahead) for each in trees)
 
     def drop(self, name: str) -> None:
+        self._copiers.pop(name, None)
         path = self._snapshot(name)
         _try("removing", path, lambda: _remove(path))
 
@@ -71,13 +77,18 @@ class FileSnapshots:
         found = {self._layer_pending(name), *(pending for _, pending in self._twins.of(name))}
         return min(found, key=_URGENCY.index)
 
-    def _take(self, name: str, tree: str, min_free: int) -> TreeCopy:
+    def _take(self, name: str, tree: str, min_free: int, *, ahead: bool) -> TreeCopy:
         source, target = self._files(name, tree), f"{self._snapshot(name)}/{tree}"
         before = time.monotonic()
-        make_private(target)
-        copier = TreeCopier(target, min_free)
         try:
-            copier.copy(source, target)
+            copier = self._copiers[name].get(tree)
+            if copier is None:
+                make_private(target)
+                copier = self._copiers[name][tree] = TreeCopier(target, min_free)
+            if ahead:
+                copier.copy_ahead(source)
+            else:
+                copier.copy(source)
         except OSError as error:
             raise failed(error, "copying the files of", error.filename or source) from error
         took_ms = round((time.monotonic() - before) * 1000)

@@ -1,47 +1,62 @@
-"""Copies of file-system trees on the host: owners, times, holes and hard links, blocks shared where that can be."""
+"""Copies of file-system trees on the host: owners, times, holes and hard links, blocks shared where that can be.
+
+A tree may be copied twice, first while somebody works in it and then while nobody does: the second time takes what
+has changed since. Whether something has is told by its times, and those of a file that is mapped for writing are
+set when a page of it is first written to after it was clean (mm/memory.c, do_page_mkwrite). So everything is
+written to the disk before the first time, and whatever was changed since that began counts as changed.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
+import time
 from typing import TYPE_CHECKING, Final
 
-from controller.host.syscalls import free_bytes
+from controller.host.syscalls import free_bytes, statfs_type, syncfs
 from controller.host.text import no_room
 
 if TYPE_CHECKING:
     from controller.checkpoints.manifest import Entry, Piece
-    from controller.host.checkpoints.trees import TreeFile
+    from controller.host.checkpoints.trees import Building, TreeFile
 
 _FICLONE: Final = 0x40049409
 _CANNOT_CLONE: Final = frozenset({errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.ENOSYS})
 _CANNOT_COPY_INSIDE: Final = frozenset({errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS})
+_WRITES_BACK: Final = frozenset({0xEF53, 0x58465342, 0x9123683E, 0xF2F52010})
+"""ext2 to ext4, xfs, btrfs, f2fs (linux/magic.h). Elsewhere, as on a tmpfs, mapped pages are written to unseen."""
+_SECTOR: Final = 512
+_COARSE_NS: Final = 50_000_000
+"""Times of files are those of the last tick of the clock."""
+MOST_REMEMBERED: Final = 200_000
+WORTH_IT: Final = 4 << 20
+"""Bytes: less is copied faster than it is looked at twice."""
 
 
 class TreeCopier:
-    """A tree with owners, times, holes and hard links. Files share their blocks where the file system can."""
+    """From one tree to one directory that belongs to root alone. `copied` and `cloned`: bytes, of the last time."""
 
     def __init__(self, target: str, min_free: int) -> None:
         self.copied = self.cloned = 0
         self._target, self._min_free, self._free = target, min_free, free_bytes(target)
         self._can_clone = True
         self._source: TreeFile | None = None
+        self._known = _Known()
 
-    def copy(self, source: str, target: str) -> None:
-        from controller.host.checkpoints.trees import Building, scan  # noqa: PLC0415 - only when there is a tree
+    def copy_ahead(self, source: str) -> None:
+        """While somebody works in it: nothing that comes of it is of any use before `copy` was called."""
+        if statfs_type(source) not in _WRITES_BACK or not _is_large(source):
+            return
+        self._known = _Known(time.time_ns() - _COARSE_NS)
+        syncfs(source)
+        self._copy(source, live=True)
+        self._known.ready = True
 
-        descriptor = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            building = Building(descriptor)
-            entries: list[Entry] = []
-            for entry, self._source in scan(source):
-                entries.append(entry)
-                if entry.path != ".":
-                    building.make(entry, self)
-            building.finish(entries)
-        finally:
-            os.close(descriptor)
+    def copy(self, source: str) -> None:
+        """What is there now, and nothing else."""
+        self._copy(source, live=False)
 
     def write(self, descriptor: int, size: int, pieces: tuple[Piece, ...]) -> None:
         del pieces
@@ -59,6 +74,29 @@ class TreeCopier:
             _copy_range(source.descriptor, descriptor, start, end)
             self.copied += end - start
 
+    def _copy(self, source: str, *, live: bool) -> None:
+        from controller.host.checkpoints.trees import Building, scan  # noqa: PLC0415 - only when there is a tree
+
+        self.copied = self.cloned = 0
+        self._free = free_bytes(self._target)
+        descriptor = os.open(self._target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            building = Building(descriptor)
+            if not self._known.usable:
+                for name in os.listdir(descriptor):
+                    building.remove(name)
+            entries: list[Entry] = []
+            for entry, file in scan(source, self._known, live=live):
+                self._source = file
+                entries.append(entry)
+                if entry.path != "." and not (self._known.usable and _stays(building, entry)):
+                    building.make(entry, self)
+            for path in self._known.gone():
+                building.remove(path)
+            building.finish(entries)
+        finally:
+            os.close(descriptor)
+
     def _clone(self, source: int, target: int) -> bool:
         """man 2 ioctl_ficlone."""
         if not self._can_clone:
@@ -70,6 +108,57 @@ class TreeCopier:
                 raise
             self._can_clone = False
         return self._can_clone
+
+
+class _Known:
+    """What was there the first time, and when that began: `since`, nanoseconds since 1970; 0: there was none."""
+
+    def __init__(self, since: int = 0) -> None:
+        self._since, self._seen = since, dict[str, tuple[int, ...]]()
+        self._there: set[str] = set()
+        self.ready = False
+
+    @property
+    def usable(self) -> bool:
+        return self.ready and len(self._seen) <= MOST_REMEMBERED
+
+    def passes(self, path: str, seen: os.stat_result) -> bool:
+        """Whether it is what it was; the first time, nothing is."""
+        if not self.ready:
+            if self._since and len(self._seen) <= MOST_REMEMBERED:
+                self._seen[path] = _traits(seen)
+            return False
+        self._there.add(path)
+        return self.usable and seen.st_ctime_ns < self._since and self._seen.get(path) == _traits(seen)
+
+    def gone(self) -> list[str]:
+        """What is not there any more, and what is in a directory before that."""
+        return sorted(self._seen.keys() - self._there, reverse=True) if self.usable else []
+
+
+def _stays(building: Building, entry: Entry) -> bool:
+    """A directory of the first time does; anything else makes way."""
+    if entry.kind == "directory" and building.holds(entry.path):
+        return True
+    building.remove(entry.path)
+    return False
+
+
+def _traits(seen: os.stat_result) -> tuple[int, ...]:
+    return seen.st_ino, seen.st_mode, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns, seen.st_nlink
+
+
+def _is_large(root: str) -> bool:
+    """Whether there is so much in it that it is better looked at twice than copied at once."""
+    left, waiting = WORTH_IT, [root]
+    while waiting and left > 0:
+        with contextlib.suppress(OSError), os.scandir(waiting.pop()) as entries:
+            for each in entries:
+                if each.is_dir(follow_symlinks=False):
+                    waiting.append(each.path)
+                elif each.is_file(follow_symlinks=False):
+                    left -= each.stat(follow_symlinks=False).st_blocks * _SECTOR
+    return left <= 0
 
 
 def _copy_range(source: int, target: int, start: int, end: int) -> None:

@@ -25,6 +25,7 @@ from controller.steps.checkpointing import (
     COST,
     STORED,
     ClearScratch,
+    CopyAhead,
     DumpContainer,
     FetchCheckpoint,
     FinishRestore,
@@ -82,11 +83,14 @@ class Acts:
         host, name, policy = self.host, self.name, self.policy
         if policy.mode == "stop" and not ends and how != "shutdown":
             return self._proven(how)
+        trees = trees_of(self.desired)
         try:
             with self.hold():
                 check_dump(host, self.desired, self.group)
+            self._do(CopyAhead(name, trees, policy))  # it may take long, and repairs go on
+            with self.hold():
+                check_dump(host, self.desired, self.group)
                 init = subject_of(name, self.group, host).init
-                trees = trees_of(self.desired)
                 self._do(DumpContainer(name, init, self.desired.frame, policy, trees, how, ends))
                 if ends:
                     self._do(RecordPutBy(name))

@@ -36,6 +36,26 @@ def unheard(stage: str, amount: int) -> None:
 
 
 @dataclass(frozen=True, slots=True)
+class CopyAhead(Step):
+    """Files that will most likely be the same when the container stands still."""
+
+    stage: ClassVar[Stage] = Stage.STATE
+    effect: ClassVar[Effect] = Effect.NONE
+
+    trees: tuple[str, ...]
+    policy: Policy
+
+    @property
+    def text(self) -> str:
+        return "copy its files ahead"
+
+    def apply(self, host: Host) -> Wait | None:
+        host.scratches.make(self.container)  # which says that there is something to clear
+        host.snapshots.take(self.container, self.trees, self.policy.min_free, ahead=True)
+        return None
+
+
+@dataclass(frozen=True, slots=True)
 class DumpContainer(Step):
     """Memory to scratch; the files of `trees` are copied while everything stands still.
 

@@ -245,7 +245,7 @@ def runs_on(masu: Masu, pid: int) -> None:
     assert masu.halfway() == []
 
 
-CHECKPOINT_STEPS = ("DumpContainer", "StoreCheckpoint", "ClearScratch", "RetireCheckpoints")
+CHECKPOINT_STEPS = ("CopyAhead", "DumpContainer", "StoreCheckpoint", "ClearScratch", "RetireCheckpoints")
 RESTORE_STEPS = (
     "FetchCheckpoint",
     "StopContainer",

@@ -20,6 +20,7 @@ from controller.errors import StepFailed
 from controller.frozen import dataclass
 from controller.host import syscalls
 from controller.host.checkpoints.contents import Contents
+from controller.host.removal import remove_deep
 from controller.host.text import failed
 
 DEEPEST: Final = 400
@@ -33,6 +34,8 @@ _KINDS: Final = {
     stat.S_IFBLK: "device", stat.S_IFIFO: "fifo", stat.S_IFSOCK: "socket",
 }  # fmt: skip
 _OPEN_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_OPEN_FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+_GONE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.EINVAL})
 _NODE_TYPES: Final = {"c": stat.S_IFCHR, "b": stat.S_IFBLK}
 
 
@@ -44,13 +47,24 @@ class TreeFile:
     extents: Sequence[tuple[int, int]]
 
 
-def scan(root: str) -> Iterator[tuple[Entry, TreeFile | None]]:
+class Glance(Protocol):
+    """Asked of whatever there is, before more of it is looked at than its name and its stat."""
+
+    def passes(self, path: str, seen: os.stat_result) -> bool:
+        """Whether it is passed over; a directory never is."""
+        ...
+
+
+def scan(
+    root: str, glance: Glance | None = None, *, live: bool = False
+) -> Iterator[tuple[Entry, TreeFile | None]]:
     """Read-only. Everything below and including `root` (path "."), directories before what is in them.
 
+    `live`: somebody goes on working in it, so what is not there any more, or is something else, is passed over.
     OSErrors are the caller's to translate. Raises StepFailed where it is deeper, or holds more, than is taken.
     """
     kept = _Kept(root)
-    for entry, file in _scan(root):
+    for entry, file in _scan(root, glance, _GONE if live else frozenset()):
         kept.count(entry)
         yield entry, file
 
@@ -72,7 +86,9 @@ class _Kept:
             )
 
 
-def _scan(root: str) -> Iterator[tuple[Entry, TreeFile | None]]:
+def _scan(
+    root: str, glance: Glance | None, passed_over: frozenset[int]
+) -> Iterator[tuple[Entry, TreeFile | None]]:
     first_of: dict[tuple[int, int], str] = {}
     descriptor = os.open(root, _OPEN_DIRECTORY)
     waiting = [(descriptor, "", _names(descriptor))]
@@ -86,22 +102,46 @@ def _scan(root: str) -> Iterator[tuple[Entry, TreeFile | None]]:
                 os.close(directory)
                 continue
             path = prefix + name
-            seen = os.lstat(name, dir_fd=directory)
-            entry = _entry(path, seen, f"/proc/self/fd/{directory}/{name}")
-            if entry.kind == "file":
-                yield from _file(directory, name, entry, seen, first_of)
+            try:
+                found = _look_at(directory, name, path, glance, first_of)
+            except OSError as error:
+                if error.errno in passed_over:
+                    continue
+                raise
+            if found is None:
                 continue
-            yield entry, None
+            entry, opened = found
             if entry.kind == "directory":
-                if len(waiting) >= DEEPEST:
+                waiting.append((opened, path + "/", _names(opened)))
+                if len(waiting) > DEEPEST:
                     raise StepFailed(
                         f"{root}: more than {DEEPEST} directories deep at {path[:200]}…", path=root
                     )
-                below = os.open(name, _OPEN_DIRECTORY, dir_fd=directory)
-                waiting.append((below, path + "/", _names(below)))
+            try:
+                yield entry, TreeFile(opened, _extents(opened, entry.size)) if entry.kind == "file" else None
+            finally:
+                if entry.kind == "file":
+                    os.close(opened)
     finally:
         for directory, _, _ in waiting:
             os.close(directory)
+
+
+def _look_at(
+    directory: int, name: str, path: str, glance: Glance | None, first_of: dict[tuple[int, int], str]
+) -> tuple[Entry, int] | None:
+    """The entry, with a descriptor where it is a file or a directory; None: it is passed over."""
+    seen = os.lstat(name, dir_fd=directory)
+    several = seen.st_nlink > 1 and stat.S_ISREG(seen.st_mode)
+    first = first_of.setdefault((seen.st_dev, seen.st_ino), path) if several else path
+    if glance and glance.passes(path, seen) and not stat.S_ISDIR(seen.st_mode):
+        return None
+    if first != path:
+        return Entry(path, "link", target=first), -1
+    entry = _entry(path, seen, f"/proc/self/fd/{directory}/{name}")
+    if entry.kind == "file":
+        return replace(entry, size=seen.st_size), os.open(name, _OPEN_FILE, dir_fd=directory)
+    return entry, os.open(name, _OPEN_DIRECTORY, dir_fd=directory) if entry.kind == "directory" else -1
 
 
 def restore(root: str, entries: Sequence[Entry], contents: Contents) -> None:
@@ -153,6 +193,24 @@ class Building:
         for entry in reversed(entries):
             if entry.kind == "directory":
                 self._finish_directory(entry)
+
+    def remove(self, path: str) -> None:
+        """Whatever is there, with all below it; no link on the way is followed."""
+        self._leave()
+        with contextlib.suppress(OSError):
+            parent = _open_beneath(self._root, parent_of(path))
+            try:
+                _remove(os.path.basename(path), parent)
+            finally:
+                os.close(parent)
+
+    def holds(self, path: str) -> bool:
+        """Whether there is a directory."""
+        try:
+            os.close(_open_beneath(self._root, path))
+        except OSError:
+            return False
+        return True
 
     def _enter(self, path: str) -> int:
         if path != self._parent_path:
@@ -216,6 +274,13 @@ def _open_beneath(root: int, path: str) -> int:
         os.close(plain)
 
 
+def _remove(name: str, parent: int) -> None:
+    try:
+        os.unlink(name, dir_fd=parent)
+    except IsADirectoryError:
+        remove_deep(f"/proc/self/fd/{parent}/{name}")
+
+
 def _special(entry: Entry, name: str, parent: int) -> None:
     if entry.kind == "symlink":
         os.symlink(entry.target, name, dir_fd=parent)
@@ -246,22 +311,6 @@ def _set_xattrs(entry: Entry, path: str) -> None:
     for key, value in entry.xattrs.items():
         if _kept(key):
             os.setxattr(path, key, base64.b64decode(value), follow_symlinks=False)
-
-
-def _file(
-    directory: int, name: str, entry: Entry, seen: os.stat_result, first_of: dict[tuple[int, int], str]
-) -> Iterator[tuple[Entry, TreeFile | None]]:
-    key = (seen.st_dev, seen.st_ino)
-    if seen.st_nlink > 1 and key in first_of:
-        yield Entry(entry.path, "link", target=first_of[key]), None
-        return
-    first_of[key] = entry.path
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-    descriptor = os.open(name, flags, dir_fd=directory)
-    try:
-        yield replace(entry, size=seen.st_size), TreeFile(descriptor, _extents(descriptor, seen.st_size))
-    finally:
-        os.close(descriptor)
 
 
 def _extents(descriptor: int, size: int) -> list[tuple[int, int]]:
