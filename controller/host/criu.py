@@ -17,7 +17,14 @@ from typing import Any, Literal
 
 from controller.errors import HostLacks, LaunchFailed, StepFailed
 from controller.frozen import dataclass
-from controller.host import criu_layout, criu_mended, criu_obstacles, criu_rpc, oci_state
+from controller.host import (
+    criu_layout,
+    criu_mended,
+    criu_obstacles,
+    criu_rpc,
+    criu_watches,
+    oci_state,
+)
 from controller.host.cgroups.tree import branches
 from controller.host.criu_features import Features, last_error, read_bytes, read_json
 from controller.host.criu_mended import Ice, mend
@@ -133,6 +140,7 @@ class CriuProgram:
 
         write_atomic(f"{order.directory}/{LAYOUT_FILE}", json.dumps(seen.layout.to_json()), durable=False)
         oci_state.keep(self.runtime.places, order.container, order.directory)
+        criu_watches.note(pid, self._members(self.runtime.places.group_of(order.container)), order.directory)
         return self._converse(order, criu_rpc.DUMP, _options(order, seen.layout, locks=locks), frozen)
 
     def _converse(self, order: DumpOrder, kind: int, options: Options, frozen: Callable[[], None]) -> Dumped:

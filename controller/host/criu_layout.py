@@ -102,7 +102,7 @@ def _bare_ones(root: int, lines: Iterable[MountLine]) -> dict[str, int]:
     found: dict[str, int] = {}
     for each in (each for each in lines if each.kind == "tmpfs"):
         try:
-            top = _opened(root, each)
+            top = opened(root, each)
         except OSError:
             continue
         if each.at not in found and _is_bare(top, each.at, points):
@@ -112,8 +112,8 @@ def _bare_ones(root: int, lines: Iterable[MountLine]) -> dict[str, int]:
     return found
 
 
-def _opened(root: int, line: MountLine) -> int:
-    """Raises OSError also where something else is on it."""
+def opened(root: int, line: MountLine) -> int:
+    """The top of a mount, to be read. No link is followed. Raises OSError also where something else is on it."""
     place = syscalls.open_plain(root, line.at.lstrip("/") or ".", across=True)
     try:
         seen = os.fstat(place)
