@@ -22,6 +22,7 @@ from controller.host import (
     criu_mended,
     criu_obstacles,
     criu_rpc,
+    criu_timers,
     criu_watches,
     oci_state,
 )
@@ -81,6 +82,7 @@ class CriuProgram:
         recipe = self.recipe(order)
         make_directories(f"{recipe.cwd}/stage", 0o711)
         remove_file(f"{recipe.cwd}/restore.log")
+        criu_timers.mend(order.directory)
         if "ids" in order.root:
             _open_images(order.directory)
         oci_state.prepare(self.runtime.places, order.container, order.directory)

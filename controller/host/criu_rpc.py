@@ -127,7 +127,7 @@ def converse(sock: socket.socket, asked: bytes, timeout_s: float, frozen: Callab
     deadline = time.monotonic() + timeout_s
     failure: Exception | None = None
     _send(sock, asked)
-    while _number(answer := _receive(sock, deadline), 1) == NOTIFY:
+    while number(answer := _receive(sock, deadline), 1) == NOTIFY:
         if _script(answer) == b"post-dump":
             before = time.monotonic()
             try:
@@ -136,19 +136,26 @@ def converse(sock: socket.socket, asked: bytes, timeout_s: float, frozen: Callab
                 failure = error
             deadline += time.monotonic() - before
         _send(sock, encode([(1, NOTIFY), (3, int(failure is None))]))
-    return Answer(bool(_number(answer, 2)), _bytes(answer, 9).decode(errors="replace"), failure)
+    return Answer(bool(number(answer, 2)), part(answer, 9).decode(errors="replace"), failure)
 
 
 def stats(image: bytes) -> Fields:
     """Pure. The dump_stats_entry in a `stats-dump` file; empty when there is none."""
     size = int.from_bytes(image[8:_STATS_HEAD], "little")
     entry = decode(image[_STATS_HEAD : _STATS_HEAD + size])
-    return decode(_bytes(entry, 1))
+    return decode(part(entry, 1))
 
 
 def number(fields: Fields, field: int) -> int:
     """Pure. 0 where it is not there."""
-    return _number(fields, field)
+    value = fields.get(field, (0,))[-1]
+    return value if isinstance(value, int) else 0
+
+
+def part(fields: Fields, field: int) -> bytes:
+    """Pure. Empty where it is not there."""
+    value = fields.get(field, (b"",))[-1]
+    return value if isinstance(value, bytes) else b""
 
 
 def _send(sock: socket.socket, data: bytes) -> None:
@@ -173,14 +180,4 @@ def _receive(sock: socket.socket, deadline: float) -> Fields:
 
 
 def _script(answer: Fields) -> bytes:
-    return _bytes(decode(_bytes(answer, 5)), 1)
-
-
-def _number(fields: Fields, field: int) -> int:
-    value = fields.get(field, (0,))[-1]
-    return value if isinstance(value, int) else 0
-
-
-def _bytes(fields: Fields, field: int) -> bytes:
-    value = fields.get(field, (b"",))[-1]
-    return value if isinstance(value, bytes) else b""
+    return part(decode(part(answer, 5)), 1)

@@ -15,6 +15,7 @@ from controller.host import criu_rpc
 from controller.host.criu_features import errors_in
 from controller.host.criu_mounts import held, parse_mountinfo, sorted_options, staging
 from controller.host.criu_recipe import restore_recipe
+from controller.host.criu_timers import A_LIFETIME_S, mended_core, mended_file
 from controller.model.dump import Layout, MountHeld, RestoreOrder
 from controller.model.launch import LaunchRecipe
 
@@ -225,3 +226,40 @@ def test_a_layout_leads_nowhere_else(place: Any, which: int) -> None:
     value["mounts"][0][which] = place
     with pytest.raises(ValueError, match="not a place"):
         Layout.from_json(value)
+
+
+def timerfd(ticks: int, left_ns: int, every_ns: int) -> bytes:
+    values = (9, 2050, b"", 1, ticks, 0, 0, left_ns, 0, every_ns)
+    return criu_rpc.encode([(1, 17), (2, 9), (12, criu_rpc.encode(enumerate(values, start=1)))])
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (timerfd(1, 0, 500), timerfd(1, 1, 500)),
+        (timerfd(0, 300, 500), timerfd(0, 300, 500)),
+        (timerfd(0, 0, 500), timerfd(0, 0, 500)),
+        (timerfd(1, 0, 0), timerfd(1, 0, 0)),
+        (criu_rpc.encode([(1, 1), (2, 9)]), criu_rpc.encode([(1, 1), (2, 9)])),
+    ],
+    ids=["ran out", "runs", "off", "once", "no timer"],
+)
+def test_a_timer_that_repeats_and_has_run_out_is_started_again(before: bytes, after: bytes) -> None:
+    assert mended_file(before) == after
+
+
+def core(*timers: tuple[int, int, int, int]) -> bytes:
+    encoded = [criu_rpc.encode(enumerate(each, start=1)) for each in timers]
+    return criu_rpc.encode(
+        [(1, 1), (3, criu_rpc.encode([(1, 1), (7, criu_rpc.encode(enumerate(encoded, start=1)))])), (5, b"x")]
+    )
+
+
+def test_an_alarm_that_comes_once_is_not_taken_for_none() -> None:
+    off, repeats = (0, 0, 0, 0), (0, 20, 0, 7)
+    assert mended_core(core((0, 0, 30, 5), off, repeats)) == core((A_LIFETIME_S, 0, 30, 5), off, repeats)
+    thread = criu_rpc.encode([(1, 1), (5, b"x")])
+    assert [mended_core(each) for each in (core(off, repeats, off), thread)] == [
+        core(off, repeats, off),
+        thread,
+    ]
