@@ -1,7 +1,8 @@
 """What keeps CRIU from dumping a container, found by looking at its processes while they run. Read-only.
 
 Only what is certain to fail: `dump_one_file` and `dump_chrdev` (criu/files.c), `dump_external_sockets` (sk-unix.c),
-ghost files (files-reg.c) of CRIU 4.2. Sources besides: proc_pid_fd(5), sock_diag(7).
+ghost files (files-reg.c), `dump_task_rlimits` (cr-dump.c) of CRIU 4.2. Sources besides: proc_pid_fd(5),
+sock_diag(7), prlimit(2).
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import resource
 import socket
 import stat
 import struct
@@ -67,6 +69,10 @@ def _of_process(
     if not _descends(pid, init):
         yield Obstacle("guest", pid, "", "it came in from outside, as those of masu exec do")
         return
+    if not _tells_limits(pid):
+        yield Obstacle(
+            "barred", pid, "", "it is not masu's own user, and masu lacks CAP_SYS_RESOURCE to read its limits"
+        )
     for kind in dict.fromkeys(_IN_MAPS.findall(read_text(f"/proc/{pid}/maps") or "")):
         yield Obstacle("unsupported", pid, "its memory", f"{_WORDS.get(kind, kind)} is mapped")
     for number in os.listdir(f"/proc/{pid}/fd"):
@@ -76,6 +82,15 @@ def _of_process(
                 sockets[int(inode[1])] = (pid, f"fd {number}")
             elif why := _why_not(link, seen, ghost_limit):
                 yield Obstacle("unsupported", pid, f"fd {number}", why)
+
+
+def _tells_limits(pid: int) -> bool:
+    """CRIU asks as masu does here: of another user's process that takes CAP_SYS_RESOURCE in its user namespace."""
+    try:
+        resource.prlimit(pid, resource.RLIMIT_CPU)
+    except PermissionError:
+        return False
+    return True
 
 
 def _why_not(link: str, seen: os.stat_result, ghost_limit: int) -> str:

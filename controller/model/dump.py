@@ -35,7 +35,7 @@ class CriuAbilities:
 class Obstacle:
     """Something that CRIU is certain not to dump. `where`: a descriptor or a mapping of the process, or empty."""
 
-    kind: Literal["traced", "guest", "unsupported", "outside"]
+    kind: Literal["traced", "guest", "barred", "unsupported", "outside"]
     pid: int
     where: str
     what: str
