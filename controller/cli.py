@@ -8,7 +8,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from controller.errors import MasuError, Problem, SpecInvalid
@@ -17,6 +17,7 @@ from controller.version import VERSION
 
 if TYPE_CHECKING:
     from controller.app import App
+    from controller.checkpoints.request import Request
     from controller.report.preview import Preview
 
 SOURCE = "a directory of spec files (*.yaml, *.yml, also in directories below), or one file"
@@ -404,9 +405,16 @@ def _checkpoint(arguments: argparse.Namespace) -> int:
         return FAILED
     from controller.checkpoints.request import Request  # noqa: PLC0415
 
-    done = _app(arguments, runtime=True).act(Request("checkpoint", _name(words[0]), ends=arguments.stop))
+    done = _act(_app(arguments, runtime=True), Request("checkpoint", _name(words[0]), ends=arguments.stop))
     print(f"{done['id']}: {done['size']} bytes, {done['stored']} of them new in the store; {done['cost']}")
     return _export(arguments, done["id"], arguments.file) if arguments.file else DONE
+
+
+def _act(app: App, request: Request) -> Mapping[str, Any]:
+    from controller.report.progress import shown  # noqa: PLC0415
+
+    with shown(sys.stderr, lambda: app.progress(request.container)):
+        return app.act(request)
 
 
 def _export(arguments: argparse.Namespace, identity: str, path: str) -> int:
@@ -459,7 +467,7 @@ def _restore(arguments: argparse.Namespace) -> int:
 
     app, name = _app(arguments, runtime=True), _name(arguments.name)
     identity = app.import_checkpoint(arguments.file, name).id if arguments.file else arguments.identity
-    done = app.act(Request("restore", name, identity))
+    done = _act(app, Request("restore", name, identity))
     print(f"{arguments.name} goes on from checkpoint {done['id']}")
     return DONE
 

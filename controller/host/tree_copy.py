@@ -39,6 +39,10 @@ class TreeCopier:
     """From one tree to one directory that belongs to root alone. `copied` and `cloned`: bytes, of the last time."""
 
     def __init__(self, target: str, min_free: int) -> None:
+        # Only when there is a tree, but before anything stands still for it.
+        from controller.host.checkpoints import trees  # noqa: PLC0415
+
+        self._trees = trees
         self.copied = self.cloned = 0
         self._target, self._min_free, self._free = target, min_free, free_bytes(target)
         self._can_clone = True
@@ -75,18 +79,16 @@ class TreeCopier:
             self.copied += end - start
 
     def _copy(self, source: str, *, live: bool) -> None:
-        from controller.host.checkpoints.trees import Building, scan  # noqa: PLC0415 - only when there is a tree
-
         self.copied = self.cloned = 0
         self._free = free_bytes(self._target)
         descriptor = os.open(self._target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            building = Building(descriptor)
+            building = self._trees.Building(descriptor)
             if not self._known.usable:
                 for name in os.listdir(descriptor):
                     building.remove(name)
             entries: list[Entry] = []
-            for entry, file in scan(source, self._known, live=live):
+            for entry, file in self._trees.scan(source, self._known, live=live):
                 self._source = file
                 entries.append(entry)
                 if entry.path != "." and not (self._known.usable and _stays(building, entry)):

@@ -27,12 +27,28 @@ from controller.steps.runtime import LaunchContainer, conclude, launch_root, new
 
 DUMP_TIMEOUT_MS = 120_000
 RESTORE_TIMEOUT_MS = 120_000
-NOTE, STORED, COST = "note.json", "stored", "cost"
+NOTE, STORED, COST, PROGRESS = "note.json", "stored", "cost", "progress"
+TELL_MS = 100
 
 
 def unheard(stage: str, amount: int) -> None:
     """For whoever is told of no progress."""
     del stage, amount
+
+
+class Telling:
+    """Of how much that is expected, in bytes, has been stored: a note for whoever waits for it."""
+
+    def __init__(self, host: Host, name: str, expected: int) -> None:
+        self._host, self._name, self._expected, self._told_ms = host, name, expected, 0
+
+    def did(self, stage: str, amount: int) -> None:
+        now = self._host.clock.now_ms()
+        if stage != "read" or now - self._told_ms < TELL_MS:
+            return
+        self._told_ms = now
+        done, whole = (about_bytes(each, up=False) for each in (amount, max(amount, self._expected)))
+        self._host.scratches.note(self._name, PROGRESS, f"storing: {done} of about {whole}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +67,7 @@ class CopyAhead(Step):
 
     def apply(self, host: Host) -> Wait | None:
         host.scratches.make(self.container)  # which says that there is something to clear
+        host.scratches.note(self.container, PROGRESS, "copying its files")
         host.snapshots.take(self.container, self.trees, self.policy.min_free, ahead=True)
         return None
 
@@ -78,6 +95,7 @@ class DumpContainer(Step):
 
     def apply(self, host: Host) -> Wait | None:
         images = host.scratches.make(self.container)
+        host.scratches.note(self.container, PROGRESS, "dumping its memory")
         copied: list[TreeCopy] = []
 
         def frozen() -> None:
@@ -113,11 +131,16 @@ class DumpContainer(Step):
             lineage=record.lineage if record else "",
             ended=self.ends,
         )
+        memory, files = (
+            dumped.pages_written * host.facts.page_size,
+            (each.copied + each.cloned for each in copied),
+        )
         note = {
             "origin": origin.to_json(),
             "tcp": dumped.tcp,
             "trees": {each.tree: each.path for each in copied},
             "spec": dict(self.frame.config),
+            "expected": memory + sum(files),
         }
         host.scratches.note(self.container, NOTE, json.dumps(note))
         host.scratches.note(self.container, COST, cost(dumped, copied))
@@ -199,7 +222,9 @@ def store(host: Host, name: str, images: str, policy: Policy) -> Checkpoint:
     note = json.loads(host.scratches.noted(name, NOTE))
     extras = {SPEC: json.dumps(note["spec"]).encode()}
     draft = Draft(Origin.from_json(note["origin"]), images, note["trees"], extras)
-    found = host.checkpoints.at(policy.key_file).save(draft, policy.min_free, unheard)
+    found = host.checkpoints.at(policy.key_file).save(
+        draft, policy.min_free, Telling(host, name, note["expected"]).did
+    )
     host.scratches.note(name, STORED, found.id)
     return found
 
@@ -268,6 +293,7 @@ class FetchCheckpoint(Step):
 
     def apply(self, host: Host) -> Wait | None:
         images = host.scratches.make(self.container)
+        host.scratches.note(self.container, PROGRESS, "fetching it")
         roots = host.snapshots.incoming(self.container, self.trees)
         host.checkpoints.at(self.key_file).restore(self.identity, images, roots, unheard)
         return None
