@@ -133,7 +133,7 @@ def _add_converging(verbs: Any) -> None:
 def _add_looking(verbs: Any) -> None:
     status = _verb(verbs, "status", _status, "desired and live state of every container, read now")
     status.add_argument("name", nargs="?", default="", metavar="NAME", help="of whatever kind, or kind/NAME")
-    status.add_argument("-o", "--output", choices=("text", "wide", "json"), default="text")
+    status.add_argument("-o", "--output", choices=("text", "wide", "json", "metrics"), default="text")
     events = _verb(verbs, "events", _events, "what masu did and saw")
     events.add_argument("name", nargs="?", default="", metavar="NAME")
     events.add_argument("-f", "--follow", action="store_true", help="and what comes")
@@ -351,7 +351,11 @@ def _status(arguments: argparse.Namespace) -> int:
         why = f"no container, network, group or volume {arguments.name} in instance {arguments.instance}"
         print(f"masu: there is {why}", file=sys.stderr)
         return FAILED
-    if arguments.output == "json":
+    if arguments.output == "metrics":
+        from controller.report.metrics import metrics  # noqa: PLC0415
+
+        print(metrics(arguments.instance, found), end="")
+    elif arguments.output == "json":
         print(json.dumps(text.status_json(arguments.instance, found), indent=2, ensure_ascii=False))
     else:
         wide = arguments.output == "wide" or bool(arguments.name)

@@ -66,14 +66,22 @@ READY = "ready"
 
 @dataclass(frozen=True, slots=True)
 class LastCheckpoint:
-    """The newest that is not known to be damaged; `at` in milliseconds since 1970, `size` in bytes."""
+    """The newest that is not known to be damaged; `at` in milliseconds since 1970, `size` and `stored` in bytes."""
 
     id: str
     at: int
     size: int
+    stored: int = 0
+    frozen_ms: int = 0
 
     def to_json(self) -> dict[str, Any]:
-        return {"id": self.id, "time": self.at, "size": self.size}
+        return {
+            "id": self.id,
+            "time": self.at,
+            "size": self.size,
+            "stored": self.stored,
+            "frozenMs": self.frozen_ms,
+        }
 
 
 @dataclass(frozen=True, slots=True)

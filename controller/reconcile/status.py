@@ -35,7 +35,9 @@ def last_checkpoints(host: Host) -> dict[str, LastCheckpoint]:
     except MasuError:
         return {}
     return {
-        each.container: LastCheckpoint(each.id, each.origin.created_ms, each.size)
+        each.container: LastCheckpoint(
+            each.id, each.origin.created_ms, each.size, each.stored, each.origin.frozen_ms
+        )
         for each in found
         if each.origin and not each.damage
     }
