@@ -23,6 +23,7 @@ from controller.host import (
     criu_obstacles,
     criu_rpc,
     criu_timers,
+    criu_users,
     criu_watches,
     oci_state,
 )
@@ -84,6 +85,7 @@ class CriuProgram:
         remove_file(f"{recipe.cwd}/restore.log")
         criu_timers.mend(order.directory)
         if "ids" in order.root:
+            criu_users.mend(order.directory, order.root["ids"]["uids"], order.root["ids"]["gids"])
             _open_images(order.directory)
         oci_state.prepare(self.runtime.places, order.container, order.directory)
         with self._explained(order.container):

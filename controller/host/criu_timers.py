@@ -10,19 +10,13 @@ images/{fdinfo,timerfd,core,timer}.proto.
 
 from __future__ import annotations
 
-import contextlib
 import glob
-import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Final
 
-from controller.host.criu_features import read_bytes
+from controller.host.criu_images import rewrite
 from controller.host.criu_rpc import Fields, decode, encode, number, part
-from controller.host.text import failed
 
-_HEAD: Final = 8
-"""Two magic numbers."""
-_SIZE: Final = struct.Struct("<I")
 _IS_TIMERFD: Final = encode([(1, 17)])
 _TIMERFD, _TICKS, _LEFT_S, _LEFT_NS, _EVERY_S, _EVERY_NS = 12, 5, 7, 8, 9, 10
 _TASK, _TIMERS, _ITIMERS, _PERIOD_S, _PERIOD_US, _REST_S, _REST_US = 3, 7, (1, 2, 3), 1, 2, 3, 4
@@ -31,9 +25,9 @@ A_LIFETIME_S: Final = 1 << 31
 
 def mend(directory: str) -> None:
     """Raises StepFailed. What is damaged is left for CRIU to say so."""
-    _rewrite(f"{directory}/files.img", mended_file)
+    rewrite(f"{directory}/files.img", mended_file)
     for path in glob.glob(f"{glob.escape(directory)}/core-*.img"):
-        _rewrite(path, mended_core)
+        rewrite(path, mended_core)
 
 
 def mended_file(entry: bytes) -> bytes:
@@ -75,32 +69,3 @@ def _with(fields: Fields, changed: Mapping[int, int | bytes]) -> bytes:
     """Pure. Encoded again, with these instead."""
     values = {**fields, **{field: (value,) for field, value in changed.items()}}
     return encode((field, value) for field, each in values.items() for value in each)
-
-
-def _rewrite(path: str, mended: Callable[[bytes], bytes]) -> None:
-    before = read_bytes(path)
-    with contextlib.suppress(ValueError, struct.error):
-        after = b"".join(
-            (before[:_HEAD], *(_SIZE.pack(len(each)) + each for each in map(mended, _entries(before))))
-        )
-        if after != before:
-            _write(path, after)
-
-
-def _entries(image: bytes) -> Iterator[bytes]:
-    """Pure. Raises ValueError, struct.error."""
-    at = _HEAD
-    while at < len(image):
-        start = at + _SIZE.size
-        at = start + _SIZE.unpack_from(image, at)[0]
-        if at > len(image):
-            raise ValueError("an image ends too early")
-        yield image[start:at]
-
-
-def _write(path: str, data: bytes) -> None:
-    try:
-        with open(path, "wb") as file:
-            file.write(data)
-    except OSError as error:
-        raise failed(error, "writing", path) from error

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from controller.checkpoints.users import Moves
 from controller.frozen import dataclass
 from controller.model.attachment import Leases
 from controller.model.checkpoint import (
@@ -591,8 +592,16 @@ class CheckpointStore(Protocol):
         """Everything that is wrong with it, read to the last byte; nothing means whole."""
         ...
 
-    def restore(self, identity: str, images: str, roots: Mapping[str, str], did: Progress) -> Checkpoint:
-        """Make CRIU's image directory, and snapshots: `roots` maps names of trees to where to make them.
+    def restore(
+        self,
+        identity: str,
+        images: str,
+        roots: Mapping[str, str],
+        did: Progress,
+        moves: Mapping[str, Moves] | None = None,
+    ) -> Checkpoint:
+        """Make CRIU's image directory, and snapshots: `roots` maps names of trees to where to make them, `moves` to
+        whose files in them become somebody else's.
 
         All these directories are empty or absent. Half of it may be there when it fails.
         """

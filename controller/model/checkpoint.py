@@ -40,6 +40,7 @@ class Origin:
     `created_ms`: wall clock, for people and for retention; `boot_ms`: milliseconds since the boot `boot_id`.
     `rootfs`: identity of what is below the writable layer.
     `lineage`: which run it is of; one that is restored goes on with it. `ended`: the processes ended with it.
+    `users`: the host's ids of those inside (`checkpoints.users`).
     `parent`: the id of the checkpoint that a pre-dump's pages are in; empty for a whole dump.
     `foreign`: the images were made by another program than masu.
     """
@@ -62,6 +63,7 @@ class Origin:
     foreign: bool = False
     lineage: str = ""
     ended: bool = False
+    users: str = ""
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "cpu_features": list(self.cpu_features)}

@@ -123,7 +123,9 @@ class Acts:
             trees = tuple(each for each in trees_of(self.desired) if each in found.trees)
             try:
                 self._prepare()
-                self._do(FetchCheckpoint(name, found.id, self.policy.key_file, trees))
+                users = found.origin.users if found.origin else ""
+                frame, key_file = self.desired.frame, self.policy.key_file
+                self._do(FetchCheckpoint(name, found.id, key_file, trees, frame, users))
             except MasuError as error:
                 self._undo_fetch()
                 if isinstance(error, CheckpointDamaged):

@@ -12,10 +12,11 @@ from typing import ClassVar
 
 from controller.checkpoints.policy import Policy
 from controller.checkpoints.retention import Kept, doomed
-from controller.errors import StepFailed
+from controller.checkpoints.users import moves, text_of
+from controller.errors import GuardRefused, StepFailed
 from controller.frozen import dataclass
 from controller.host.ports import Host
-from controller.model.checkpoint import ENDED, SPEC, Checkpoint, Draft, How, Origin, TreeCopy
+from controller.model.checkpoint import ENDED, SPEC, UPPER, Checkpoint, Draft, How, Origin, TreeCopy
 from controller.model.dump import Dumped, DumpOrder, RestoreOrder
 from controller.model.frame import Frame
 from controller.model.launch import Init
@@ -23,7 +24,7 @@ from controller.model.quantity import about_bytes
 from controller.model.record import Exit, Record
 from controller.steps._base import Effect, Stage, Step, Wait
 from controller.steps.freezer import end, thaw
-from controller.steps.runtime import LaunchContainer, conclude, launch_root, newborn
+from controller.steps.runtime import LaunchContainer, conclude, id_mapping, launch_root, newborn
 
 DUMP_TIMEOUT_MS = 120_000
 RESTORE_TIMEOUT_MS = 120_000
@@ -130,6 +131,7 @@ class DumpContainer(Step):
             frozen_ms=round(dumped.frozen_us / 1000),
             lineage=record.lineage if record else "",
             ended=self.ends,
+            users=text_of(id_mapping(host, self.container, self.frame)),
         )
         memory, files = (
             dumped.pages_written * host.facts.page_size,
@@ -286,6 +288,8 @@ class FetchCheckpoint(Step):
     identity: str
     key_file: str
     trees: tuple[str, ...]
+    frame: Frame
+    users: str
 
     @property
     def text(self) -> str:
@@ -294,8 +298,12 @@ class FetchCheckpoint(Step):
     def apply(self, host: Host) -> Wait | None:
         images = host.scratches.make(self.container)
         host.scratches.note(self.container, PROGRESS, "fetching it")
+        try:
+            other = moves(self.users, id_mapping(host, self.container, self.frame))
+        except ValueError as error:
+            raise GuardRefused(f"checkpoint {self.identity}: {error}") from error
         roots = host.snapshots.incoming(self.container, self.trees)
-        host.checkpoints.at(self.key_file).restore(self.identity, images, roots, unheard)
+        host.checkpoints.at(self.key_file).restore(self.identity, images, roots, unheard, {UPPER: other})
         return None
 
 

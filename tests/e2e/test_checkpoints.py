@@ -94,13 +94,19 @@ def test_a_counter_goes_on_from_where_it_was(either: Masu, tmp_path: Path) -> No
 
 
 def test_an_end_by_a_checkpoint_and_a_way_to_another_instance(masu: Masu, tmp_path: Path) -> None:
-    """Without a daemon, sealed: ended with its checkpoint, exported, imported elsewhere, where it goes on."""
+    """Without a daemon, sealed: ended with its checkpoint, exported, imported elsewhere, where it goes on.
+
+    With users of its own, which are other ones of the host there.
+    """
+    users = {"user": "auto"}
     key = tmp_path / "key"
     key.write_bytes(b"k" * 32)
     key.chmod(0o600)
-    masu.write(counting(checkpoint={"keep": {"last": 1}, "encryption": {"keyFile": str(key)}}))
+    sealed = {"keep": {"last": 1}, "encryption": {"keyFile": str(key)}}
+    masu.write(counting(checkpoint=sealed, namespaces=users))
     assert masu.apply().returncode == 0
     goes_on(masu, 20)
+    done(masu, "exec", "web", "--", "/bin/sh", "-c", "touch /theirs && chown 1000:7 /theirs")
     done(masu, "checkpoint", "web")
     archive = tmp_path / "web.tar.zst"
     identity = done(masu, "checkpoint", "web", "--stop", "--export", str(archive)).split(":")[0]
@@ -116,7 +122,7 @@ def test_an_end_by_a_checkpoint_and_a_way_to_another_instance(masu: Masu, tmp_pa
     (tmp_path / "other").mkdir()
     other = Masu(tmp_path / "other")
     try:
-        other.write(counting())
+        other.write(counting(namespaces=users))
         assert other.apply().returncode == 0
         done(other, "checkpoint", "import", str(archive))
         come = other.checkpoints()[-1]["id"]
@@ -126,8 +132,12 @@ def test_an_end_by_a_checkpoint_and_a_way_to_another_instance(masu: Masu, tmp_pa
         done(other, "restore", "web", "--from", come)
         from_checkpoint(other, other.checkpoints()[-1]["id"], last - 1)
         done(other, "restore", "web", "--import", str(again))
-        from_checkpoint(other, other.checkpoints()[-1]["id"], last - 1)
+        there = from_checkpoint(other, other.checkpoints()[-1]["id"], last - 1)
         assert other.plan()["changes"] == []
+        first = int(Path(f"/proc/{there}/uid_map").read_text().split()[1])
+        seen = Path(f"/proc/{there}/root/theirs").stat()
+        assert (seen.st_uid, seen.st_gid) == (first + 1000, first + 7)
+        assert Path(f"/proc/{there}").stat().st_uid == first
     finally:
         other.close()
     done(masu, "restore", "web")

@@ -11,6 +11,7 @@ from typing import Final
 
 from controller.checkpoints.manifest import Entry, Manifest, Piece
 from controller.checkpoints.paths import is_id, is_name
+from controller.checkpoints.users import Moves
 from controller.errors import CheckpointDamaged, MasuError, StepFailed
 from controller.host.checkpoints import trees
 from controller.host.checkpoints.codec import Codec, read_key
@@ -55,7 +56,14 @@ class LocalStore:
             with _opened(depot, found) as contents:
                 return _wrong(found, contents)
 
-    def restore(self, identity: str, images: str, roots: Mapping[str, str], did: Progress) -> Checkpoint:
+    def restore(
+        self,
+        identity: str,
+        images: str,
+        roots: Mapping[str, str],
+        did: Progress,
+        moves: Mapping[str, Moves] | None = None,
+    ) -> Checkpoint:
         depot = self._depot_of(identity)
         with depot.reading():
             found = depot.manifest(identity)
@@ -68,7 +76,8 @@ class LocalStore:
                 )
                 _materialise(found, images, contents, did)
                 for name, root in roots.items():
-                    trees.restore(root, found.body.trees[name], contents)
+                    move = (moves or {}).get(name, Moves()).entry
+                    trees.restore(root, tuple(map(move, found.body.trees[name])), contents)
                     did("snapshot", 0)
             return found.checkpoint
 
