@@ -2,12 +2,14 @@
 
 Beside a layer's `upper` there are, only during a restore, `coming` (files of a checkpoint, or what is being thrown
 away) and `kept` (the files that were there before). `kept` is made and taken away by one rename each, so that
-whoever finds it knows that the restore was neither finished nor undone. A volume gets a twin (`spaces.twins`).
+whoever finds it knows that the restore was neither finished nor undone. What is in a space, a volume or a layer
+with a size, gets a twin instead (`spaces.twins`).
 """
 
 from __future__ import annotations
 
 import os
+import stat
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
@@ -22,6 +24,8 @@ from controller.model.checkpoint import UPPER, Pending, TreeCopy, volume_in
 from controller.model.space import CONTENT, ROOTFS, VOLUME_SORT, Space, content_path
 
 COMING, KEPT = "coming", "kept"
+FRAME, WORK = "frame", "work"
+"""Beside a sized layer's content, and in it: what the layer was made for, and what the overlay works with."""
 _URGENCY: Final[Sequence[Pending]] = ("swapped", "coming", "")
 
 
@@ -97,7 +101,12 @@ class FileSnapshots:
     def _incoming(self, name: str, tree: str) -> str:
         volume = volume_in(tree)
         if volume:
-            return self._twins.make(Space(VOLUME_SORT, volume), name)
+            return self._twins.make(Space(VOLUME_SORT, volume), name, {})
+        space = f"{self._places.spaces}/{Space(ROOTFS, name).text}"
+        if os.path.lexists(f"{space}/{FRAME}"):
+            content = self._twins.make(Space(ROOTFS, name), name, {FRAME: os.readlink(f"{space}/{FRAME}")})
+            _try("making", content, lambda: _make_like(f"{content}/{WORK}", f"{space}/{CONTENT}/{WORK}"))
+            return f"{content}/{UPPER}"
         path = f"{self._layer(name)}/{COMING}"
         _try("removing", path, lambda: _remove(path))
         return path
@@ -119,7 +128,9 @@ class FileSnapshots:
 
     def _layer(self, name: str) -> str:
         space = f"{self._places.spaces}/{Space(ROOTFS, name).text}"
-        return f"{space}/{CONTENT}" if os.path.lexists(f"{space}/frame") else f"{self._places.layers}/{name}"
+        return (
+            f"{space}/{CONTENT}" if os.path.lexists(f"{space}/{FRAME}") else f"{self._places.layers}/{name}"
+        )
 
 
 def _swap(layer: str) -> None:
@@ -140,6 +151,14 @@ def _settle(layer: str) -> None:
         syncfs(layer)  # what came is on disk before what it replaces goes
         os.rename(f"{layer}/{KEPT}", f"{layer}/{COMING}")
         _remove(f"{layer}/{COMING}")
+
+
+def _make_like(path: str, other: str) -> None:
+    """A directory with the owner and the mode of another."""
+    seen = os.stat(other)
+    os.mkdir(path, 0o700)
+    os.chown(path, seen.st_uid, seen.st_gid)
+    os.chmod(path, stat.S_IMODE(seen.st_mode))
 
 
 def _try(doing: str, path: str, work: Callable[[], None]) -> None:

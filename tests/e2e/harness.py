@@ -240,7 +240,7 @@ class Masu:
     def halfway(self) -> list[str]:
         """What only a checkpoint or a restore that is under way leaves on the host."""
         run, state = Path("/run/masu") / self.instance, Path("/var/lib/masu") / self.instance
-        below = ("snapshots/*", "layers/*/coming", "layers/*/kept", "spaces/volume/.*")
+        below = ("snapshots/*", "layers/*/coming", "layers/*/kept", "spaces/*/.*")
         found = [*run.glob("scratch/*"), *(path for each in below for path in state.glob(each))]
         return [str(path) for path in found]
 

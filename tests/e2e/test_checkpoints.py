@@ -57,10 +57,11 @@ def done(masu: Masu, *arguments: str, code: int = 0, env: dict[str, str] | None 
 
 
 def test_a_counter_goes_on_from_where_it_was(either: Masu, tmp_path: Path) -> None:
-    """With a daemon, a volume, a device, users of its own; twice from one checkpoint, once after a kill -9."""
+    """With a daemon, a volume, a device, users and a size of its own; twice from one, once after a kill -9."""
     masu = either
     mounts = [{"volume": "data", "target": "/data"}]
     spec = counting(namespaces={"user": "auto"}, mounts=mounts, devices=[{"path": "/dev/fuse"}])
+    spec["spec"]["rootfs"]["size"] = "32Mi"
     masu.write(volume("data", size="16Mi"), spec)
     masu.start()
     masu.running()

@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from controller.errors import StepFailed
+from controller.host.layers import LayerDirectories
 from controller.host.snapshots import FileSnapshots
 from controller.host.spaces.directories import SpaceDirectories
 from controller.host.spaces.twins import Twins
-from controller.model.checkpoint import volume_tree
+from controller.model.checkpoint import UPPER, volume_tree
+from controller.model.space import ROOTFS, Space
 from tests.spaces import DATA, MI, made, places, seen
 
 pytestmark = pytest.mark.root
@@ -122,3 +124,27 @@ def test_without_the_volume_nothing_comes(tmp_path: Path, data: tuple[SpaceDirec
     one, _ = data
     with pytest.raises(StepFailed, match="not there"):
         snapshots(tmp_path, one).incoming("web", (volume_tree("other"),))
+
+
+def test_a_layer_with_a_size_has_room_for_both(tmp_path: Path) -> None:
+    """Each in a space of its own; the overlay finds what it needs in either."""
+    space = Space(ROOTFS, "web")
+    with made(tmp_path, 32 * MI, space) as (one, content):
+        layers = LayerDirectories(places(tmp_path))
+        layers.prepare("web", "frame", 1234, sized=True)
+        (content / "upper" / "file").write_text("now")
+        (content / "upper" / "large").write_bytes(os.urandom(18 * MI))
+        found = snapshots(tmp_path, one)
+        upper = Path(found.incoming("web", (UPPER,))[UPPER])
+        upper.mkdir()
+        (upper / "file").write_text("then")
+        (upper / "large").write_bytes(os.urandom(18 * MI))
+        found.swap("web")
+        assert found.pending("web") == "swapped"
+        assert (content / "upper" / "file").read_text() == "then"
+        assert layers.state("web") == "frame"
+        work = (content / "work").stat()
+        assert (work.st_uid, work.st_mode & 0o777) == (1234, 0o700)
+        found.put_back("web")
+        assert (content / "upper" / "file").read_text() == "now"
+        assert [each.name for each in content.parents[2].iterdir()] == ["web"]

@@ -206,6 +206,10 @@ class SpaceDirectories:
     def base(self, space: Space) -> str:
         return f"{self._places.spaces}/{space.text}"
 
+    def asides(self, space: Space) -> tuple[str, ...]:
+        """Where something of it may be, beside it."""
+        return tuple(self.aside(space, each) for each in (NEW, COMING, REMOVED))
+
     def aside(self, space: Space, suffix: str) -> str:
         return f"{self._places.spaces}/{space.sort}/.{space.name}{suffix}"
 

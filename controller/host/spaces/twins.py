@@ -11,37 +11,42 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from controller.errors import StepFailed
 from controller.host import syscalls
 from controller.host.spaces.directories import CALLED, COMING, SpaceDirectories, plain_name, read_link
 from controller.host.text import failed, sync_directory
 from controller.model.checkpoint import Pending
-from controller.model.space import CONTENT, VOLUME_SORT, NewSpace, Space
+from controller.model.space import CONTENT, ROOTFS, VOLUME_SORT, NewSpace, Space
 
 FOR = "for"
 
 
 class Twins:
-    """Of volumes. Every method may be called from any thread, for one owner by one at a time."""
+    """Every method may be called from any thread, for one owner by one at a time."""
 
     def __init__(self, spaces: SpaceDirectories, directory: str) -> None:
-        self._spaces, self._directory = spaces, f"{directory}/{VOLUME_SORT}"
+        self._spaces, self._volumes = spaces, f"{directory}/{VOLUME_SORT}"
 
     def of(self, owner: str) -> Iterator[tuple[Space, Pending]]:
         """Read-only. Those that were made for somebody, also half removed, and whether they are in their places."""
+        own = Space(ROOTFS, owner)
+        asides = [(own, each) for each in self._spaces.asides(own) if os.path.lexists(each)]
         with contextlib.suppress(FileNotFoundError):
-            for entry in os.listdir(self._directory):
-                if entry.startswith("."):
-                    space = Space(VOLUME_SORT, plain_name(entry))
-                    if read_link(f"{self._directory}/{entry}/{FOR}") == owner:
-                        yield space, "coming"
-                    elif read_link(f"{self._spaces.base(space)}/{FOR}") == owner:
-                        yield space, "swapped"
+            beside = (each for each in os.listdir(self._volumes) if each.startswith("."))
+            asides += [(Space(VOLUME_SORT, plain_name(each)), f"{self._volumes}/{each}") for each in beside]
+        for space, aside in asides:
+            if read_link(f"{aside}/{FOR}") == owner:
+                yield space, "coming"
+            elif read_link(f"{self._spaces.base(space)}/{FOR}") == owner:
+                yield space, "swapped"
 
-    def make(self, space: Space, owner: str) -> str:
-        """An empty one of the same size. → the directory of what will be in it. Raises HostLacks, StepFailed."""
+    def make(self, space: Space, owner: str, links: Mapping[str, str]) -> str:
+        """An empty one of the same size, in which `links` are noted, too. → the directory of what will be in it.
+
+        Raises HostLacks, StepFailed.
+        """
         base, aside = self._spaces.base(space), self._spaces.aside(space, COMING)
         live = self._spaces.look(space)
         if live is None or not live.exists:
@@ -51,7 +56,9 @@ class Twins:
         self._spaces.remove_at(aside, space)
         self._unmark(base)
         called = f"{space.name}{COMING}.{time.time_ns()}"
-        self._spaces.make_at(aside, space, NewSpace(live.size, live.keep), {FOR: owner, CALLED: called})
+        self._spaces.make_at(
+            aside, space, NewSpace(live.size, live.keep), {**links, FOR: owner, CALLED: called}
+        )
         self._spaces.mechanism_of(aside).mount(aside)
         return f"{aside}/{CONTENT}"
 
@@ -60,7 +67,7 @@ class Twins:
         base = self._spaces.base(space)
         try:
             syscalls.exchange(self._spaces.aside(space, COMING), base)
-            sync_directory(self._directory)
+            sync_directory(os.path.dirname(base))
         except OSError as error:
             raise failed(error, "putting files of a checkpoint in the place of", base) from error
 
