@@ -14,11 +14,11 @@ from controller.frozen import dataclass
 from controller.host import syscalls
 from controller.host.criu_mounts import DEVICES, LINKS, MountLine, held, parse_mountinfo
 from controller.host.mount_table import path_inside
+from controller.host.mountinfo import is_programs
 from controller.host.text import failed, read_text
 from controller.model.dump import Layout
 
 _READ: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_OF_PROGRAMS: Final = frozenset({"fuse", "fuseblk"})
 _QUIET: Final = frozenset({"0A", "06", "07"})
 """LISTEN, TIME_WAIT and CLOSE in /proc/net/tcp: nothing of them has to stand still during a dump."""
 
@@ -42,7 +42,7 @@ def observe(pid: int, config: Mapping[str, Any], pipes_file: str, *, keep_all: b
     if not text:
         raise StepFailed(f"process {pid} has ended")
     lines = parse_mountinfo(text)
-    program = next((each.at for each in lines if each.kind.partition(".")[0] in _OF_PROGRAMS), "")
+    program = next((each.at for each in lines if is_programs(each.kind)), "")
     if program:
         raise StepFailed(
             f"the file system on {program} is a program's (FUSE), which could stop the dump for ever: unmount it"

@@ -2,7 +2,9 @@
 
 Only what is certain to fail: `dump_one_file` and `dump_chrdev` (criu/files.c), `dump_external_sockets` (sk-unix.c),
 ghost files (files-reg.c), `dump_task_rlimits` (cr-dump.c) of CRIU 4.2. Sources besides: proc_pid_fd(5),
-sock_diag(7), prlimit(2).
+proc_pid_fdinfo(5), sock_diag(7), prlimit(2).
+
+No file is asked for: whoever answers for its file system may be a program, and never do so.
 """
 
 from __future__ import annotations
@@ -17,11 +19,15 @@ import struct
 from collections.abc import Iterator, Mapping
 from typing import Final
 
+from controller.frozen import dataclass
+from controller.host import syscalls
 from controller.host.criu_mended import is_traced
 from controller.host.departure import depart
+from controller.host.mountinfo import Mount, is_far, is_programs, lines_of, mount_of
 from controller.host.netlink import NETLINK_SOCK_DIAG, Netlink, attributes, messages
 from controller.host.proc_stat import stat_of
-from controller.host.text import DELETED, read_text
+from controller.host.syscalls import FileSeen
+from controller.host.text import DELETED, failed, read_text
 from controller.model.dump import Obstacle
 
 MOST: Final = 20
@@ -42,6 +48,7 @@ _DEVICES: Final = {1, 4, 5, *range(136, 144)}
 _MISC: Final = {(10, 200), (10, 235)}
 """tun and autofs."""
 _IN_MEMORY: Final = ("/memfd:", "/SYSV", "/dev/zero", "/[aio]")
+_MOUNT_ID: Final = re.compile(r"^mnt_id:\s*(\d+)$", re.MULTILINE)
 _SOCKET: Final = re.compile(r"socket:\[(\d+)\]")
 _DIAG_BY_FAMILY: Final = 20
 _QUESTION: Final = struct.Struct("=BBHIIIII")
@@ -50,20 +57,47 @@ _ANSWER: Final = struct.Struct("=BBBBI")
 _ANSWER_SIZE: Final = 16
 
 
+@dataclass(frozen=True, slots=True)
+class _Mounts:
+    """By their ids: of one mount namespace, and of masu's own, from which files may have been handed in."""
+
+    theirs: Mapping[str, Mount]
+    ours: Mapping[str, Mount]
+
+    @property
+    def of_programs(self) -> tuple[str, ...]:
+        return tuple(each.target for each in self.theirs.values() if is_programs(each.kind))
+
+    def under(self, pid: int, number: str) -> Mount | None:
+        """What an open file is on; None: one that is mounted nowhere, or not in sight."""
+        found = _MOUNT_ID.search(read_text(f"/proc/{pid}/fdinfo/{number}") or "")
+        return (self.theirs.get(found[1]) or self.ours.get(found[1])) if found else None
+
+
 def look(init: int, members: frozenset[int], ghost_limit: int) -> tuple[Obstacle, ...]:
     """At most `MOST`. `members`: pids in the container's cgroup. What has ended meanwhile is nothing."""
     sockets: dict[int, tuple[int, str]] = {}
+    spaces: dict[str, _Mounts] = {}
     found: list[Obstacle] = []
     for pid in sorted(members):
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):
-            found += _of_process(pid, init, ghost_limit, sockets)
+        try:
+            found += _of_process(pid, init, ghost_limit, sockets, spaces)
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            continue
+        except OSError as error:
+            raise failed(error, "looking at", f"/proc/{pid}") from error
     found += _runaways(init, sockets)
     return tuple(found[:MOST])
 
 
 def _of_process(
-    pid: int, init: int, ghost_limit: int, sockets: dict[int, tuple[int, str]]
+    pid: int,
+    init: int,
+    ghost_limit: int,
+    sockets: dict[int, tuple[int, str]],
+    spaces: dict[str, _Mounts],
 ) -> Iterator[Obstacle]:
+    """`spaces`: what is known of mount namespaces."""
     if is_traced(pid):
         yield Obstacle("traced", pid, "", "somebody traces it")
     if not _descends(pid, init):
@@ -73,15 +107,43 @@ def _of_process(
         yield Obstacle(
             "barred", pid, "", "it is not masu's own user, and masu lacks CAP_SYS_RESOURCE to read its limits"
         )
+    space = os.readlink(f"/proc/{pid}/ns/mnt")
+    if space not in spaces:
+        spaces[space] = _Mounts(_table(pid), _table(os.getpid()))
+        yield from _of_programs(pid, spaces[space])
+    yield from _open_files(pid, spaces[space], ghost_limit, sockets)
+    if not spaces[space].of_programs:
+        yield from _mapped(pid)
+
+
+def _of_programs(pid: int, mounts: _Mounts) -> Iterator[Obstacle]:
+    for each in mounts.of_programs:
+        why = "is a program's (FUSE), which could stop a dump for ever: unmount it"
+        yield Obstacle("unsupported", pid, "", f"the file system on {each} {why}")
+
+
+def _mapped(pid: int) -> Iterator[Obstacle]:
+    """A program that keeps a page of a file from coming may lock the list: then this is not asked."""
     for kind in dict.fromkeys(_IN_MAPS.findall(read_text(f"/proc/{pid}/maps") or "")):
         yield Obstacle("unsupported", pid, "its memory", f"{_WORDS.get(kind, kind)} is mapped")
+
+
+def _open_files(
+    pid: int, mounts: _Mounts, ghost_limit: int, sockets: dict[int, tuple[int, str]]
+) -> Iterator[Obstacle]:
     for number in os.listdir(f"/proc/{pid}/fd"):
-        with contextlib.suppress(FileNotFoundError):
-            link, seen = os.readlink(f"/proc/{pid}/fd/{number}"), os.stat(f"/proc/{pid}/fd/{number}")
+        try:
+            link = os.readlink(f"/proc/{pid}/fd/{number}")
             if inode := _SOCKET.fullmatch(link):
                 sockets[int(inode[1])] = (pid, f"fd {number}")
-            elif why := _why_not(link, seen, ghost_limit):
-                yield Obstacle("unsupported", pid, f"fd {number}", why)
+                continue
+            why = _why_not(pid, number, link, mounts, ghost_limit)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            why = f"it cannot be looked at: {os.strerror(error.errno or 0)}"
+        if why:
+            yield Obstacle("unsupported", pid, f"fd {number}", why)
 
 
 def _tells_limits(pid: int) -> bool:
@@ -93,20 +155,42 @@ def _tells_limits(pid: int) -> bool:
     return True
 
 
-def _why_not(link: str, seen: os.stat_result, ghost_limit: int) -> str:
-    """Pure. Empty: it can be dumped, as far as that shows."""
-    kind = stat.S_IFMT(seen.st_mode)
-    if link.startswith("anon_inode:") and link not in _KNOWN:
-        name = link.removeprefix("anon_inode:")
-        return f"{_WORDS.get(name, name)} is open"
+def _table(pid: int) -> dict[str, Mount]:
+    lines = lines_of(read_text(f"/proc/{pid}/mountinfo") or "")
+    return {number: found for number, line in lines if (found := mount_of(line))}
+
+
+def _why_not(pid: int, number: str, link: str, mounts: _Mounts, ghost_limit: int) -> str:
+    """Empty: it can be dumped, as far as that shows. What is no path is of the kernel's own making."""
+    if not link.startswith("/"):
+        return _why_not_anonymous(link)
+    mount = mounts.under(pid, number)
+    if mount is not None and is_programs(mount.kind):
+        return f"{link} is open, and its file system is a program's (FUSE)"
+    if mount is None or is_far(mount.kind):
+        return ""
+    return _why_not_file(link, syscalls.look_without_asking(f"/proc/{pid}/fd/{number}"), ghost_limit)
+
+
+def _why_not_anonymous(link: str) -> str:
+    """Pure."""
+    if not link.startswith("anon_inode:") or link in _KNOWN:
+        return ""
+    name = link.removeprefix("anon_inode:")
+    return f"{_WORDS.get(name, name)} is open"
+
+
+def _why_not_file(link: str, seen: FileSeen, ghost_limit: int) -> str:
+    """Pure."""
+    kind = stat.S_IFMT(seen.mode)
     if kind == stat.S_IFBLK:
         return f"block device {link} is open"
     if kind == stat.S_IFCHR:
-        number = (os.major(seen.st_rdev), os.minor(seen.st_rdev))
-        known = number[0] in _DEVICES or number in _MISC
-        return "" if known else f"device {link} ({number[0]}:{number[1]}) is open"
-    ghost = kind == stat.S_IFREG and seen.st_nlink == 0 and not link.startswith(_IN_MEMORY)
-    if ghost and seen.st_blocks * 512 > ghost_limit:
+        major, minor = seen.device
+        known = major in _DEVICES or seen.device in _MISC
+        return "" if known else f"device {link} ({major}:{minor}) is open"
+    ghost = kind == stat.S_IFREG and seen.links == 0 and not link.startswith(_IN_MEMORY)
+    if ghost and seen.blocks * 512 > ghost_limit:
         path, limit = link.removesuffix(DELETED), ghost_limit >> 20
         return f"{path}, which was removed, is open and larger than {limit} MiB"
     return ""

@@ -15,7 +15,7 @@ from typing import Any, Final
 from controller.errors import StepFailed
 from controller.frozen import dataclass
 from controller.host import syscalls
-from controller.host.mount_table import path_inside
+from controller.host.mount_table import Table, path_inside
 from controller.host.new_mount import MountRefused, new_mount
 from controller.host.syscalls import CLONE_NEWNS, AttrChange, MountAttr
 from controller.host.text import failed
@@ -191,7 +191,12 @@ def _there(trip: Trip, init: Init, destination: str) -> Iterator[tuple[int, str]
     """In the process's mount namespace: what `destination` means to the process, as a descriptor and a path."""
     root = os.open(f"/proc/{init.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        target = syscalls.open_below(root, destination)
+        target = Table(init.pid).open(root, destination)
+    except BlockingIOError as error:
+        raise StepFailed(
+            f"{destination} of process {init.pid} is on the file system of a program of its own (FUSE), which may"
+            " never answer"
+        ) from error
     finally:
         os.close(root)
     try:

@@ -12,15 +12,13 @@ from typing import Final
 
 from controller.errors import StepFailed
 from controller.host import syscalls
-from controller.host.mountinfo import Mount, lines_of, mount_of
+from controller.host.mountinfo import Mount, is_far, is_programs, lines_of, mount_of
 from controller.host.text import DELETED, failed, read_text
 from controller.model.process import MountSeen
 
 _MOUNT_ID: Final = re.compile(r"^mnt_id:\s*(\d+)$", re.MULTILINE)
 _RACED_ATTEMPTS: Final = 8
 NOWHERE: Final = MountSeen("", frozenset(), None)
-_FAR: Final = frozenset({"nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "afs", "fuse"})
-"""File systems that may not answer for hours: they are not asked which file they show."""
 
 
 def look(pid: int, wanted: Mapping[str, str]) -> Mapping[str, MountSeen] | None:
@@ -32,7 +30,7 @@ def look(pid: int, wanted: Mapping[str, str]) -> Mapping[str, MountSeen] | None:
     except OSError as error:
         raise failed(error, "opening", f"/proc/{pid}/root") from error
     try:
-        table = _Table(pid)
+        table = Table(pid)
         seen = {target: _seen(table, root, target, source) for target, source in wanted.items()}
     finally:
         os.close(root)
@@ -43,7 +41,7 @@ def mounted(path: str) -> Mount | None:
     """The mount that a path of the host is on; None: it has just gone. Raises OSError."""
     descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
     try:
-        return _Table(os.getpid()).mount(descriptor, fresh=True)
+        return Table(os.getpid()).mount(descriptor, fresh=True)
     finally:
         os.close(descriptor)
 
@@ -56,12 +54,22 @@ def path_inside(descriptor: int) -> str:
     return os.readlink(f"/proc/self/fd/{descriptor}").removesuffix(DELETED)
 
 
-class _Table:
+class Table:
     """The mounts of a process by their ids: read once, and anew where that is not enough."""
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
         self._lines: dict[str, str] = {}
+        self._is_safe: bool | None = None
+
+    def open(self, root: int, target: str) -> int:
+        """What `target` means to the process. Raises OSError; EAGAIN where only a program may know, which may never
+        answer.
+        """
+        if self._is_safe is None:
+            text = self._read()
+            self._lines, self._is_safe = dict(lines_of(text)), not of_programs(text)
+        return syscalls.open_below(root, target, known=not self._is_safe)
 
     def mount(self, descriptor: int, *, fresh: bool) -> Mount | None:
         """That an open file is on. No other mount has its id while it is open, but one that is gone may have had
@@ -69,19 +77,38 @@ class _Table:
         """
         found = _MOUNT_ID.search(read_text(f"/proc/self/fdinfo/{descriptor}") or "")
         if found and (fresh or found[1] not in self._lines):
-            self._lines = dict(lines_of(read_text(f"/proc/{self.pid}/mountinfo") or ""))
+            self._lines = dict(lines_of(self._read()))
         line = self._lines.get(found[1]) if found else None
         return mount_of(line) if line else None
 
+    def _read(self) -> str:
+        return read_text(f"/proc/{self.pid}/mountinfo") or ""
 
-def _seen(table: _Table, root: int, target: str, source: str) -> MountSeen | None:
+
+def of_programs(table: str) -> frozenset[str]:
+    """Where file systems of programs (FUSE) are mounted that the host does not have itself: what it has is of its
+    administrator's choice.
+    """
+    if " - fuse" not in table:
+        return frozenset()
+    ours = {_device(line) for _, line in lines_of(read_text("/proc/self/mountinfo") or "")}
+    found = (mount_of(line) for _, line in lines_of(table) if _device(line) not in ours)
+    return frozenset(each.target for each in found if each and is_programs(each.kind))
+
+
+def _device(line: str) -> str:
+    """Its number, of the file system."""
+    return line.split(" ", 3)[2]
+
+
+def _seen(table: Table, root: int, target: str, source: str) -> MountSeen | None:
     """The kernel tells which mount a path ends in; it is mounted there if it also begins there.
 
     Raises StepFailed when mounts come and go too fast.
     """
     for attempt in range(_RACED_ATTEMPTS):
         try:
-            descriptor = syscalls.open_below(root, target)
+            descriptor = table.open(root, target)
         except (FileNotFoundError, NotADirectoryError):
             return NOWHERE
         except OSError:
@@ -103,7 +130,7 @@ def _seen(table: _Table, root: int, target: str, source: str) -> MountSeen | Non
 
 
 def _shows(descriptor: int, source: str, kind: str) -> bool | None:
-    if not source or kind.partition(".")[0] in _FAR:
+    if not source or is_far(kind):
         return None
     try:
         return os.path.samestat(os.fstat(descriptor), os.stat(source))

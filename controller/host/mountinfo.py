@@ -15,6 +15,10 @@ from controller.frozen import dataclass
 
 _OCTAL: Final = re.compile(r"\\([0-7]{3})")
 _FIRST_OPTIONAL: Final = 6
+_PROGRAMS: Final = frozenset({"fuse", "fuseblk"})
+_FAR: Final = frozenset(
+    {"nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "afs", "coda", "lustre", "orangefs", "beegfs", "gpfs"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +57,16 @@ def mounts(text: str) -> Iterator[Mount]:
     """Of a whole table."""
     found = (mount_of(line) for _, line in lines_of(text))
     return (each for each in found if each)
+
+
+def is_programs(kind: str) -> bool:
+    """Whether an ordinary process answers for a file system of this kind (FUSE), if it does."""
+    return kind.partition(".")[0] in _PROGRAMS
+
+
+def is_far(kind: str) -> bool:
+    """Whether somebody answers for it who may not do so for hours, or never: nothing is to be asked of it."""
+    return kind in _FAR or is_programs(kind)
 
 
 def unescaped(text: str) -> str:

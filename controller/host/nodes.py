@@ -15,6 +15,7 @@ from typing import Final
 from controller.errors import StepFailed
 from controller.host import syscalls
 from controller.host.device_directory import DEV, opened
+from controller.host.mount_table import of_programs
 from controller.host.mountinfo import mounts
 from controller.host.new_mount import attach, new_mount
 from controller.host.syscalls import CLONE_NEWNS, MS_REC, MS_SLAVE, MountAttr
@@ -24,6 +25,11 @@ from controller.model.device import Node, NodeSeen
 from controller.model.launch import NODES_MARK, Init
 
 _KINDS: Final = {"b": stat.S_IFBLK, "c": stat.S_IFCHR}
+_OUT_OF_REACH: Final = NodeSeen(
+    ours=False,
+    node=None,
+    obstacle="a file system of a program (FUSE), which may never answer, is mounted there",
+)
 
 
 class DeviceNodes:
@@ -39,10 +45,15 @@ class DeviceNodes:
         table = read_text(f"/proc/{pid}/mountinfo")
         if not table:
             return None
-        ours = _ours(table)
+        ours, programs = _ours(table), of_programs(table)
+        every = {*ours, *places}
+        if programs & {"/", "/dev"}:
+            return dict.fromkeys(every, _OUT_OF_REACH)
+        hidden = {each for each in every - ours if f"{DEV}{each}" in programs}
         try:
             with opened(pid) as directory:
-                return {each: directory.seen(each, ours=each in ours) for each in {*ours, *places}}
+                seen = {each: directory.seen(each, ours=each in ours) for each in every - hidden}
+                return {**seen, **dict.fromkeys(hidden, _OUT_OF_REACH)}
         except (FileNotFoundError, ProcessLookupError):
             return None
         except OSError as error:

@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import errno
 import os
+import struct
 import sys
 from enum import IntFlag
 from typing import Any, Final
@@ -65,6 +66,11 @@ _RESOLVE_NO_MAGICLINKS: Final = 0x02
 _RESOLVE_NO_SYMLINKS: Final = 0x04
 _RESOLVE_BENEATH: Final = 0x08
 _RESOLVE_IN_ROOT: Final = 0x10
+_RESOLVE_CACHED: Final = 0x20
+_AT_STATX_DONT_SYNC: Final = 0x4000
+_STATX_BASIC_STATS: Final = 0x07FF
+_STATX: Final = struct.Struct("=16xI8xH18xQ72xII120x")
+"""struct statx: stx_nlink, stx_mode, stx_blocks, stx_rdev_major and _minor."""
 _RACED_ATTEMPTS: Final = 32
 
 
@@ -247,12 +253,14 @@ def file_system(path: str) -> int:
     return int(buffer[0])
 
 
-def open_below(root: int, path: str) -> int:
+def open_below(root: int, path: str, *, known: bool = False) -> int:
     """An O_PATH descriptor of what `path` means to a process whose root is `root`; man 2 openat2.
 
-    Symlinks, `..` and absolute targets stay below `root`; magic links (/proc/PID/fd/…) are refused.
+    Symlinks, `..` and absolute targets stay below `root`; magic links (/proc/PID/fd/…) are refused. `known`: EAGAIN
+    where the kernel would have to ask a file system for the way; it never has to for where something is mounted.
     """
-    return _openat2(root, path, 0, _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS)
+    resolve = _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS
+    return _openat2(root, path, 0, resolve | (_RESOLVE_CACHED if known else 0))
 
 
 def open_plain(root: int, path: str, *, across: bool) -> int:
@@ -271,6 +279,25 @@ def _openat2(root: int, path: str, flags: int, resolve: int) -> int:
         except BlockingIOError:
             continue
     raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+
+@dataclass(frozen=True, slots=True)
+class FileSeen:
+    """`blocks` of 512 bytes; `device`: major and minor of a device node."""
+
+    mode: int
+    links: int
+    blocks: int
+    device: tuple[int, int]
+
+
+def look_without_asking(path: str) -> FileSeen:
+    """What the kernel itself knows of a file, links followed: no file system is asked; man 2 statx."""
+    found = ctypes.create_string_buffer(_STATX.size)
+    asked = ctypes.c_uint(_STATX_BASIC_STATS)
+    _checked(_LIBC.statx(_AT_FDCWD, os.fsencode(path), _AT_STATX_DONT_SYNC, asked, found))
+    links, mode, blocks, major, minor = _STATX.unpack(found.raw)
+    return FileSeen(mode, links, blocks, (major, minor))
 
 
 def exchange(one: str, other: str) -> None:

@@ -67,8 +67,11 @@ def reasons(host: Host, desired: Desired, group: str) -> Iterator[MasuError]:
         yield StepFailed(f"container {name} is not running")
         return
     yield from _of_the_state(host, desired, group, subject.record)
-    for each in host.criu.obstacles(subject.init, group):
-        yield StepFailed(f"container {name}: {each.text}")
+    try:
+        for each in host.criu.obstacles(subject.init, group):
+            yield StepFailed(f"container {name}: {each.text}")
+    except MasuError as error:
+        yield error
     needed, room = _in_memory(host, group), host.scratches.room()
     if needed > room:
         yield StepFailed(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from controller.checkpoints.policy import Policy
 from controller.checkpoints.schedule import Clocks, Due, Past, due
 from controller.errors import MasuError
@@ -42,18 +44,28 @@ def last_started(name: str, host: Host) -> int:
 
 
 def foreseen(desired: Desired, group: str, record: Record | None, host: Host) -> tuple[int, str]:
-    """→ (when the next one is due, in milliseconds since 1970, 0: never; whether it would be made, or why not)."""
-    name = desired.name
+    """→ (when the next one is due, in milliseconds since 1970, 0: never; whether it would be made, or why not).
+
+    Whatever is found, everything else of a status is told.
+    """
     if not scheduled(desired):
         return 0, ""
     try:
         check_dump(host, desired, group)
-        verdict = READY
+        return _upcoming(desired, record, host), READY
     except MasuError as error:
         verdict = str(error)
+    except Exception as error:  # noqa: BLE001  a defect in this look
+        verdict = f"it cannot be told: {type(error).__name__}: {error}"
+    with suppress(MasuError):
+        return _upcoming(desired, record, host), verdict
+    return 0, verdict
+
+
+def _upcoming(desired: Desired, record: Record | None, host: Host) -> int:
     if record is None or not runs(record, host):
-        return 0, verdict
-    started = last_started(name, host)
-    moment = next_due(desired.parts[PART], name, Past(record.launched_at, started, started), host)
+        return 0
+    started = last_started(desired.name, host)
+    moment = next_due(desired.parts[PART], desired.name, Past(record.launched_at, started, started), host)
     ahead = host.clock.wall_ms() - host.clock.now_ms()
-    return (max(moment.at_ms, host.clock.now_ms()) + ahead if moment else 0), verdict
+    return max(moment.at_ms, host.clock.now_ms()) + ahead if moment else 0

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -16,6 +18,7 @@ import pytest
 from controller.host.criu_obstacles import look
 from tests.e2e.harness import Masu, container, until
 from tests.e2e.test_checkpoints import counting, done, goes_on
+from tests.silent import silent
 
 GHOST = 1 << 20
 PROGRAMS = {
@@ -106,7 +109,7 @@ def test_a_container_with_a_device_open_says_so_everywhere(masu: Masu) -> None:
     assert masu.apply().returncode == 0
     goes_on(masu, 3)
     assert json.loads(masu.run("preflight", "web", "-o", "json").stdout) == [
-        {"container": "web", "ready": True, "reasons": []}
+        {"container": "web", "ready": True, "reasons": [], "left": []}
     ]
     done(masu, "checkpoint", "web")
     masu.write(counting(state="stopped", namespaces={"ipc": "host"}))
@@ -115,3 +118,41 @@ def test_a_container_with_a_device_open_says_so_everywhere(masu: Masu) -> None:
     assert "shares the ipc namespace" in text
     assert "is not running" in text
     assert "no container other" in done(masu, "preflight", "other", code=1)
+
+
+WAITING = (
+    "until grep -q ' /mnt fuse ' /proc/mounts; do sleep 0.1; done; exec 8</mnt; while :; do sleep 1; done"
+)
+
+
+@pytest.mark.parametrize("answer", ["never", "dead"])
+def test_a_program_that_does_not_answer_for_its_files_holds_nobody_up(masu: Masu, answer: str) -> None:
+    """Status, preflight and the repair of a kill, with one of its files open, where a mount and a node would be."""
+    spec = container(
+        process={"args": ["/bin/sh", "-c", WAITING]},
+        checkpoint={"schedule": {"every": "1s"}},
+        mounts=[{"tmpfs": "/mnt/below"}],
+    )
+    masu.write(spec, container("other"))
+    masu.start()
+    pid = masu.running()
+    with silent(pid, "/mnt") as server:
+        until(lambda: Path(f"/proc/{pid}/fd/8").is_symlink(), "open")
+        until(lambda: os.readlink(f"/proc/{pid}/fd/8") == "/mnt", "open")
+        if answer == "dead":
+            server.kill()
+            server.wait(10)
+        said = masu.run("preflight", "web", timeout=10)
+        assert said.returncode == 1
+        assert f"process {pid}: the file system on /mnt is a program's (FUSE)" in said.stdout
+        assert f"process {pid}, fd 8: /mnt is open, and its file system is a program's (FUSE)" in said.stdout
+        assert "(FUSE)" in masu.run("checkpoint", "web", timeout=10).stderr
+        status = json.loads(masu.run("status", "-o", "json", timeout=10).stdout)
+        found = {each["name"]: each for each in status["containers"]}
+        assert "/mnt is a program's (FUSE)" in found["web"]["checkpoint"]["verdict"]
+        assert [each["key"] for each in found["web"]["drift"]] == ["mounts./mnt/below"]
+        assert found["other"]["converged"]
+        until(lambda: "CheckpointFailed" in {each["type"] for each in masu.events()}, "the schedule says so")
+        os.kill(pid, signal.SIGKILL)
+        masu.restarted(pid)
+    until(lambda: masu.status()["converged"], "converged")

@@ -17,9 +17,11 @@ import pytest
 from controller.errors import StepFailed
 from controller.host.inside import NamespaceInside
 from controller.host.mount_table import NOWHERE
+from controller.host.nodes import DeviceNodes
 from controller.host.proc_stat import stat_of
 from controller.host.visits import Visits
 from controller.model.launch import Init
+from tests.silent import silent
 
 pytestmark = pytest.mark.root
 
@@ -355,3 +357,36 @@ def test_no_descriptor_is_left_open(inside: NamespaceInside, pid: int, tmp_path:
     before = len(os.listdir("/proc/self/fd"))
     everything()
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_program_on_the_way_is_not_asked(inside: NamespaceInside, tmp_path: Path) -> None:
+    """It would never answer; what is mounted beside it, or by masu on top of it, is seen all the same."""
+    places = {each: tmp_path / each for each in ("above", "beside")}
+    for each in places.values():
+        (each / "below").mkdir(parents=True)
+    targets = {name: f"{each}/below" for name, each in places.items()}
+    with process("unshare", "-m", "--fork", "sleep", "1000") as pid:
+        for each in targets.values():
+            inside.mount(init(pid), {"destination": each, "type": "tmpfs", "options": []})
+        with silent(pid, str(places["above"])):
+            before = time.monotonic()
+            found = inside.mounts(pid, dict.fromkeys([*targets.values(), str(places["above"])], "")) or {}
+            assert found.keys() == {targets["beside"], str(places["above"])}
+            assert (found[targets["beside"]].kind, found[str(places["above"])].kind) == ("tmpfs", "fuse")
+            with pytest.raises(StepFailed, match=r"a program of its own \(FUSE\), which may never answer"):
+                inside.mount(init(pid), {"destination": targets["above"], "type": "tmpfs", "options": []})
+            inside.mount(init(pid), {"destination": str(places["above"]), "type": "tmpfs", "options": []})
+            assert time.monotonic() - before < 4
+
+
+def test_a_program_in_the_place_of_a_device_is_not_asked(tmp_path: Path) -> None:
+    script = "mount -t tmpfs t /dev; mkdir /dev/node /dev/other; exec sleep 1000"
+    nodes = DeviceNodes(str(tmp_path), Visits())
+    with process("unshare", "-m", "--fork", "sh", "-ec", script) as pid:
+        with silent(pid, "/dev/node"):
+            found = nodes.look("web", pid, ["node", "other"]) or {}
+            assert "(FUSE)" in found["node"].obstacle
+            assert found["other"].obstacle == "a directory of the container's own is there"
+        with silent(pid, "/dev"):
+            found = nodes.look("web", pid, ["other"]) or {}
+            assert "(FUSE)" in found["other"].obstacle
