@@ -5,12 +5,14 @@ from __future__ import annotations
 import secrets
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from controller.errors import KnobRefused
+from controller.errors import KnobRefused, StepFailed
 from controller.host import facts as host_facts
 from controller.host.cgroups.homes import Homes
 from controller.host.cgroups.tree import CgroupTree
@@ -180,3 +182,46 @@ def _members(driver: Any, group: str, known: Facts) -> set[int]:
     found = {driver.read(group, each, "cgroup.procs") or "" for each in subsystems}
     assert len({frozenset(each.split()) for each in found}) == 1, "the same in every hierarchy"
     return set(map(int, found.pop().split()))
+
+
+def test_a_budget_in_which_something_failed_is_known_all_the_same() -> None:
+    known = host_facts.look(None)
+    core = known.hierarchy(CORE)
+    if core is None:
+        pytest.skip("needs a cgroup2 mount")
+    group = f"/masu/t-{secrets.token_hex(4)}/web"
+    root = group.rpartition("/")[0]
+    driver = CgroupTree(Homes(known))
+    try:
+        driver.place(f"{root}/other", {core.mount: ""}, 0)
+        assert driver.homes(group) == {}
+        most = Path(f"{core.mount}{root}/cgroup.max.descendants")
+        most.write_text("2")
+        with pytest.raises(StepFailed, match="placing cgroup"):
+            driver.place(group, {core.mount: "b"}, 0)
+        most.write_text("max")
+        left = Path(f"{core.mount}{root}/@b/web")
+        left.mkdir()
+        driver.remove(group, lambda: None)
+        assert not left.exists()
+    finally:
+        for each in (f"{root}/other", group, f"{root}/@b"):
+            driver.remove(each, lambda: None)
+
+
+def test_budgets_made_at_one_time_are_all_known() -> None:
+    """By whoever has listed the directory last."""
+    known = host_facts.look(None)
+    root = f"/masu/t-{secrets.token_hex(4)}"
+    mounts = {each.mount: "" for each in known.hierarchies}
+    driver = CgroupTree(Homes(known))
+    budgets = [f"{root}/@{number}" for number in range(16)]
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda each: driver.place(each, mounts, 0), budgets))
+            list(pool.map(lambda each: driver.place(f"{each}/web", mounts, 0), budgets))
+        assert {len(each) for each in driver.homes(f"{root}/web").values()} == {len(budgets)}
+    finally:
+        for each in (f"{root}/web", *budgets):
+            driver.remove(each, lambda: None)
+    assert driver.children(root) == frozenset()

@@ -6,6 +6,7 @@ The directories themselves say so, and nobody else has to remember it. Read-only
 from __future__ import annotations
 
 import os
+import threading
 
 from controller.model.cgroups import BUDGET
 from controller.model.facts import CORE, Facts, Hierarchy
@@ -22,6 +23,7 @@ class Homes:
         self.facts = facts
         self._known: dict[tuple[str, str], str] = {}
         self._budgets: dict[str, tuple[str, ...]] = {}
+        self._listing = threading.Lock()
 
     def path(self, hierarchy: Hierarchy, group: str) -> str:
         """Its directory as far as is known; where it would be, if nothing is."""
@@ -57,8 +59,12 @@ class Homes:
         return found
 
     def look_for_budgets(self, above: str) -> None:
-        """Remember which there are in this directory of an instance."""
-        self._budgets[above] = tuple(_budgets(above))
+        """Remember which there are in this directory of an instance.
+
+        One at a time: else whoever has listed them first might remember that last.
+        """
+        with self._listing:
+            self._budgets[above] = tuple(_budgets(above))
 
     def _in_budget(self, hierarchy: Hierarchy, group: str) -> str:
         return next(filter(os.path.isdir, self._places_in_budgets(hierarchy, group)), "")

@@ -74,9 +74,11 @@ class CgroupTree:
             place = each.mount + wanted
             try:
                 prepare = v1.prepare if each.version == 1 else v2.prepare
-                prepare(each.mount, wanted, each.subsystems)
-                if budgets[each.mount] or os.path.basename(group).startswith(BUDGET):
-                    self._homes.look_for_budgets(each.path(os.path.dirname(group)))
+                try:
+                    prepare(each.mount, wanted, each.subsystems)
+                finally:  # it may have come as far as a directory, which a removal has to find
+                    if budgets[each.mount] or os.path.basename(group).startswith(BUDGET):
+                        self._homes.look_for_budgets(each.path(os.path.dirname(group)))
                 for other in self._homes.all_of(each, group):
                     if other != place:
                         carry.over(other, place)
