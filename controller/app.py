@@ -13,7 +13,7 @@ from typing import Any
 
 from controller.checkpoints.policy import Policy
 from controller.checkpoints.request import Request
-from controller.errors import GuardRefused, InstanceBusy, MasuError, Problem, StepFailed
+from controller.errors import GuardRefused, InstanceBusy, LaunchFailed, MasuError, Problem, StepFailed
 from controller.frozen import dataclass
 from controller.host import facts as host_facts
 from controller.host import service
@@ -533,6 +533,20 @@ class App:
         service.require_root()
         service.set_umask()
         return inventory.take_in(self.host, os.path.abspath(path), name, self._policy)
+
+    @contextmanager
+    def imported(self, path: str, name: str) -> Iterator[str]:
+        """The id of what is in an archive, to restore it. One that does not fit, or cannot be restored for now, leaves
+        nothing; once the container was ended for it, it stays.
+        """
+        identity = self.import_checkpoint(path, name).id
+        try:
+            yield identity
+        except LaunchFailed:
+            raise
+        except MasuError:
+            inventory.give_up(self.host, identity)
+            raise
 
     def _policy(self, name: str) -> Policy:
         """Read-only. What the container's spec says of checkpoints; the defaults where there is no spec."""

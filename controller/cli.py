@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from controller.errors import MasuError, Problem, SpecInvalid
@@ -470,8 +471,9 @@ def _restore(arguments: argparse.Namespace) -> int:
     from controller.checkpoints.request import Request  # noqa: PLC0415
 
     app, name = _app(arguments, runtime=True), _name(arguments.name)
-    identity = app.import_checkpoint(arguments.file, name).id if arguments.file else arguments.identity
-    done = _act(app, Request("restore", name, identity))
+    source = app.imported(arguments.file, name) if arguments.file else nullcontext(arguments.identity)
+    with source as identity:
+        done = _act(app, Request("restore", name, identity))
     print(f"{arguments.name} goes on from checkpoint {done['id']}")
     return DONE
 

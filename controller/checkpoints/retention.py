@@ -28,7 +28,7 @@ class Keep:
 class Kept:
     """One checkpoint as retention sees it; `stored` and `alone` as in model.checkpoint. Ids sort by age.
 
-    `whole`: False when it is known to be damaged.
+    `whole`: False when it is known to be damaged. `imported`: it came in an archive.
     """
 
     id: str
@@ -36,10 +36,20 @@ class Kept:
     stored: int = 0
     alone: int = 0
     whole: bool = True
+    imported: bool = False
 
 
 def doomed(found: Iterable[Kept], keep: Keep, pins: frozenset[str]) -> tuple[str, ...]:
-    """Ids to delete, oldest first. A damaged one goes as soon as there is a newer whole one."""
+    """Ids to delete, oldest first. A damaged one goes as soon as there is a newer whole one.
+
+    The rules hold for imported ones and for others apart: no archive takes the place of what was made here.
+    """
+    every = tuple(found)
+    own, imported = ([each for each in every if each.imported == come] for come in (False, True))
+    return tuple(sorted((*_doomed(own, keep, pins), *_doomed(imported, keep, pins))))
+
+
+def _doomed(found: Iterable[Kept], keep: Keep, pins: frozenset[str]) -> tuple[str, ...]:
     every = sorted(found)
     whole = [each for each in every if each.whole]
     if not whole:

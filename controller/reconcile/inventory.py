@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 
 from controller.checkpoints.policy import Policy
@@ -36,6 +37,12 @@ def take_in(host: Host, path: str, name: str, policy_of: PolicyOf) -> Checkpoint
     policy = policy_of(name)
     origin = Origin(name, host.clock.wall_ms(), "imported")
     return host.checkpoints.at(policy.key_file).import_from(path, origin, False, policy.min_free, unheard)
+
+
+def give_up(host: Host, identity: str) -> None:
+    """What was taken in for something that is not done after all. Should it stay, it goes by the rules."""
+    with suppress(MasuError):
+        host.checkpoints.at("").remove((identity,), unheard)
 
 
 def _verified(host: Host, found: Checkpoint, policy_of: PolicyOf) -> Checkpoint:

@@ -246,7 +246,14 @@ class RetireCheckpoints(Step):
 
     def apply(self, host: Host) -> Wait | None:
         found = [
-            Kept(each.id, each.origin.created_ms, each.stored, each.alone, whole=not each.damage)
+            Kept(
+                each.id,
+                each.origin.created_ms,
+                each.stored,
+                each.alone,
+                whole=not each.damage,
+                imported=each.origin.how == "imported",
+            )
             for each in host.checkpoints.checkpoints(self.container)
             if each.origin
         ]

@@ -177,6 +177,33 @@ def test_what_cannot_be_done_is_said_and_nothing_happens(masu: Masu) -> None:
     runs_on(masu, masu.pid())
 
 
+def test_archives_take_no_place_of_checkpoints_and_those_that_do_not_fit_none_at_all(
+    masu: Masu, tmp_path: Path
+) -> None:
+    rules = {"keep": {"last": 1}}
+    masu.write(counting(checkpoint=rules))
+    assert masu.apply().returncode == 0
+    goes_on(masu, 5)
+    archive = str(tmp_path / "web.tar.zst")
+    first = done(masu, "checkpoint", "web", "--export", archive).split(":")[0]
+    imported = [done(masu, "checkpoint", "import", archive).split(":")[0] for _ in range(3)]
+    assert [each["id"] for each in masu.checkpoints()] == [first, *imported]
+    second = done(masu, "checkpoint", "web").split(":")[0]
+    assert [each["id"] for each in masu.checkpoints()] == [imported[-1], second]
+    masu.write(counting(checkpoint=rules, mounts=[{"tmpfs": "/tmp", "size": "1Mi"}]))
+    assert masu.apply().returncode == 0
+    masu.start()
+    until(lambda: "Ready" in {each["type"] for each in masu.events()}, "it can be asked")
+    pid = masu.running()
+    for _ in range(2):
+        assert "other mounts" in done(masu, "restore", "web", "--import", archive, code=4)
+    masu.stop()
+    assert "other mounts" in done(masu, "restore", "web", "--import", archive, code=4)
+    assert "no container other" in done(masu, "restore", "other", "--import", archive, code=1)
+    assert [each["id"] for each in masu.checkpoints()] == [imported[-1], second]
+    runs_on(masu, pid)
+
+
 def test_who_came_in_from_outside_is_waited_for(masu: Masu) -> None:
     """Its writes would be in the copy of the files, and it would not be in the checkpoint."""
     masu.write(counting())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -56,6 +57,15 @@ def test_the_order_of_the_listing_says_nothing(
     shuffled = list(found)
     dice.shuffle(shuffled)
     assert doomed(shuffled, keep, pins) == doomed(found, keep, pins)
+
+
+@given(_histories(), _histories(), KEEPS, PINS)
+def test_what_was_imported_takes_no_place_of_what_was_made_here(
+    own: list[Kept], come: list[Kept], keep: Keep, pins: frozenset[str]
+) -> None:
+    imported = [replace(each, id=f"{each.id}-i", imported=True) for each in come]
+    gone = (*doomed(own, keep, pins), *doomed(imported, keep, pins))
+    assert doomed([*imported, *own], keep, pins) == tuple(sorted(gone))
 
 
 @given(_histories(), KEEPS, PINS)
