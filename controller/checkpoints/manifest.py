@@ -135,7 +135,8 @@ def bound_to(checkpoint: Checkpoint) -> bytes:
 def encode(checkpoint: Checkpoint, chunks: Sequence[bytes], body: bytes, digest: Digest) -> bytes:
     """The file. `body`: the third line, sealed or not."""
     table = canonical(b"".join(chunks).hex())
-    head = {**_about(checkpoint), "stored": checkpoint.stored, "alone": checkpoint.alone, "version": VERSION}
+    amounts = {"stored": checkpoint.stored, "alone": checkpoint.alone, "images": checkpoint.images}
+    head = {**_about(checkpoint), **amounts, "version": VERSION}
     for name, line in (("table", table), ("body", body)):
         head[name] = {"bytes": len(line), "blake3": digest(line).hex()}
     head["checksum"] = digest(canonical(head)).hex()
@@ -153,7 +154,7 @@ def decode_head(line: bytes, file_size: int, digest: Digest) -> tuple[Checkpoint
             raise CheckpointDamaged(f"a manifest of version {head['version']}: this masu reads {VERSION}")
         checkpoint = Checkpoint(
             head["id"], Origin.from_json(head["origin"]), head["size"], head["stored"], head["alone"],
-            tuple(head["trees"]), head["key"],
+            tuple(head["trees"]), head["key"], images=int(head.get("images", 0)),
         )  # fmt: skip
         if len(line) + head["table"]["bytes"] + head["body"]["bytes"] + 3 != file_size:
             raise CheckpointDamaged("the manifest is torn")

@@ -42,7 +42,7 @@ from controller.model.dump import (
     Dumped,
     DumpOrder,
     Layout,
-    Obstacle,
+    Prospect,
     RestoreOrder,
 )
 from controller.model.launch import Init, LaunchRecipe
@@ -61,8 +61,10 @@ class CriuProgram:
     def abilities(self) -> CriuAbilities:
         return self._features.look()
 
-    def obstacles(self, init: Init, group: str) -> tuple[Obstacle, ...]:
-        return criu_obstacles.look(init.pid, self._members(group), GHOST_LIMIT)
+    def prospect(self, init: Init, group: str) -> Prospect:
+        members = self._members(group)
+        found = criu_obstacles.look(init.pid, members, GHOST_LIMIT)
+        return Prospect(found, criu_obstacles.memory(members))
 
     def dump(self, order: DumpOrder, while_frozen: Callable[[], None]) -> Dumped:
         """Raises StepFailed, HostLacks, and what `while_frozen` raises."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from controller.host.criu import CriuProgram
     from controller.host.oci import OciRuntime
-    from controller.model.dump import CriuAbilities, Dumped, DumpOrder, Obstacle, RestoreOrder
+    from controller.model.dump import CriuAbilities, Dumped, DumpOrder, Prospect, RestoreOrder
     from controller.model.launch import Init
 
 
@@ -21,8 +21,8 @@ class LazyCriu:
     def abilities(self) -> CriuAbilities:
         return self._program().abilities()
 
-    def obstacles(self, init: Init, group: str) -> tuple[Obstacle, ...]:
-        return self._program().obstacles(init, group)
+    def prospect(self, init: Init, group: str) -> Prospect:
+        return self._program().prospect(init, group)
 
     def dump(self, order: DumpOrder, while_frozen: Callable[[], None]) -> Dumped:
         return self._program().dump(order, while_frozen)

@@ -16,7 +16,7 @@ import resource
 import socket
 import stat
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from controller.frozen import dataclass
@@ -49,6 +49,7 @@ _MISC: Final = {(10, 200), (10, 235)}
 """tun and autofs."""
 _IN_MEMORY: Final = ("/memfd:", "/SYSV", "/dev/zero", "/[aio]")
 _MOUNT_ID: Final = re.compile(r"^mnt_id:\s*(\d+)$", re.MULTILINE)
+_PRIVATE: Final = re.compile(r"^(?:RssAnon|VmSwap|HugetlbPages):\s*(\d+) kB$", re.MULTILINE)
 _SOCKET: Final = re.compile(r"socket:\[(\d+)\]")
 _DIAG_BY_FAMILY: Final = 20
 _QUESTION: Final = struct.Struct("=BBHIIIII")
@@ -88,6 +89,12 @@ def look(init: int, members: frozenset[int], ghost_limit: int) -> tuple[Obstacle
             raise failed(error, "looking at", f"/proc/{pid}") from error
     found += _runaways(init, sockets)
     return tuple(found[:MOST])
+
+
+def memory(members: Iterable[int]) -> int:
+    """Bytes that no other process has for them; proc_pid_status(5)."""
+    texts = (read_text(f"/proc/{pid}/status") or "" for pid in members)
+    return sum(int(amount) * 1024 for text in texts for amount in _PRIVATE.findall(text))
 
 
 def _of_process(

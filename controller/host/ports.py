@@ -26,7 +26,7 @@ from controller.model.desired import DesiredSet
 from controller.model.device import HostNode, Match, NodeSeen, Rules
 from controller.model.device import Node as DeviceNode
 from controller.model.disks import Backing, Disk
-from controller.model.dump import CriuAbilities, Dumped, DumpOrder, Obstacle, RestoreOrder
+from controller.model.dump import CriuAbilities, Dumped, DumpOrder, Prospect, RestoreOrder
 from controller.model.event import Event
 from controller.model.facts import Facts
 from controller.model.firewall import Firewall, Listener, Publication
@@ -408,7 +408,7 @@ class Criu(Protocol):
         """What CRIU can do here; cheap from the second time on. Never raises for a CRIU that is missing."""
         ...
 
-    def obstacles(self, init: Init, group: str) -> tuple[Obstacle, ...]:
+    def prospect(self, init: Init, group: str) -> Prospect:
         """Read-only. What a dump of this running container is certain to fail for, as far as can be seen before."""
         ...
 
@@ -500,11 +500,14 @@ class Scratches(Protocol):
         ...
 
     def room(self) -> int:
-        """Bytes that one made now can hold."""
+        """Bytes that one made now can hold: others get what they were made for."""
         ...
 
-    def make(self, name: str) -> str:
-        """An empty directory for images; what was there before is gone."""
+    def make(self, name: str, need: int) -> str:
+        """An empty directory for about so many bytes of images; what was there before is gone.
+
+        Raises StepFailed where there is no room for them.
+        """
         ...
 
     def images(self, name: str) -> str:

@@ -7,19 +7,25 @@ host's memory than is free.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import threading
 from typing import Final
 
+from controller.errors import StepFailed
 from controller.host import syscalls
 from controller.host.new_mount import MountRefused, attach, new_mount
-from controller.host.syscalls import MountAttr
+from controller.host.syscalls import MountAttr, free_bytes
 from controller.host.text import failed, make_private, read_text, remove_tree, write_atomic
 
 IMAGES: Final = "images"
 _KEPT_FREE: Final = 16
 """One part in so many of the memory that is available is left to everybody else."""
+_LEAST_MARGIN: Final = 128 << 20
+_MARGIN: Final = 4
+"""One part in so many is added to what images are known to need: a container goes on until it stands still."""
+_SMALLEST: Final = 1 << 20
 _AVAILABLE: Final = re.compile(r"^MemAvailable:\s*(\d+) kB$", re.MULTILINE)
 _ATTRIBUTES: Final = MountAttr.NOSUID | MountAttr.NOEXEC | MountAttr.NODEV
 
@@ -38,19 +44,23 @@ class ScratchDirectories:
             return frozenset()
 
     def room(self) -> int:
-        """Bytes. proc_meminfo(5): MemAvailable, what new programs can have without swapping."""
+        """Bytes. proc_meminfo(5): MemAvailable, what new programs can have without swapping.
+
+        What others were promised and have not used yet is theirs.
+        """
         found = _AVAILABLE.search(read_text("/proc/meminfo") or "")
         available = int(found[1]) * 1024 if found else 0
-        return max(available - available // _KEPT_FREE, 1 << 20)
+        return max(available - available // _KEPT_FREE - self._promised(), 0)
 
-    def make(self, name: str) -> str:
+    def make(self, name: str, need: int) -> str:
         path = f"{self._base}/{name}"
         with self._lock:
             make_private(self._base)
             try:
                 self._take(path)
+                size = self._size(path, need)
                 os.mkdir(path, 0o700)
-                tree = _tmpfs(self.room())
+                tree = _tmpfs(size)
                 try:
                     attach(tree, path)
                 finally:
@@ -78,6 +88,24 @@ class ScratchDirectories:
                 raise failed(error, "removing", path) from error
             with contextlib.suppress(OSError):
                 os.rmdir(self._base)
+
+    def _size(self, path: str, need: int) -> int:
+        room = self.room()
+        if need > room:
+            raise StepFailed(
+                f"making {path}: {need} bytes are needed in memory, and {room} are free",
+                path=path,
+                errno=errno.ENOMEM,
+            )
+        return max(min(need + max(need // _MARGIN, _LEAST_MARGIN), room), _SMALLEST)
+
+    def _promised(self) -> int:
+        free = 0
+        for name in self.names():
+            with contextlib.suppress(OSError):  # it has just gone
+                if os.path.ismount(f"{self._base}/{name}"):
+                    free += free_bytes(f"{self._base}/{name}")
+        return free
 
     def _take(self, path: str) -> None:
         """Also from under somebody who looks at it: the memory is free when he has looked."""

@@ -96,6 +96,7 @@ class Checkpoint:
 
     `size`: bytes of everything in it, holes not counted; `stored`: bytes it added to the store when it was made;
     `alone`: bytes it would take in a store of its own.
+    `images`: bytes of the memory in it; 0: it is not known.
     `trees`: names of the file-system snapshots in it. `key`: which key seals it, empty for none.
     `damage`: what a quick look found wrong; empty says nothing about flipped bits, which `verify` finds.
     """
@@ -108,6 +109,7 @@ class Checkpoint:
     trees: tuple[str, ...] = ()
     key: str = ""
     damage: str = ""
+    images: int = 0
 
     @property
     def container(self) -> str:

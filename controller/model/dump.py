@@ -49,6 +49,15 @@ class Obstacle:
         return {"kind": self.kind, "pid": self.pid, "where": self.where or None, "message": self.what}
 
 
+@dataclass(frozen=True, slots=True)
+class Prospect:
+    """What a dump of a running container would come upon. `memory`: bytes that its processes have, each for itself:
+    what several of them have in common since they forked is in a dump as often, too."""
+
+    obstacles: tuple[Obstacle, ...]
+    memory: int
+
+
 GHOST_LIMIT = 1 << 26
 
 

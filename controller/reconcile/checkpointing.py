@@ -89,9 +89,9 @@ class Acts:
                 check_dump(host, self.desired, self.group)
             self._do(CopyAhead(name, trees, policy))  # it may take long, and repairs go on
             with self.hold():
-                check_dump(host, self.desired, self.group)
+                need = check_dump(host, self.desired, self.group)
                 init = subject_of(name, self.group, host).init
-                self._do(DumpContainer(name, init, self.desired.frame, policy, trees, how, ends))
+                self._do(DumpContainer(name, init, self.desired.frame, policy, trees, how, ends, need))
                 if ends:
                     self._do(RecordPutBy(name))
                     self._do(ClearRuntime(name, self.group, Effect.NONE))
@@ -125,7 +125,8 @@ class Acts:
                 self._prepare()
                 users = found.origin.users if found.origin else ""
                 frame, key_file = self.desired.frame, self.policy.key_file
-                self._do(FetchCheckpoint(name, found.id, key_file, trees, frame, users))
+                need = found.images or found.size
+                self._do(FetchCheckpoint(name, found.id, key_file, trees, frame, users, need))
             except MasuError as error:
                 self._undo_fetch()
                 if isinstance(error, CheckpointDamaged):

@@ -29,7 +29,7 @@ class Verdict:
 
 def verdict(host: Host, desired: Desired, group: str) -> Verdict:
     """Read-only."""
-    return Verdict(tuple(reasons(host, desired, group)), tuple(left(desired)))
+    return Verdict(tuple(_survey(host, desired, group)[0]), tuple(left(desired)))
 
 
 def left(desired: Desired) -> Iterator[str]:
@@ -44,39 +44,43 @@ def left(desired: Desired) -> Iterator[str]:
         yield f"the data of volume {name} stays as it is: {why}"
 
 
-def check_dump(host: Host, desired: Desired, group: str) -> None:
-    """Raises GuardRefused for what the spec does not allow, HostLacks, StepFailed for what may be over soon."""
-    found = list(reasons(host, desired, group))
+def check_dump(host: Host, desired: Desired, group: str) -> int:
+    """→ bytes that the dump takes in memory, at most.
+
+    Raises GuardRefused for what the spec does not allow, HostLacks, StepFailed for what may be over soon.
+    """
+    found, needed = _survey(host, desired, group)
     if not found:
-        return
+        return needed
     first, more = found[0], len(found) - 1
     if more:
         raise type(first)(f"{first} (and {more} more: masu preflight {desired.name})") from first
     raise first
 
 
-def reasons(host: Host, desired: Desired, group: str) -> Iterator[MasuError]:
-    """Each as the error that it is; what cannot be known for one of them is left out."""
+def _survey(host: Host, desired: Desired, group: str) -> tuple[list[MasuError], int]:
+    """Read-only. (each reason as the error that it is, bytes that a dump takes at most). What cannot be known for
+    one of them is left out.
+    """
     name = desired.name
-    yield from _of_the_spec(name, desired)
+    found = list(_of_the_spec(name, desired))
     abilities = host.criu.abilities()
     if not abilities.usable:
-        yield HostLacks(f"no checkpoints here: {abilities.said}")
+        found.append(HostLacks(f"no checkpoints here: {abilities.said}"))
     subject = subject_of(name, group, host)
     if not subject.pid or subject.record is None:
-        yield StepFailed(f"container {name} is not running")
-        return
-    yield from _of_the_state(host, desired, group, subject.record)
+        return [*found, StepFailed(f"container {name} is not running")], 0
+    found += _of_the_state(host, desired, group, subject.record)
     try:
-        for each in host.criu.obstacles(subject.init, group):
-            yield StepFailed(f"container {name}: {each.text}")
+        prospect = host.criu.prospect(subject.init, group)
     except MasuError as error:
-        yield error
-    needed, room = _in_memory(host, group), host.scratches.room()
+        return [*found, error], 0
+    found += [StepFailed(f"container {name}: {each.text}") for each in prospect.obstacles]
+    needed, room = _in_memory(host, group, prospect.memory), host.scratches.room()
     if needed > room:
-        yield StepFailed(
-            f"container {name} has {needed} bytes in memory, and {room} are free: a dump is held in memory first"
-        )
+        why = f"has {needed} bytes in memory, and {room} are free: a dump is held in memory first"
+        found.append(StepFailed(f"container {name} {why}"))
+    return found, needed
 
 
 def _of_the_spec(name: str, desired: Desired) -> Iterator[MasuError]:
@@ -106,9 +110,17 @@ def _whose(space: str) -> str:
     return "the host" if space == "host" else space.replace(":", " ")
 
 
-def _in_memory(host: Host, group: str) -> int:
-    """Bytes that a dump writes at most: what no file on a disk holds, memory.stat in cgroup-v2.rst."""
+def _in_memory(host: Host, group: str, private: int) -> int:
+    """Bytes that a dump writes at most: what no file on a disk holds, memory.stat in cgroup-v2.rst.
+
+    `private`: what its processes have: it may be charged to another group, and is in a dump once for each of them.
+    """
+    anonymous, shared, swap = (
+        ("anon", "shmem", "")
+        if host.facts.version("memory") == 2
+        else ("total_rss", "total_shmem", "total_swap")
+    )
     lines = (host.cgroups.read(group, "memory", "memory.stat") or "").splitlines()
-    amounts = dict(line.split(" ", 1) for line in lines)
-    kinds = ("anon", "shmem") if host.facts.version("memory") == 2 else ("total_rss", "total_shmem")
-    return sum(int(amounts.get(each, "0")) for each in kinds)
+    amounts = {key: int(amount) for key, amount in (line.split(" ", 1) for line in lines)}
+    swapped = amounts.get(swap) or int(host.cgroups.read(group, "memory", "memory.swap.current") or "0")
+    return max(amounts.get(anonymous, 0), private) + amounts.get(shared, 0) + swapped

@@ -67,7 +67,7 @@ class CopyAhead(Step):
         return "copy its files ahead"
 
     def apply(self, host: Host) -> Wait | None:
-        host.scratches.make(self.container)  # which says that there is something to clear
+        host.scratches.make(self.container, 0)  # which says that there is something to clear
         host.scratches.note(self.container, PROGRESS, "copying its files")
         host.snapshots.take(self.container, self.trees, self.policy.min_free, ahead=True)
         return None
@@ -78,6 +78,7 @@ class DumpContainer(Step):
     """Memory to scratch; the files of `trees` are copied while everything stands still.
 
     `ends`: the container ends with it. Then it is stored while it stands still, too: when that fails, it goes on.
+    `need`: bytes that the images take.
     """
 
     stage: ClassVar[Stage] = Stage.STATE
@@ -89,13 +90,14 @@ class DumpContainer(Step):
     trees: tuple[str, ...]
     how: How
     ends: bool
+    need: int
 
     @property
     def text(self) -> str:
         return "dump its processes"
 
     def apply(self, host: Host) -> Wait | None:
-        images = host.scratches.make(self.container)
+        images = host.scratches.make(self.container, self.need)
         host.scratches.note(self.container, PROGRESS, "dumping its memory")
         copied: list[TreeCopy] = []
 
@@ -287,7 +289,10 @@ def clear(host: Host, name: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class FetchCheckpoint(Step):
-    """Images to scratch, files to beside those in force; every byte is checked. The container is not touched."""
+    """Images to scratch, files to beside those in force; every byte is checked. The container is not touched.
+
+    `need`: bytes that the images take.
+    """
 
     stage: ClassVar[Stage] = Stage.STATE
     effect: ClassVar[Effect] = Effect.NONE
@@ -297,13 +302,14 @@ class FetchCheckpoint(Step):
     trees: tuple[str, ...]
     frame: Frame
     users: str
+    need: int
 
     @property
     def text(self) -> str:
         return f"fetch checkpoint {self.identity}"
 
     def apply(self, host: Host) -> Wait | None:
-        images = host.scratches.make(self.container)
+        images = host.scratches.make(self.container, self.need)
         host.scratches.note(self.container, PROGRESS, "fetching it")
         try:
             other = moves(self.users, id_mapping(host, self.container, self.frame))

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from controller.host.criu_obstacles import look
+from controller.host.criu_obstacles import look, memory
 from tests.e2e.harness import Masu, container, until
 from tests.e2e.test_checkpoints import counting, done, goes_on
 from tests.silent import silent
@@ -77,6 +77,21 @@ def test_what_a_process_holds_is_told_by_its_descriptor(name: str, tmp_path: Pat
     said = [each.text for each in found]
     assert len(said) == bool(expected), said
     assert not expected or re.fullmatch(rf"process {pid}, fd \d+: {expected}", said[0]), said
+
+
+def test_memory_in_common_since_a_fork_is_in_a_dump_for_each() -> None:
+    program = (
+        "import os; held = bytearray(64 << 20); child = os.fork(); child or os.execlp('sleep', 'sleep', '60')"
+    )
+    twice = "import os, time; held = bytearray(64 << 20); child = os.fork(); child or time.sleep(60)"
+    with running(program) as alone, running(twice) as pid:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        try:
+            assert 64 << 20 < memory({alone}) < 100 << 20
+            assert 128 << 20 < memory({pid, *map(int, children)}) < 200 << 20
+        finally:
+            for each in (*children, *Path(f"/proc/{alone}/task/{alone}/children").read_text().split()):
+                os.kill(int(each), signal.SIGKILL)
 
 
 def test_who_is_traced_or_from_elsewhere_is_told() -> None:

@@ -71,6 +71,7 @@ def test_what_was_stored_comes_back(store: LocalStore, images: Path, tmp_path: P
     assert store.checkpoints("other") == ()
     assert store.verify(made.id) == ()
     assert made.origin == origin()
+    assert made.images == sum(map(len, read_all(images).values()))
 
 
 def test_nobody_else_can_read_it(store: LocalStore, images: Path, tmp_path: Path) -> None:

@@ -43,12 +43,14 @@ class Saving:
         self._chunker = Chunker(depot.codec, self._shelf, self._slots, self._store)
         self._before = LastTime(last, self._shelf, self._slots, depot) if last else None
         self._pack: PackWriter | None = None
-        self._packs = self._written = self._size = 0
+        self._packs = self._written = self._size = self._image_bytes = 0
 
     def save(self, draft: Draft) -> Checkpoint:
         try:
+            images = self._images(draft.images)
+            self._image_bytes = self._size
             body = Body(
-                self._images(draft.images),
+                images,
                 tuple(self._extra(name, data) for name, data in sorted(draft.extras.items())),
                 {name: self._tree(name, path) for name, path in sorted(draft.trees.items())},
             )
@@ -72,7 +74,7 @@ class Saving:
         alone = sum(self._shelf.stored_size(name) for name in names)
         found = Checkpoint(
             self._identity, draft.origin, self._size, self._written, alone, tuple(sorted(draft.trees)),
-            self._depot.codec.key_id,
+            self._depot.codec.key_id, images=self._image_bytes,
         )  # fmt: skip
         self._depot.publish(found, names, body, lambda what: self._did(what, 0))
         self._did("published", self._written)
