@@ -522,6 +522,14 @@ class App:
         """Read-only. Of one container, or of all for ""; `verify`: each is read to the last byte."""
         return inventory.listed(self.host, name, self._policy if verify else None)
 
+    def check_export(self, name: str, path: str) -> None:
+        """Before the container is ended for it. Raises StepFailed where its archive could not be written."""
+        service.require_root()
+        service.set_umask()
+        wanted = self._wanted(name)
+        need = verdict(self.host, *wanted).needed if wanted else 0
+        self.host.checkpoints.check_export(os.path.abspath(path), need)
+
     def export_checkpoint(self, identity: str, path: str) -> tuple[str, ...]:
         """→ what could not go into the archive."""
         service.require_root()
@@ -536,8 +544,8 @@ class App:
 
     @contextmanager
     def imported(self, path: str, name: str) -> Iterator[str]:
-        """The id of what is in an archive, to restore it. One that does not fit, or cannot be restored for now, leaves
-        nothing; once the container was ended for it, it stays.
+        """The id of what is in an archive, to restore it. One that does not fit, or cannot be restored for now,
+        leaves nothing; once the container was ended for it, it stays.
         """
         identity = self.import_checkpoint(path, name).id
         try:

@@ -410,7 +410,10 @@ def _checkpoint(arguments: argparse.Namespace) -> int:
         return FAILED
     from controller.checkpoints.request import Request  # noqa: PLC0415
 
-    done = _act(_app(arguments, runtime=True), Request("checkpoint", _name(words[0]), ends=arguments.stop))
+    app, name = _app(arguments, runtime=True), _name(words[0])
+    if arguments.file:
+        app.check_export(name, arguments.file)
+    done = _act(app, Request("checkpoint", name, ends=arguments.stop))
     print(f"{done['id']}: {done['size']} bytes, {done['stored']} of them new in the store; {done['cost']}")
     return _export(arguments, done["id"], arguments.file) if arguments.file else DONE
 

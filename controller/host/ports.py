@@ -568,6 +568,10 @@ class CheckpointStores(Protocol):
         """As the store's own, which needs no key; cheap where there never was a checkpoint."""
         ...
 
+    def check_export(self, path: str, need: int) -> None:
+        """Whether an archive with so many bytes of memory can be written there. Raises StepFailed."""
+        ...
+
     def lineage(self, container: str) -> str | None:
         """What was noted last; None: nothing."""
         ...

@@ -21,15 +21,17 @@ PART = "checkpoint"
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`reasons` why there is no checkpoint now; `left`: what would not be in one."""
+    """`reasons` why there is no checkpoint now; `left`: what would not be in one; `needed`: bytes of its memory."""
 
     reasons: tuple[MasuError, ...]
     left: tuple[str, ...]
+    needed: int
 
 
 def verdict(host: Host, desired: Desired, group: str) -> Verdict:
     """Read-only."""
-    return Verdict(tuple(_survey(host, desired, group)[0]), tuple(left(desired)))
+    found, needed = _survey(host, desired, group)
+    return Verdict(tuple(found), tuple(left(desired)), needed)
 
 
 def left(desired: Desired) -> Iterator[str]:

@@ -204,6 +204,30 @@ def test_archives_take_no_place_of_checkpoints_and_those_that_do_not_fit_none_at
     runs_on(masu, pid)
 
 
+def test_nobody_is_ended_for_an_archive_that_cannot_be_written(masu: Masu, tmp_path: Path) -> None:
+    masu.write(counting())
+    assert masu.apply().returncode == 0
+    goes_on(masu, 5)
+    pid = masu.pid()
+    (tmp_path / "small").mkdir()
+    mounting = ["mount", "-t", "tmpfs", "-o", "size=16k", "masu-test", tmp_path / "small"]
+    subprocess.run(mounting, check=True)
+    try:
+        for path, why in (
+            (tmp_path / "nowhere" / "x.tar", "No such file or directory"),
+            (tmp_path, "Is a directory"),
+            (tmp_path / "small" / "x.tar", "bytes are needed at least, and 16384 are free"),
+        ):
+            said = done(masu, "checkpoint", "web", "--stop", "--export", str(path), code=1)
+            assert f"exporting to {path}: " in said
+            assert why in said
+            assert not Path(f"{path}.tmp").exists()
+    finally:
+        subprocess.run(["umount", tmp_path / "small"], check=True)
+    assert masu.checkpoints() == []
+    runs_on(masu, pid)
+
+
 def test_who_came_in_from_outside_is_waited_for(masu: Masu) -> None:
     """Its writes would be in the copy of the files, and it would not be in the checkpoint."""
     masu.write(counting())

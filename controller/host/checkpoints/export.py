@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import errno
 import io
 import json
 import os
@@ -14,13 +15,18 @@ from typing import IO, Any, Final, Self
 
 from controller.checkpoints import archive
 from controller.checkpoints.manifest import Entry, Manifest, Piece
-from controller.errors import ArchiveRefused, CheckpointDamaged
+from controller.errors import ArchiveRefused, CheckpointDamaged, StepFailed
 from controller.host.checkpoints.contents import Contents
+from controller.host.syscalls import free_bytes
 from controller.host.text import failed, sync_directory
 from controller.model.checkpoint import SPEC, UPPER, Origin
 from controller.model.dump import RUNTIME_FILE
 
 HOLE: Final = bytes(1 << 20)
+_ZSTD: Final = (".zst", ".zstd")
+_GZIP: Final = (".gz", ".tgz")
+_SHRUNK: Final = 8
+"""To one part in so many memory is compressed at best, unless there is next to nothing in it."""
 _TYPES: Final = {
     "file": tarfile.REGTYPE, "directory": tarfile.DIRTYPE, "symlink": tarfile.SYMTYPE,
     "link": tarfile.LNKTYPE, "fifo": tarfile.FIFOTYPE,
@@ -55,12 +61,34 @@ def export(
     return left
 
 
+def prove(path: str, need: int) -> None:
+    """Whether such a file can be made there, with room for so many bytes of memory, roughly. Raises StepFailed."""
+    least = need // _SHRUNK if path.endswith((*_ZSTD, *_GZIP)) else need
+    temporary = f"{path}.tmp"
+    try:
+        if os.path.isdir(path):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        os.unlink(temporary)
+        free = free_bytes(os.path.dirname(path))
+    except OSError as error:
+        raise failed(error, "exporting to", path) from error
+    if least > free:
+        raise StepFailed(
+            f"exporting to {path}: {least} bytes are needed at least, and {free} are free",
+            path=path,
+            errno=errno.ENOSPC,
+        )
+
+
 def _compressed(path: str, file: IO[bytes]) -> Any:
-    if path.endswith((".zst", ".zstd")):
+    if path.endswith(_ZSTD):
         import zstandard  # noqa: PLC0415 - with the packages that only checkpoints need
 
         return zstandard.ZstdCompressor(level=3, threads=-1).stream_writer(file, closefd=False)
-    if path.endswith((".gz", ".tgz")):
+    if path.endswith(_GZIP):
         import gzip  # noqa: PLC0415
 
         return gzip.GzipFile(fileobj=file, mode="wb", compresslevel=6, mtime=0)

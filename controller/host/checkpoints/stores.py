@@ -26,6 +26,11 @@ class LocalStores:
 
         return LocalStore(self._root, key_file)
 
+    def check_export(self, path: str, need: int) -> None:
+        from controller.host.checkpoints.export import prove  # noqa: PLC0415 - brings tarfile along
+
+        prove(path, need)
+
     def checkpoints(self, container: str) -> tuple[Checkpoint, ...]:
         """Heads alone take no more than the depot: `masu status` asks for them."""
         if not os.path.isdir(self._root):
