@@ -28,7 +28,7 @@ class Keep:
 class Kept:
     """One checkpoint as retention sees it; `stored` and `alone` as in model.checkpoint. Ids sort by age.
 
-    `whole`: False when it is known to be damaged. `imported`: it came in an archive.
+    `whole`: False when it is known to be damaged. `imported`: it came in an archive. `lineage`: which run it is of.
     """
 
     id: str
@@ -37,10 +37,12 @@ class Kept:
     alone: int = 0
     whole: bool = True
     imported: bool = False
+    lineage: str = ""
 
 
 def doomed(found: Iterable[Kept], keep: Keep, pins: frozenset[str]) -> tuple[str, ...]:
-    """Ids to delete, oldest first. A damaged one goes as soon as there is a newer whole one.
+    """Ids to delete, oldest first. A damaged one goes as soon as there is a newer whole one. The last of the run
+    before the newest one's stays: whoever was started anew may be better off with that.
 
     The rules hold for imported ones and for others apart: no archive takes the place of what was made here.
     """
@@ -57,6 +59,7 @@ def _doomed(found: Iterable[Kept], keep: Keep, pins: frozenset[str]) -> tuple[st
     newest = whole[-1]
     wanted = {newest.id} | {each.id for each in whole[max(0, len(whole) - keep.last) :] if keep.last}
     wanted |= _newest_of(whole, HOUR_MS, keep.hourly) | _newest_of(whole, DAY_MS, keep.daily)
+    wanted |= set([each.id for each in whole if each.lineage != newest.lineage][-1:])
     wanted |= {each.id for each in every if each.id in pins or (not each.whole and each.id > newest.id)}
     staying = [each for each in every if each.id in wanted]
     if keep.bytes:

@@ -255,6 +255,7 @@ class RetireCheckpoints(Step):
                 each.alone,
                 whole=not each.damage,
                 imported=each.origin.how == "imported",
+                lineage=each.origin.lineage,
             )
             for each in host.checkpoints.checkpoints(self.container)
             if each.origin

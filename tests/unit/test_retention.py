@@ -113,3 +113,10 @@ def test_as_many_are_kept_as_there_are_up_to_the_last_few(count: int, last: int)
     """Also when there are fewer of them than would be kept."""
     found = [Kept(f"{at:04}", at) for at in range(count)]
     assert len(doomed(found, Keep(last=last), frozenset())) == max(0, count - last)
+
+
+def test_the_last_of_the_run_before_is_kept() -> None:
+    """It was started anew, perhaps for want of something that is there again."""
+    runs = ["one", "one", "two", "two", "three", "three", "three"]
+    found = [Kept(f"{number:02}", number, lineage=each) for number, each in enumerate(runs)]
+    assert doomed(found, Keep(last=1), frozenset()) == ("00", "01", "02", "04", "05")
