@@ -19,11 +19,11 @@ if TYPE_CHECKING:  # the keeper is small: typing is for the checker alone
     from typing import Any
 
 CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWNET, CLONE_NEWTIME = 0x00020000, 0x10000000, 0x40000000, 0x80
-MS_REC, MS_BIND, MS_SLAVE, MS_NOSUID, MS_NOEXEC = 0x4000, 0x1000, 0x80000, 0x2, 0x8
+MS_REC, MS_BIND, MS_SLAVE, MS_PRIVATE, MS_NOSUID, MS_NOEXEC = 0x4000, 0x1000, 0x80000, 0x40000, 0x2, 0x8
 AT_FDCWD, AT_EMPTY_PATH, AT_RECURSIVE = -100, 0x1000, 0x8000
 OPEN_TREE_CLONE, OPEN_TREE_CLOEXEC = 1, os.O_CLOEXEC
 MOVE_MOUNT_F_EMPTY_PATH = 4
-MOUNT_ATTR_IDMAP = 0x00100000
+MOUNT_ATTR_RDONLY, MOUNT_ATTR_IDMAP = 0x1, 0x00100000
 SYS_OPEN_TREE, SYS_MOVE_MOUNT, SYS_MOUNT_SETATTR = 428, 429, 442  # the same on every architecture
 
 LIBC = ctypes.CDLL(None, use_errno=True)
@@ -66,12 +66,25 @@ def become_runtime(request: dict[str, Any], stdout: int, stderr: int, report: in
         os.chdir(request["cwd"])
         _take_streams(stdout, stderr)
         place = request["argv"][0]
-        os.execve(request["argv"][0], request["argv"], request["env"])  # noqa: S606
+        _execute(request["argv"], request["env"])
     except OSError as error:
         said = {"path": place, "errno": error.errno, "message": os.strerror(error.errno or 0)}
         os.write(report, json.dumps(said).encode())
     finally:
         os._exit(127)
+
+
+def _execute(argv: list[str], env: dict[str, str]) -> None:
+    """Through a mount of it that nobody can write to. crun makes itself such a mount, lest a container overwrites
+
+    the host's binary (CVE-2019-5736), and starts anew from there, unless it finds that it is in one already.
+    """
+    try:
+        program = _syscall(SYS_OPEN_TREE, AT_FDCWD, os.fsencode(argv[0]), OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC)
+        _set_attributes(program, MountAttr(MOUNT_ATTR_RDONLY, 0, MS_PRIVATE, 0))
+        os.execve(program, argv, env)  # noqa: S606
+    except OSError:  # an old kernel, or a script, which has to be opened by its name
+        os.execve(argv[0], argv, env)  # noqa: S606
 
 
 def _drop_oom_protection(place: str) -> None:
@@ -123,10 +136,14 @@ def _idmap(operation: dict[str, Any]) -> None:
     )
     users = _user_namespace(operation["uids"], operation["gids"])
     attributes = MountAttr(MOUNT_ATTR_IDMAP, 0, 0, users)
-    _syscall(SYS_MOUNT_SETATTR, tree, b"", AT_EMPTY_PATH, ctypes.byref(attributes), ctypes.sizeof(attributes))
+    _set_attributes(tree, attributes)
     _syscall(SYS_MOVE_MOUNT, tree, b"", AT_FDCWD, os.fsencode(operation["target"]), MOVE_MOUNT_F_EMPTY_PATH)
     os.close(tree)
     os.close(users)
+
+
+def _set_attributes(tree: int, attributes: MountAttr) -> None:
+    _syscall(SYS_MOUNT_SETATTR, tree, b"", AT_EMPTY_PATH, ctypes.byref(attributes), ctypes.sizeof(attributes))
 
 
 def _sys(operation: dict[str, Any]) -> None:
