@@ -34,8 +34,11 @@ CHANGED = select.EPOLLPRI | select.EPOLLET
 """Armed once: to arm it again would poll the file, and a mount table tells each change to one poll alone."""
 EVENT = struct.Struct("iIII")
 COUNTED_FILE = b"memory.events"
-QUIET_FILES = frozenset({COUNTED_FILE, b"memory.events.local", b"memory.swap.events", b"pids.events"})
-"""Counters that the kernel bumps while a limit is being hit; nothing that masu owns changes with them."""
+COUNTERS = frozenset({COUNTED_FILE, b"memory.events.local", b"memory.swap.events", b"pids.events"})
+"""The kernel bumps them while a limit is being hit; nothing that masu owns changes with them."""
+REQUESTS = frozenset({b"cgroup.event_control", b"cgroup.kill"})
+"""Written by whoever wants to be told of something, and to end a container, which its pidfd tells."""
+QUIET_FILES = COUNTERS | REQUESTS
 
 Nudge = Callable[[str], None]
 Found = tuple[tuple[str, int], ...]

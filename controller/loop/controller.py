@@ -9,8 +9,10 @@ import threading
 import time
 import traceback
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
+from controller.aspects._base import Subject
 from controller.errors import GuardRefused, MasuError, Problem, SourceUnreadable
 from controller.host.ports import Conditions, EventLog, Host, LeaseStore, SourcePort, Store, Tracker
 from controller.loop.backoff import FIGHT_LOOK_S, Fight, after_repairs, retry_delay
@@ -26,7 +28,7 @@ from controller.model.status import HOST_LACKS, LIMITED, Condition
 from controller.reconcile import guard
 from controller.reconcile.desired import Desired, Known, Named, Wish, desire, guarantee, resolve
 from controller.reconcile.leases import without
-from controller.reconcile.plan import present, recorded
+from controller.reconcile.plan import present, recorded, subject_of
 from controller.reconcile.reconciler import Reconciler, Result, waiting
 from controller.report import narrate
 from controller.spec.accept import Parse, accept, freeze
@@ -293,8 +295,9 @@ class Controller:
         return self._reconciler.converge(desired, self._watch, leave)
 
     def _watch(self, name: str, group: str) -> None:
-        if kind_of(name) in {CONTAINER, GROUP, INSTANCE}:
-            self._tracker.watch_group(name, group)
+        """Whatever is not watched by now is watched after the look, and then looked at once more."""
+        with suppress(MasuError, OSError):
+            self._track(name, self.wanted(name), subject_of(name, group, self._host))
 
     def _held(self, desired: Desired) -> Wait | None:
         """Nobody is born without room, nor before its groups, volumes, networks and their rules are in place."""
@@ -319,12 +322,15 @@ class Controller:
         self._nudge_sharers(name, result)
         self._nudge_instance(result)
         self._nudge_dependents(name, result)
-        pid = result.last.subject.pid
-        if self._track(name, desired, result, pid):
+        subject = result.last.subject
+        if self._track(name, desired, subject):
             self.queue.add(name)
+        if desired and desired.kind == CONTAINER:
+            notices, sampled = desired.notices, desired.throttles
+            self._notices.expect(name, subject.group, subject.init, notices, sampled=sampled)
         now = time.monotonic()
         if result.error and result.error.retry:
-            self._try_later(name, memory, now, runs=bool(pid))
+            self._try_later(name, memory, now, runs=bool(subject.pid))
         elif not result.error:
             memory.failures, memory.hold_until = 0, 0.0
         if result.last.broken:
@@ -336,29 +342,26 @@ class Controller:
         if result.again_at:
             self.queue.add_at(name, now + max(0, result.again_at - self._host.clock.now_ms()) / 1000)
 
-    def _track(self, name: str, desired: Desired | None, result: Result, pid: int) -> bool:
+    def _track(self, name: str, desired: Desired | None, subject: Subject) -> bool:
         """Whether something is watched that was not: it may have changed since it was looked at."""
         links = desired.links if desired else ()
         if kind_of(name) == FIREWALL:
             return self._tracker.watch_firewall(name)
         if kind_of(name) in {GROUP, INSTANCE}:
-            return self._tracker.watch_group(name, result.last.subject.group)
+            return self._tracker.watch_group(name, subject.group)
         if kind_of(name) == VOLUME:
             return self._tracker.watch_host_mounts(name)
         if kind_of(name) != CONTAINER:
             return self._tracker.watch_network(name, None, links)
-        fresh = self._tracker.watch_group(name, result.last.subject.group)
+        fresh = self._tracker.watch_group(name, subject.group)
         if desired and desired.watches_network:
             fresh |= self._tracker.watch_network(name, name, links)
         else:
             self._tracker.watch_network(name, None, ())
         if desired and desired.watches_mounts:
-            fresh |= self._tracker.watch_mounts(name, pid)
+            fresh |= self._tracker.watch_mounts(name, subject.pid)
         fresh |= self._tracker.watch_devices(name, wanted=bool(desired and desired.watches_devices))
-        self._tracker.watch_init(name, pid)
-        if desired:
-            group, init = result.last.subject.group, result.last.subject.init
-            self._notices.expect(name, group, init, desired.notices, sampled=desired.throttles)
+        self._tracker.watch_init(name, subject.pid)
         return fresh
 
     def _settle(self, name: str, digest: str, result: Result) -> None:
