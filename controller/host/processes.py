@@ -19,6 +19,7 @@ from controller.model.facts import CORE
 from controller.model.process import IdMap, ProcessStat, parse_extents
 
 KILL_WAIT_S = 5.0
+KILL_PAUSES_S = (0.0002, 0.0004, 0.0008, 0.0016, 0.0032)
 NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts")
 
 
@@ -105,13 +106,11 @@ class ProcDirectory:
         is in the group only in another hierarchy, is killed process by process.
         """
         deadline = time.monotonic() + KILL_WAIT_S
+        self._kill_at_once(group)
         pause = 0.0002
-        first = True
         while members := self._members(group):
-            if not self._kill_at_once(group) or not first:
-                for pid in members:
-                    self._kill_member(pid, group)
-            first = False
+            for pid in members:
+                self._kill_member(pid, group)
             if time.monotonic() > deadline:
                 raise StepFailed(f"processes {members[:5]} of {group} do not end after SIGKILL", path=group)
             time.sleep(pause)
@@ -119,8 +118,8 @@ class ProcDirectory:
 
     def _members(self, group: str) -> list[int]:
         pids: set[int] = set()
-        for home in self._homes.everywhere(group):
-            for path in branches(home):
+        for place in (place for each in self._facts.hierarchies for place in self._homes.places(each, group)):
+            for path in branches(place):
                 pids.update(int(word) for word in (read_text(f"{path}/cgroup.procs") or "").split())
         return sorted(pid for pid in pids if pid and not self._ended(pid))
 
@@ -128,16 +127,18 @@ class ProcDirectory:
         stat = self.stat(pid)
         return stat is None or stat.ended
 
-    def _kill_at_once(self, group: str) -> bool:
+    def _kill_at_once(self, group: str) -> None:
+        """And wait a little until there is nobody in it, as far as the mount that has this knows."""
         core = self._homes.core(group)
-        if core is None:
-            return False
-        try:
+        if core is None or not _peopled(core):
+            return
+        with contextlib.suppress(OSError):
             with open(f"{core}/cgroup.kill", "w") as knob:
                 knob.write("1")
-        except OSError:
-            return False
-        return True
+            for pause in KILL_PAUSES_S:
+                time.sleep(pause)
+                if not _peopled(core):
+                    return
 
     def _kill_member(self, pid: int, group: str) -> None:
         """Look again through the pidfd before killing: the number may belong to somebody else by now."""
@@ -157,6 +158,10 @@ def _namespace_of(process: str, kind: str) -> int:
         return os.stat(f"/proc/{process}/ns/{kind}").st_ino
     except OSError:
         return 0
+
+
+def _peopled(core: str) -> bool:
+    return "populated 1" in (read_text(f"{core}/cgroup.events") or "").splitlines()
 
 
 @contextlib.contextmanager

@@ -91,8 +91,10 @@ class KernelWatch:
         """
         with self._lock:
             found = tuple((each, _inode(each)) for each in self._homes.directories(group))
-            parents = {each: _inode(each) for each in {os.path.dirname(path) for path, _ in found}}
             known = self._found.get(name)
+            if known == found and all(inode for _, inode in found):
+                return False  # those above have not been made anew, either
+            parents = {each: _inode(each) for each in {os.path.dirname(path) for path, _ in found}}
             if known == found and all(
                 self._parents.get(each, (0, 0))[0] == parents[each] for each in parents
             ):

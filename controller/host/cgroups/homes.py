@@ -31,8 +31,8 @@ class Homes:
 
     def locate(self, hierarchy: Hierarchy, group: str) -> str:
         """Its directory, looked up anew; the one without a budget if it has none or two."""
-        place = hierarchy.path(group)
-        found = "" if os.path.isdir(place) else self._in_budget(hierarchy, group)
+        place, *in_budgets = self.places(hierarchy, group)
+        found = "" if not in_budgets or os.path.isdir(place) else next(filter(os.path.isdir, in_budgets), "")
         if found:
             self._known[hierarchy.mount, group] = found
             return found
@@ -44,15 +44,13 @@ class Homes:
 
         `peopled`: one in which a process was just seen, so that it need not be looked for.
         """
-        places = (hierarchy.path(group), *self._places_in_budgets(hierarchy, group))
+        places = self.places(hierarchy, group)
         return tuple(each for each in places if each == peopled or os.path.isdir(each))
 
     def located(self, hierarchy: Hierarchy, group: str, peopled: str = "") -> tuple[str, ...]:
         """The same, and where it is is remembered as by `locate`."""
         found = self.all_of(hierarchy, group, peopled)
-        if not found:
-            self.locate(hierarchy, group)
-        elif found[0] == hierarchy.path(group):
+        if not found or found[0] == hierarchy.path(group):
             self._known.pop((hierarchy.mount, group), None)
         else:
             self._known[hierarchy.mount, group] = found[0]
@@ -66,15 +64,13 @@ class Homes:
         with self._listing:
             self._budgets[above] = tuple(_budgets(above))
 
-    def _in_budget(self, hierarchy: Hierarchy, group: str) -> str:
-        return next(filter(os.path.isdir, self._places_in_budgets(hierarchy, group)), "")
-
-    def _places_in_budgets(self, hierarchy: Hierarchy, group: str) -> list[str]:
+    def places(self, hierarchy: Hierarchy, group: str) -> tuple[str, ...]:
+        """Wherever it may be on this mount: in no budget, and in each that there is."""
         root, _, name = group.rpartition("/")
         above = hierarchy.path(root)
         if above not in self._budgets:
             self.look_for_budgets(above)
-        return [f"{above}/{budget}/{name}" for budget in self._budgets[above]]
+        return (hierarchy.path(group), *(f"{above}/{budget}/{name}" for budget in self._budgets[above]))
 
     def directories(self, group: str) -> tuple[str, ...]:
         """Its directory on every mount, looked up anew."""

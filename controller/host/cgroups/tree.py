@@ -18,6 +18,8 @@ from controller.model.cgroups import BUDGET, in_budget
 from controller.model.facts import Hierarchy
 
 NOBODY: Final[Mapping[str, str]] = MappingProxyType({})
+LEAF_LINKS: Final = 2
+"""Of the directory of a group with none below it."""
 BUSY_WAIT_S = 2.0
 """How long a removed group may stay busy: the kernel frees it a little after its last process."""
 
@@ -93,16 +95,15 @@ class CgroupTree:
         `evict` is called when something is still in it.
         """
         for each in self._facts.hierarchies:
-            for place in self._homes.all_of(each, group):
+            for place in self._homes.places(each, group):
                 _remove(place, evict)
             if os.path.basename(group).startswith(BUDGET):
                 self._homes.look_for_budgets(each.path(os.path.dirname(group)))
-        for mount in (*(each.mount for each in self._facts.hierarchies), *self._facts.named):
+        for mount in self._facts.named:
             _remove(mount + group, evict)
+        for mount in (*(each.mount for each in self._facts.hierarchies), *self._facts.named):
             for parent in _parents(group):
-                try:
-                    os.rmdir(mount + parent)
-                except OSError:
+                if not _removed_empty(mount + parent):
                     break
 
     def read(self, group: str, subsystem: str, file: str) -> str | None:
@@ -201,10 +202,21 @@ def _removed(path: str) -> bool:
     return True
 
 
-def branches(path: str) -> Iterator[str]:
-    """A group's directory and those of all groups below it. Links count those: two mean that there are none."""
+def _removed_empty(path: str) -> bool:
+    """Links count the groups below. To be refused by rmdir would hold up whoever does something to any group."""
     try:
-        leaf = os.stat(path).st_nlink == 2
+        if os.stat(path).st_nlink > LEAF_LINKS:
+            return False
+        os.rmdir(path)
+    except OSError:
+        return False
+    return True
+
+
+def branches(path: str) -> Iterator[str]:
+    """A group's directory and those of all groups below it. Links count those."""
+    try:
+        leaf = os.stat(path).st_nlink == LEAF_LINKS
     except FileNotFoundError:
         return
     yield path
