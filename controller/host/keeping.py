@@ -50,7 +50,7 @@ class KeeperClient:
         """None when the runtime takes its time: `launched` tells later. Raises LaunchFailed, KeeperGone."""
         self.abandon(recipe.container)
         try:
-            sock = self._connect(ANSWER_MARGIN_S)
+            sock = self._connect_for_sure()
             self._pending[recipe.container] = recipe, sock
             _send(sock, {"op": "launch", **recipe.to_json()}, ())
         except OSError as error:
@@ -213,6 +213,14 @@ class KeeperClient:
             if time.monotonic() > deadline:
                 raise KeeperGone(f"the keeper does not answer, see {self._run_dir}/keeper.log")
             time.sleep(0.002)
+
+    def _connect_for_sure(self) -> socket.socket:
+        """To a keeper that is started if there is none. Raises OSError, KeeperGone."""
+        try:
+            return self._connect(ANSWER_MARGIN_S)
+        except OSError:
+            self.ensure()
+            return self._connect(ANSWER_MARGIN_S)
 
     def _connect(self, timeout: float | None) -> socket.socket:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)

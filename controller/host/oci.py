@@ -74,13 +74,13 @@ class OciRuntime:
         runtime = self._runtime()
         if not os.path.isdir(root["path"]):
             raise LaunchFailed(f"rootfs {root['path']} is not a directory on this host", path=root["path"])
-        bundle = self._bundle(name)
+        bundle, joined = self._bundle(name), self.homes.join_files(group)
         return LaunchRecipe(
             container=name,
             argv=tuple(_argv(runtime, self.places, bundle, name)),
             env={"PATH": os.defpath},
             cwd=bundle,
-            join=() if runtime.joins_itself else self.homes.join_files(group),
+            join=() if runtime.joins_itself else joined,
             mounts=(
                 *self.root_mounts(name, root),
                 *oci_cgroups.shown(self.homes, runtime, group),
@@ -88,7 +88,7 @@ class OciRuntime:
                 *self.volume_mounts(name, root),
             ),
             pid_file=f"{bundle}/pid",
-            members=next(iter(self.homes.join_files(group)), ""),
+            members=next(iter(joined), ""),
             timeout_ms=LAUNCH_TIMEOUT_MS,
             offsets=root.get("offsets", {}),
             nodes=self._nodes(name, root),
@@ -105,7 +105,6 @@ class OciRuntime:
         make_directories(self.places.runtime)
         remove_file(recipe.pid_file)
         remove_file(f"{recipe.cwd}/runtime.log")
-        self.keeper.ensure()
         with self._explained(recipe.container):
             return self.keeper.launch(recipe)
 
