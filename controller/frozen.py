@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
@@ -31,6 +31,29 @@ else:
             return made
 
         return decorate
+
+
+def as_dict(record: Any) -> dict[str, Any]:
+    """As `dataclasses.asdict`, for JSON: what is in it cannot change, so that nothing has to be copied."""
+    cls = record.__class__
+    names = _names.get(cls) or _names.setdefault(cls, tuple(each.name for each in dataclasses.fields(cls)))
+    return {name: _as_plain(getattr(record, name)) for name in names}
+
+
+def _as_plain(value: Any) -> Any:
+    if value.__class__ in _PLAIN:
+        return value
+    if dataclasses.is_dataclass(value):
+        return as_dict(value)
+    if isinstance(value, (tuple, list)):
+        return [_as_plain(each) for each in value]
+    if isinstance(value, Mapping):
+        return {key: _as_plain(each) for key, each in value.items()}
+    return value
+
+
+_names: dict[type, tuple[str, ...]] = {}
+_PLAIN: Final = frozenset({str, int, bool, float, type(None)})
 
 
 def _lazy_init(cls: Any) -> Callable[..., None]:

@@ -26,6 +26,7 @@ class Journal:
     def __init__(self, path: str) -> None:
         self._path = path
         self._lock = threading.Lock()
+        self._descriptor, self._inode = -1, 0
         self.lost = 0
 
     def append(self, event: Event) -> None:
@@ -36,14 +37,30 @@ class Journal:
             self.lost += 1
 
     def _append(self, line: bytes) -> None:
-        descriptor = open_for_writing(self._path, os.O_APPEND, 0o711)
-        try:
-            os.write(descriptor, line)
-            too_large = os.fstat(descriptor).st_size > MAX_BYTES
-        finally:
-            os.close(descriptor)
-        if too_large:
+        """To the file that is left open, unless somebody has put it aside: then to a new one."""
+        size = self._size()
+        if size < 0:
+            self._close()
+            self._descriptor = open_for_writing(self._path, os.O_APPEND, 0o711)
+            found = os.fstat(self._descriptor)
+            self._inode, size = found.st_ino, found.st_size
+        os.write(self._descriptor, line)
+        if size + len(line) > MAX_BYTES:
+            self._close()
             os.replace(self._path, self._path + ".1")
+
+    def _size(self) -> int:
+        """Of the file that is left open; -1: it is not the one that is there."""
+        try:
+            found = os.stat(self._path)
+        except FileNotFoundError:
+            return -1
+        return found.st_size if found.st_ino == self._inode else -1
+
+    def _close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+        self._descriptor, self._inode = -1, 0
 
     def read(self, *, tail: int = -1, follow: bool = False) -> Iterator[Event]:
         """Oldest first, the last `tail` of what there is (all when negative); torn lines are passed over.

@@ -125,12 +125,22 @@ def make_directories(path: str, mode: int = 0o711) -> None:
     if os.path.isdir(path):
         return
     try:
-        make_directories(os.path.dirname(path))
-        os.makedirs(path, mode=mode, exist_ok=True)
+        _make_directory(path, mode)
     except PermissionError as error:
         raise NotPermitted(f"cannot create {path}: not permitted; masu must run as root") from error
     except OSError as error:
         raise NotPermitted(f"cannot create {path}: {os.strerror(error.errno or 0)}") from error
+
+
+def _make_directory(path: str, mode: int) -> None:
+    try:
+        os.mkdir(path, mode)
+    except FileNotFoundError:
+        make_directories(os.path.dirname(path))
+        _make_directory(path, mode)
+    except FileExistsError:
+        if not os.path.isdir(path):
+            raise
 
 
 def make_private(path: str) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, field
+from dataclasses import field
 from typing import Any
 
-from controller.frozen import dataclass
+from controller.frozen import as_dict, dataclass
 
 SUBSYSTEMS = {"oom_kills": "memory", "throttled_us": "cpu", "high": "memory"}
 """Counter → who counts it: on cgroup v1 each has its own groups."""
@@ -76,7 +76,7 @@ class Tally:
         return seen if known != sample.groups.get(subsystem, known) or live < seen else None
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return as_dict(self)
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Tally:

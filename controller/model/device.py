@@ -90,6 +90,8 @@ def difference(live: Rules, wanted: Rules) -> tuple[Rules, Rules]:
 
 def words(rules: Rules) -> str:
     """For people: what is beyond the default, and what is missing of it."""
+    if rules == DEFAULT:
+        return "the default"
     more, less = difference(DEFAULT, rules)
     said = "".join((*(f" and {each}" for each in more), *(f" without {each}" for each in less)))
     return f"the default{said}"

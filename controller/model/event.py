@@ -4,9 +4,8 @@ and their text; writing is `controller.host.journal`."""
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 
-from controller.frozen import dataclass
+from controller.frozen import as_dict, dataclass
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +23,7 @@ class Event:
     level: str = "info"
 
     def to_line(self) -> str:
-        return json.dumps({key: value for key, value in asdict(self).items() if value != ""}) + "\n"
+        return json.dumps({key: value for key, value in as_dict(self).items() if value != ""}) + "\n"
 
     @classmethod
     def from_line(cls, line: str) -> Event:

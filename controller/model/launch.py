@@ -6,10 +6,10 @@ The keeper may be older than the controller, so these are turned into plain JSON
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, field
+from dataclasses import field
 from typing import Any
 
-from controller.frozen import dataclass
+from controller.frozen import as_dict, dataclass
 from controller.model.process import Extent
 
 
@@ -114,7 +114,7 @@ class LaunchRecipe:
     nodes: tuple[NodesMount, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return as_dict(self)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any, Literal
 
-from controller.frozen import dataclass
+from controller.frozen import as_dict, dataclass
 
 Phase = Literal["launching", "running", "stopping", "exited"]
 
@@ -79,7 +79,7 @@ class Record:
         return Record(self.name, self.digest, self.frame, "exited", boot_id, stop=self.stop)
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return as_dict(self)
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Record:

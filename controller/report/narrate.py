@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from controller.model.event import Event
 from controller.model.quantity import format_bytes
 from controller.model.space import VOLUME_SORT
-from controller.reconcile.apply import Outcome
 from controller.reconcile.reconciler import Result
 from controller.steps._base import Step
 from controller.steps.counting import ForgetCounters
@@ -39,7 +38,8 @@ def events(result: Result, *, edited: bool, at: int) -> Iterator[Event]:
     """
     seen: set[str] = set()
     for outcome in result.outcomes:
-        key = _key(outcome)
+        change = outcome.step.change
+        key = change[0] if change else ""
         again = bool(key) and key in seen
         seen.add(key)
         if outcome.error:
@@ -48,28 +48,26 @@ def events(result: Result, *, edited: bool, at: int) -> Iterator[Event]:
                 result.container,
                 outcome.error.reason,
                 str(outcome.error),
-                key=_key(outcome),
+                key=key,
                 level="warning",
             )
         elif outcome.step.kind not in SILENT and not (
             outcome.wait and isinstance(outcome.step, LaunchContainer)
         ):
-            yield _event(outcome.step, result, edited=edited and not again, at=at)
+            yield _event(outcome.step, change, result, edited=edited and not again, at=at)
 
 
-def _key(outcome: Outcome) -> str:
-    return outcome.step.change[0] if outcome.step.change else ""
-
-
-def _event(step: Step, result: Result, *, edited: bool, at: int) -> Event:
+def _event(
+    step: Step, change: tuple[str, str, str] | None, result: Result, *, edited: bool, at: int
+) -> Event:
     name = result.container
     if isinstance(step, RecordExit):
         return _exited(step, at)
     said = _said(step, result)
     if said:
         return Event(at, name, *said)
-    if step.change and result.last.lives and step.change[1] not in {"absent", "incomplete"}:
-        key, old, new = step.change
+    if change and result.last.lives and change[1] not in {"absent", "incomplete"}:
+        key, old, new = change
         kind = "Changed" if edited else "Repaired"
         return Event(at, name, kind, step.text, key=key, old=old, new=new)
     return Event(at, name, step.kind, step.text, level="debug")
