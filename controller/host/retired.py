@@ -27,13 +27,16 @@ class Retired:
             os.eventfd_write(self._waker, 1)
 
     def close_all(self) -> None:
-        """From the waiting thread, before it waits."""
+        """From the waiting thread, before it waits. Whoever adds one meanwhile does not wait for it: with a mount
+
+        table may end the whole mount namespace, which takes milliseconds.
+        """
         with self._lock:
-            for descriptor in self._descriptors:
-                os.close(descriptor)
-            self._descriptors.clear()
             with contextlib.suppress(BlockingIOError):
                 os.eventfd_read(self._waker)
+            done, self._descriptors = self._descriptors, []
+        for descriptor in done:
+            os.close(descriptor)
 
     def close(self) -> None:
         self.close_all()

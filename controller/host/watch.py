@@ -71,6 +71,7 @@ class KernelWatch:
         self._watches: dict[str, list[int]] = {}
         self._found: dict[str, Found] = {}
         self._parents: dict[str, tuple[int, int]] = {}
+        self._of_parents: frozenset[int] = frozenset()
         self._pids: dict[str, tuple[int, int]] = {}
         self._tables: dict[str, tuple[int, int]] = {}
         self._owners: dict[int, str] = {}
@@ -177,6 +178,7 @@ class KernelWatch:
             if old >= 0 and old not in self._names:
                 self._remove_watch(self._inotify, old)
             self._parents[path] = (inode, self._add(path))
+            self._of_parents = frozenset(watch for _, watch in self._parents.values())
 
     def _add(self, directory: str) -> int:
         """-1: it is not there, or the host has no watch left, which is told once; the resync goes on."""
@@ -274,7 +276,7 @@ class KernelWatch:
     def _lost_child(self, watch: int, child: str, names: set[str]) -> None:
         """cgroupfs does not tell of a directory's own end, only its parent's watch does."""
         name = key_of_directory(child)
-        if name in self._watches and any(watch == each for _, each in list(self._parents.values())):
+        if name in self._watches and watch in self._of_parents:
             names.add(name)
             self._forget_watches(name)
 
@@ -288,7 +290,7 @@ class KernelWatch:
         self._found.pop(name, None)
         for watch in self._watches.pop(name, ()):
             self._names.pop(watch, None)
-            if all(watch != each for _, each in self._parents.values()):
+            if watch not in self._of_parents:
                 self._remove_watch(self._inotify, watch)
 
 

@@ -458,6 +458,7 @@ class Controller:
                 if name not in self._doomed:
                     return
                 self._doomed.discard(name)
+                last = not self._doomed
                 self._memory.pop(name, None)
                 starved = any(each.starves for each in self._desired.values())
             self._tracker.untrack(name)
@@ -465,7 +466,8 @@ class Controller:
             self._give(without(self._leases, name))
             if self._door.forget(name) or starved:
                 self._take(self._set)
-            self._door.save()
+            elif last:  # what nobody asks for any more is not promised: that can wait for the others
+                self._door.save()
 
     def _tell_source(self, before: DesiredSet, after: DesiredSet) -> None:
         at = self._host.clock.wall_ms()
