@@ -98,6 +98,15 @@ def test_limits_of_open_files(masu: Masu) -> None:
     until(lambda: _lines(masu) == ["1000"], "what the container sees")
 
 
+def test_a_container_starts_with_all_signals_as_they_are_by_default(masu: Masu) -> None:
+    """The keeper handles some, and Python ignores others."""
+    masu.write(container(process={"args": ["/bin/sleep", "100000"]}))
+    assert masu.apply().returncode == 0
+    words = dict(line.split(":", 1) for line in Path(f"/proc/{masu.pid()}/status").read_text().splitlines())
+    masks = {key: int(words[key], 16) for key in ("SigBlk", "SigIgn", "SigCgt")}
+    assert masks == {"SigBlk": 0, "SigIgn": 0, "SigCgt": 0}
+
+
 def test_without_inodes_the_keeper_lives_and_other_logs_go_on(masu: Masu) -> None:
     state = Path(f"/var/lib/masu/{masu.instance}")
     state.mkdir(parents=True)

@@ -149,6 +149,7 @@ class Keeper:
                 self._containers.forget(request["container"])
                 connection.answer({"ok": True})
             elif operation == "stop":
+                self._reap()  # whoever has just ended, lest it is left to the host's pid 1
                 self._stopped = not (self._launches.pending or self._containers.held)
                 connection.answer({"ok": self._stopped})
             else:
@@ -207,12 +208,16 @@ def _listen(path: str) -> socket.socket:
 
 
 def _signal_pipe() -> int:
-    """SIGCHLD becomes a byte in a pipe; what would end or stop a service is ignored."""
+    """SIGCHLD becomes a byte in a pipe; what would end or stop a service does nothing.
+
+    What is handled, and not ignored, is as it was by default in a program that is executed.
+    """
     read, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-    signal.signal(signal.SIGCHLD, lambda *_: None)
-    for number in (signal.SIGPIPE, signal.SIGHUP, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
+    for number in (signal.SIGCHLD, signal.SIGPIPE, signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     return read
 
 

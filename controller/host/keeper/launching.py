@@ -43,9 +43,6 @@ def become_runtime(request: dict[str, Any], stdout: int, stderr: int, report: in
         os.umask(0o022)  # for the places that the runtime makes for mounts
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (open_files, hard))
-        for number in (signal.SIGPIPE, signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGCHLD):
-            signal.signal(number, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())
         place = "/proc/self/oom_score_adj"
         _drop_oom_protection(place)
         place = "a mount namespace"
@@ -89,9 +86,11 @@ def _execute(argv: list[str], env: dict[str, str]) -> None:
 
 def _drop_oom_protection(place: str) -> None:
     """What keeps masu alive when memory is short must not keep its containers."""
-    with open(place) as score:
-        if int(score.read()) < 0:
-            _write(place, "0")
+    descriptor = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
+    score = int(os.read(descriptor, 16))
+    os.close(descriptor)
+    if score < 0:
+        _write(place, "0")
 
 
 def _make_time_namespace(offsets: dict[str, int]) -> None:
