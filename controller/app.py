@@ -6,7 +6,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from typing import Any
@@ -29,6 +29,7 @@ from controller.host.devices import DeviceFiles
 from controller.host.disks import HostDisks
 from controller.host.errands import Errands
 from controller.host.grants import GrantFile
+from controller.host.halves import in_halves
 from controller.host.hardware import SysfsHardware
 from controller.host.inside import NamespaceInside
 from controller.host.journal import Journal
@@ -361,7 +362,12 @@ class App:
         chosen = sorted(names if not name else names & {name})
         networks = [each for each in desired.of_kind(NETWORK).values() if name in {"", each.name}]
         last = last_checkpoints(self.host) if chosen else {}
-        containers = tuple(self._status_of(each, wishes.get(each), last.get(each)) for each in chosen)
+
+        def look(names: Sequence[str]) -> list[ContainerStatus]:
+            self.namespaces.open_sockets(names)
+            return [self._status_of(each, wishes.get(each), last.get(each)) for each in names]
+
+        containers = tuple(in_halves(look, chosen))
         volumes = {each for each in desired.of_kind(VOLUME) if name in {"", each}} | self.put_by(name)
         return Overview(
             desired,

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Final, TypeVar
 
 from controller.errors import StepFailed
@@ -141,6 +141,22 @@ class KeptNamespaces:
         with self._lock:
             self._sockets[name] = inode, opened
         return opened
+
+    def open_sockets(self, names: Iterable[str]) -> None:
+        """For whoever is about to look at many: one turn of the thread that goes there, not one for each."""
+        inodes = {name: inode for name in names if (inode := self.inode(name))}
+
+        def work(trip: Trip) -> dict[str, Netlink]:
+            opened = {}
+            for name in inodes:
+                with suppress(OSError), self.opened(name) as descriptor:  # asked for later, it says why
+                    trip.enter_kept(descriptor, CLONE_NEWNET)
+                    opened[name] = Netlink()
+            return opened
+
+        found = self.visit("", "opening netlink sockets", work)
+        with self._lock:
+            self._sockets.update({name: (inodes[name], opened) for name, opened in found.items()})
 
     def listen(self, name: str) -> Netlink | None:
         """A socket that hears of every change of links, addresses, routes and traffic control in there."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from controller.host.ports import EventLog, Host
@@ -37,6 +36,8 @@ def take_down(
     names: Collection[str], reconciler: Reconciler, host: Host, told: EventLog, *, deadline_ms: int
 ) -> dict[str, tuple[Condition, ...]]:
     """Remove all of them side by side; → name → conditions of what is still there at the deadline."""
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415  which no other command waits for
+
     until = host.clock.now_ms() + deadline_ms
     left: dict[str, tuple[Condition, ...]] = dict.fromkeys(names, ())
     with ThreadPoolExecutor(WORKERS) as workers:

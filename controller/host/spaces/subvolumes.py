@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import struct
-import uuid
+from itertools import pairwise
 from typing import Final
 
 from controller.host.spaces import btrfs
@@ -86,4 +86,5 @@ class BtrfsSubvolumes:
 def _groups(descriptor: int) -> str:
     """The directory in which the kernel shows quota groups; it is there while quotas are on."""
     found = btrfs.asked(descriptor, _INFO, bytes(1024))
-    return f"{_SYS}/{uuid.UUID(bytes=found[16:32])}/qgroups"
+    parts = (found[start:end].hex() for start, end in pairwise((16, 20, 22, 24, 26, 32)))
+    return f"{_SYS}/{'-'.join(parts)}/qgroups"
