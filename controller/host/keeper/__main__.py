@@ -14,10 +14,10 @@ import os
 import resource
 import select
 import signal
-import socket
 import sys
 import time
 
+import local_socket
 import proc
 from containers import Containers
 from launches import Launches
@@ -37,7 +37,7 @@ TROUBLE_S = 0.01
 class Connection:
     """One client and what it has sent so far, descriptors included."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: local_socket.Socket) -> None:
         self.sock = sock
         self.data = b""
         self.descriptors: list[int] = []
@@ -45,7 +45,7 @@ class Connection:
     def receive(self) -> bool:
         """False when the client is gone."""
         try:
-            data, descriptors, _, _ = socket.recv_fds(self.sock, 65536, 8, socket.MSG_CMSG_CLOEXEC)
+            data, descriptors = local_socket.receive(self.sock)
         except BlockingIOError:
             return True
         except OSError:
@@ -59,7 +59,7 @@ class Connection:
         text = json.dumps(value).encode() + b"\n"
         try:
             if descriptors:
-                socket.send_fds(self.sock, [text], list(descriptors))
+                local_socket.send(self.sock, text, descriptors)
             else:
                 self.sock.sendall(text)
         except OSError:
@@ -71,7 +71,7 @@ class Keeper:
 
     def __init__(self, run_dir: str, log_dir: str, open_files: int) -> None:
         self._epoll = select.epoll()
-        self._listener = _listen(run_dir + "/keeper.sock")
+        self._listener = local_socket.listen(run_dir + "/keeper.sock")
         self._epoll.register(self._listener, select.EPOLLIN)
         self._wake = _signal_pipe()
         self._epoll.register(self._wake, select.EPOLLIN)
@@ -113,9 +113,8 @@ class Keeper:
             self._containers.ready(descriptor)
 
     def _accept(self) -> None:
-        sock, _ = self._listener.accept()
-        credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-        if int.from_bytes(credentials[4:8], sys.byteorder) != os.geteuid():
+        sock = local_socket.accept(self._listener)
+        if local_socket.user(sock) != os.geteuid():
             sock.close()
             return
         self._connections[sock.fileno()] = Connection(sock)
@@ -193,18 +192,6 @@ class Keeper:
         if self._connections or self._launches.pending or self._containers.held:
             self._busy_at = now
         return now - self._busy_at > IDLE_S
-
-
-def _listen(path: str) -> socket.socket:
-    if os.path.exists(path):
-        os.unlink(path)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-    previous = os.umask(0o177)
-    listener.bind(path)
-    os.umask(previous)
-    listener.listen(64)
-    listener.setblocking(False)
-    return listener
 
 
 def _signal_pipe() -> int:
