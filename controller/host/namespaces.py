@@ -62,7 +62,7 @@ class KeptNamespaces:
     def make(self, name: str, *, low_ports: bool) -> None:
         """A new namespace; `low_ports`: whoever is in it may listen below 1024, whatever its user namespace."""
 
-        def work(trip: Trip) -> None:
+        def work(trip: Trip) -> Netlink:
             trip.leave_for_new(CLONE_NEWNET)
             loopback.set_up()
             if os.path.exists(_DETECTION):
@@ -71,8 +71,12 @@ class KeptNamespaces:
             if low_ports:
                 _write(_LOW_PORTS, "0")
             syscalls.mount(_OWN, self.path(name), MS_BIND)
+            return Netlink()
 
-        self._bind(name, f"making the network namespace of {name}", work)
+        opened = self._bind(name, f"making the network namespace of {name}", work)
+        self._close(name)
+        with self._lock:
+            self._sockets[name] = self.inode(name), opened
 
     def keep(self, name: str, init: Init) -> None:
         """Bind the namespace that a running container has made for itself."""
@@ -172,12 +176,12 @@ class KeptNamespaces:
     def _is(self, name: str) -> bool:
         return not name or bool(self.inode(name))
 
-    def _bind(self, name: str, doing: str, work: Callable[[Trip], None]) -> None:
+    def _bind(self, name: str, doing: str, work: Callable[[Trip], T]) -> T:
         path = self.path(name)
         make_private(self._directory)
         try:
             os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o444))
-            self._visits.call(doing, work)
+            return self._visits.call(doing, work)
         except OSError as error:
             raise failed(error, doing, path) from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import queue
 import random
 import sys
@@ -50,6 +51,7 @@ class Daemon:
         says whether it was told to stop once more.
         """
         sys.setswitchinterval(SWITCH_S)
+        gc.freeze()  # modules and what they made stay: nobody has to look for garbage among them
         threads = [self._start(index) for index in range(self._workers)]
         self._reload()
         ready()

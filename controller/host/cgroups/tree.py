@@ -81,8 +81,8 @@ class CgroupTree:
                 finally:  # it may have come as far as a directory, which a removal has to find
                     if budgets[each.mount] or os.path.basename(group).startswith(BUDGET):
                         self._homes.look_for_budgets(each.path(os.path.dirname(group)))
-                for other in self._homes.all_of(each, group):
-                    if other != place:
+                for other in self._homes.places(each, group):
+                    if other != place and os.path.isdir(other):
                         carry.over(other, place)
                         _bring_over(other, place, last)
             except OSError as error:
