@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import json
 import operator
 import pickle
 import subprocess
@@ -16,6 +17,10 @@ from typing import Any, ClassVar
 import pytest
 
 from controller import frozen
+from controller.frozen import as_dict
+from controller.model.event import Event
+from controller.model.launch import BindMount, LaunchRecipe
+from controller.model.record import Exit, Record
 
 
 class Point:
@@ -193,7 +198,10 @@ def test_the_program_starts_without_making_one_method() -> None:
 
 RACED = """
 import sys, threading
-from controller.frozen import dataclass
+from controller.frozen import as_dict, dataclass
+from controller.model.event import Event
+from controller.model.launch import BindMount, LaunchRecipe
+from controller.model.record import Exit, Record
 sys.setswitchinterval(1e-6)
 wrong = []
 for _ in range(300):
@@ -220,3 +228,15 @@ print(wrong)
 def test_several_threads_may_be_the_first() -> None:
     argv = [sys.executable, "-c", RACED]
     assert subprocess.run(argv, capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_as_dict_is_the_standards_as_json_has_it() -> None:
+    records = (
+        Record("web", "1", "2", "exited", "boot", exit=Exit(7, 0, "Error", 5)),
+        Event(1, "web", "Started", "pid 7"),
+        LaunchRecipe(
+            "web", ("crun",), {"PATH": "/bin"}, "/", ("a",), (BindMount("/a", "/b"),), "pid", "m", 1
+        ),
+    )
+    for each in records:
+        assert json.dumps(as_dict(each)) == json.dumps(dataclasses.asdict(each))
