@@ -153,12 +153,15 @@ class KeptNamespaces:
         def work(trip: Trip) -> dict[str, Netlink]:
             opened = {}
             for name in inodes:
-                with suppress(OSError), self.opened(name) as descriptor:  # asked for later, it says why
+                with suppress(OSError), self.opened(name) as descriptor:
                     trip.enter_kept(descriptor, CLONE_NEWNET)
                     opened[name] = Netlink()
             return opened
 
-        found = self.visit("", "opening netlink sockets", work)
+        try:
+            found = self.visit("", "opening netlink sockets", work)
+        except StepFailed:  # asked for one by one, each says why
+            return
         with self._lock:
             self._sockets.update({name: (inodes[name], opened) for name, opened in found.items()})
 
