@@ -125,6 +125,7 @@ def _run_out_of_inodes(masu: Masu, state: Path) -> None:
     masu.write(counts)
     masu.start()
     pid, keeper = masu.running(), masu.keeper()
+    until(lambda: _lines(masu), "its log has been begun")
     fillers = _take_all_inodes(state)
     said = {"args": ["/bin/sh", "-c", "while :; do echo said; sleep 0.1; done"]}
     late = [container(f"late{number}", process=said, **QUIETLY) for number in range(3)]
