@@ -32,6 +32,7 @@ IDLE_S = 5.0
 MAX_REQUEST = 4 * 1024 * 1024
 TICK_S = 0.25
 TROUBLE_S = 0.01
+LAST_S = 1.0
 
 
 class Connection:
@@ -148,8 +149,9 @@ class Keeper:
                 self._containers.forget(request["container"])
                 connection.answer({"ok": True})
             elif operation == "stop":
-                self._reap()  # whoever has just ended, lest it is left to the host's pid 1
                 self._stopped = not (self._launches.pending or self._containers.held)
+                if self._stopped:
+                    self._reap_the_last()
                 connection.answer({"ok": self._stopped})
             else:
                 connection.answer({"ok": operation == "ping", **self._describe()})
@@ -170,15 +172,24 @@ class Keeper:
     def _describe(self) -> dict[str, Any]:
         return {"version": VERSION, "pid": os.getpid(), "held": self._containers.held}
 
-    def _reap(self) -> None:
-        """Every child that has ended: looked at before it is reaped, because then its start time is gone."""
+    def _reap_the_last(self) -> None:
+        """Whoever is just ending, lest it is left to the host's pid 1."""
+        until = time.monotonic() + LAST_S
+        while self._reap() and time.monotonic() < until:
+            time.sleep(0.001)
+
+    def _reap(self) -> bool:
+        """Every child that has ended: looked at before it is reaped, because then its start time is gone.
+
+        → whether there are others.
+        """
         while True:
             try:
                 found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             except ChildProcessError:
-                return
+                return False
             if found is None:
-                return
+                return True
             started = self._containers.start_time(found.si_pid)
             pid, status = os.waitpid(found.si_pid, 0)
             if not self._launches.ended(pid, status):
