@@ -59,6 +59,7 @@ from controller.host.store import ConditionFiles, DesiredFile
 from controller.host.tallies import TallyFiles
 from controller.host.triggers import TriggerFiles
 from controller.host.uevents import DeviceWatch
+from controller.host.verdicts import Verdicts
 from controller.host.visits import Visits
 from controller.host.watch import KernelWatch
 from controller.loop.acting import Acting
@@ -68,6 +69,7 @@ from controller.loop.door import Door
 from controller.loop.farewell import Farewell
 from controller.loop.ladder import Ladder
 from controller.loop.notices import NobodyNotices, Notices, Noticing
+from controller.loop.probes import NobodyProbes, Probes
 from controller.loop.queue import WorkQueue
 from controller.loop.requests import Requests
 from controller.loop.take_down import deny_grace, set_rules, take_down
@@ -77,6 +79,7 @@ from controller.model.checkpoint import Checkpoint
 from controller.model.desired import DesiredSet
 from controller.model.event import Event
 from controller.model.grant import Grants
+from controller.model.launch import Init
 from controller.model.node import NodeStatus, node_in
 from controller.model.resource import CONTAINER, GROUP, NETWORK, VOLUME, key_of, kind_of
 from controller.model.space import VOLUME_SORT, Space
@@ -103,7 +106,7 @@ from controller.report.preview import Overview, Preview
 from controller.settings import Settings
 from controller.spec.accept import accept, across
 from controller.spec.across import users
-from controller.steps.checkpointing import NOTE, PROGRESS, ClearScratch
+from controller.steps.checkpointing import DUMPING, NOTE, PROGRESS, ClearScratch
 from controller.steps.freezer import frozen_by
 from controller.steps.runtime import DOES_NOT_FIT
 from controller.version import VERSION
@@ -116,8 +119,9 @@ STILL_USED = Condition(
 
 
 @contextmanager
-def _borrowed(queue: WorkQueue, name: str) -> Iterator[None]:
-    with queue.borrow(name) as ours:
+def _borrowed(controller: Controller, name: str) -> Iterator[None]:
+    """Nobody else works on it, nor asks it anything."""
+    with controller.probes.paused(name), controller.queue.borrow(name) as ours:
         if not ours:
             raise StepFailed("masu is being stopped")
         yield
@@ -214,6 +218,8 @@ class App:
             scratches=ScratchDirectories(places.scratch),
             snapshots=FileSnapshots(places, Twins(spaces, places.spaces)),
             checkpoints=LocalStores(places.checkpoints),
+            commands=Errands(homes, places),
+            verdicts=Verdicts(),
         )
         store, conditions = DesiredFile(places, VERSION), ConditionFiles(places.conditions)
         leases, grants = LeaseFile(places.leases), GrantFile(places.grants, found.boot_id)
@@ -270,7 +276,8 @@ class App:
         wait_s, ends = self.settings.last_wait_s, False
 
         def act(name: str, patience_s: float) -> None:
-            requests.at_the_end(name, patience_s, ends=ends)
+            with controller.probes.paused(name):
+                requests.at_the_end(name, patience_s, ends=ends)
 
         farewell = Farewell(self.host, told, controller.containers, act, wait_s)
         if farewell.names:
@@ -503,8 +510,8 @@ class App:
             found = controller.wanted(name)
             return (found, self.places.group_of(name)) if found else None
 
-        def hold(name: str) -> Callable[[], AbstractContextManager[None]]:
-            return lambda: _borrowed(controller.queue, name)
+        def hold(name: str) -> Callable[[], AbstractContextManager[object]]:
+            return lambda: _borrowed(controller, name)
 
         return Requests(self.host, self._failpoint(), told, wanted, hold, controller.restored, acting)
 
@@ -594,7 +601,9 @@ class App:
         return Named(self.places.instance, self.places.names, self.places.spaces)
 
     def _status_of(self, name: str, wish: Wish | None, last: LastCheckpoint | None) -> ContainerStatus:
-        return status_of(name, wish, self.places.group_of(name), self.host, self.conditions, last)
+        dumping = bool(self.host.scratches.noted(name, DUMPING) and holder(self.places.lock))
+        group = self.places.group_of(name)
+        return status_of(name, wish, group, self.host, self.conditions, last, dumping=dumping)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -608,12 +617,13 @@ class App:
 
     @contextmanager
     def _controller(self, source: str, *, notices: bool) -> Iterator[tuple[Controller, EventLog, Acting]]:
-        """`notices`: with somebody who notices when a container is in want."""
+        """`notices`: with somebody who notices when a container is in want, and who asks whether it is well."""
         told = self._teller()
         triggers = TriggerFiles(self.homes, lambda name, watch: noticing.wake(name, watch))  # noqa: PLW0108
         noticing = self._noticing(told, triggers) if notices else NobodyNotices()
         work_queue = WorkQueue()
         acting = Acting(work_queue.add)
+        probing = Probes(self.host, told, self._self(), work_queue.add) if notices else NobodyProbes()
         watch = KernelWatch(
             self.homes,
             work_queue.add,
@@ -631,11 +641,12 @@ class App:
             self.store,
             self.leases,
             Door(self.host, self.grants),
-            Ladder(self.host, self._failpoint(), told, acting, self.places.group_of),
+            Ladder(self.host, self._failpoint(), told, acting, self.places.group_of, probing.paused),
             self.conditions,
             told,
             watch,
             noticing,
+            probing,
             _parse,
             work_queue,
             allow_removals=self.settings.allow_removals,
@@ -643,12 +654,17 @@ class App:
         try:
             yield controller, told, acting
         finally:
+            probing.close()
             noticing.close()
             watch.close()
             self.keeper.close()
 
+    def _self(self) -> Init:
+        stat = self.host.processes.stat(os.getpid())
+        return Init(os.getpid(), stat.start_time if stat else 0)
+
     def _noticing(self, told: EventLog, triggers: TriggerFiles) -> Noticing:
-        return Notices(self.host, told, triggers, Errands(self.homes, self.places))
+        return Notices(self.host, told, triggers, self.host.commands)
 
     def _failpoint(self) -> Failpoint:
         return service.failpoint(self.settings.fail_at, self.settings.trace_steps)

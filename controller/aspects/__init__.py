@@ -22,6 +22,7 @@ from controller.aspects.forwarding import Forwarding
 from controller.aspects.funnels import Funnels
 from controller.aspects.gateways import Gateways
 from controller.aspects.guarantees import Guarantees
+from controller.aspects.health import HealthCheck
 from controller.aspects.hostname import Hostname
 from controller.aspects.hugepages import HugePages
 from controller.aspects.interfaces import Interfaces
@@ -70,6 +71,7 @@ ASPECTS: tuple[Aspect[Any, Any], ...] = (
     Notify(),
     Counters(),
     Life(),
+    HealthCheck(),
     Checkpoint(),
     State(),
 )

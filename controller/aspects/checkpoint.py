@@ -6,7 +6,7 @@ birth.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from controller.aspects._base import Birth, Subject
@@ -15,6 +15,7 @@ from controller.frozen import dataclass
 from controller.host.ports import Host
 from controller.model.checkpoint import ENDED, Pending
 from controller.model.facts import Facts
+from controller.model.status import RESTORED, Condition
 from controller.steps._base import Effect, Step
 from controller.steps.checkpointing import (
     ClearScratch,
@@ -29,6 +30,7 @@ from controller.steps.checkpointing import (
 class Seen:
     """`launching`: a restore is at it, or has ended without anybody to write that down.
     `lineage`: as noted on disk, asked only where somebody will want to know.
+    `restored`: from which checkpoint the run goes on.
 
     Asked only before the container goes: `scratch`: there are images; `identities` of its checkpoints.
     """
@@ -36,6 +38,7 @@ class Seen:
     pending: Pending
     launching: bool = False
     lineage: str | None = None
+    restored: str = ""
     scratch: bool = False
     identities: tuple[str, ...] = ()
 
@@ -80,7 +83,9 @@ class Checkpoint:
             scratch, lineage = subject.name in host.scratches.names(), host.checkpoints.lineage(subject.name)
             return Seen(pending, lineage=lineage, scratch=scratch, identities=own)
         launching = bool(pending) and not subject.pid and _launching(subject, host)
-        return Seen(pending, launching, host.checkpoints.lineage(subject.name) if desired.restores else None)
+        lineage = host.checkpoints.lineage(subject.name) if desired.restores else None
+        restored = subject.record.restored if subject.record and subject.pid else ""
+        return Seen(pending, launching, lineage, restored)
 
     def diff(self, subject: Subject, desired: Policy, observed: Seen) -> list[Step]:
         """Pure. Whoever runs, runs with the files that are in force; if nobody does, those from before return."""
@@ -101,6 +106,13 @@ class Checkpoint:
         if observed.identities or observed.lineage:
             steps.append(RemoveCheckpoints(subject.name, observed.identities))
         return steps
+
+    def remarks(self, desired: Policy, observed: Seen) -> Iterable[Condition]:
+        """Pure."""
+        del desired
+        if observed.restored:
+            message = f"goes on from checkpoint {observed.restored}"
+            yield Condition(RESTORED, status=True, reason="FromCheckpoint", message=message)
 
 
 def _lineage(subject: Subject, desired: Policy) -> str | None:

@@ -18,7 +18,7 @@ from controller.model.facts import Facts
 from controller.model.frame import Frame
 from controller.model.launch import ExitRecord
 from controller.model.quantity import parse_duration
-from controller.model.record import Exit, Record, StopRule
+from controller.model.record import UNHEALTHY, Exit, Record, StopRule
 from controller.model.signals import signal_number
 from controller.steps._base import Effect, Step
 from controller.steps.devices import seek
@@ -195,7 +195,7 @@ def _absent(host: Host, partners: tuple[str, ...]) -> tuple[str, ...]:
 
 def _while_alive(subject: Subject, desired: Wanted, seen: Seen, record: Record) -> Iterator[Step]:
     if record.phase == "stopping":
-        yield from _stopping(subject, record, record.intent, Effect.NONE)
+        yield from _stopping(subject, record, record.intent or record.failure, Effect.NONE)
         return
     why, means = _reason_to_stop(desired, record)
     if why and desired.state != "stopped" and seen.absent_paths:
@@ -225,7 +225,7 @@ def _stopping(subject: Subject, record: Record, why: str, means: Effect) -> Iter
     elif subject.now_ms >= record.kill_at:
         yield KillContainer(subject.name, subject.group, record, "grace is over", means)
     elif not record.asked:
-        yield StopContainer(subject.name, record, subject.group, why, means)
+        yield StopContainer(subject.name, record, subject.group, why, means, crashed=bool(record.failure))
     else:
         message = f"pid {record.pid} has until its grace is over to end"
         yield Await(subject.name, "Stopping", message, record.kill_at)
@@ -270,9 +270,9 @@ def _settled(restart: Restart, record: Record, seen: Seen, now_ms: int) -> tuple
 
 def _exit(record: Record, ended: ExitRecord | None, oom_kills: int, missing_at: int) -> Exit:
     if ended is None:
-        return Exit(-1, 0, "Stopped" if record.intent else "Unknown", missing_at)
-    if record.intent:
-        reason = "Stopped"
+        return Exit(-1, 0, _meant(record) or "Unknown", missing_at)
+    if meant := _meant(record):
+        reason = meant
     elif oom_kills > record.oom_kills and ended.signal == SIGKILL:
         reason = "OOMKilled"
     elif ended.signal:
@@ -280,6 +280,11 @@ def _exit(record: Record, ended: ExitRecord | None, oom_kills: int, missing_at: 
     else:
         reason = "Completed" if ended.code == 0 else "Error"
     return Exit(ended.code, ended.signal, reason, ended.at)
+
+
+def _meant(record: Record) -> str:
+    """The reason of an end that masu itself has brought about."""
+    return "Stopped" if record.intent else UNHEALTHY if record.failure else ""
 
 
 def _with_backoff(restart: Restart, record: Record) -> Record:

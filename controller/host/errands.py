@@ -12,6 +12,7 @@ from controller.host.command import output
 from controller.host.oci_exec import way_in
 from controller.host.places import Places
 from controller.host.timed_exec import BOOT, Order
+from controller.model.health import Health
 from controller.model.launch import Init
 from controller.model.notice import Notice
 
@@ -27,12 +28,12 @@ class Errands:
         self._homes, self._places = homes, places
         self._numbers = itertools.count()
 
-    def run(self, name: str, group: str, init: Init, notice: Notice) -> tuple[int, str]:
+    def run(self, name: str, group: str, init: Init, wanted: Notice | Health) -> tuple[int, str]:
         """Raises HostLacks without a runtime."""
         pid_file = f"{self._places.bundles}/{name}/exec-{os.getpid()}-{next(self._numbers)}.pid"
         options = ("--pid-file", pid_file)
-        way = way_in(self._homes, self._places, name, group, init, options, notice.command)
-        order = Order(way, pid_file, group, notice.timeout_ms / 1000)
+        way = way_in(self._homes, self._places, name, group, init, options, wanted.command)
+        order = Order(way, pid_file, group, wanted.timeout_ms / 1000)
         argv = [sys.executable, "-I", "-S", "-B", "-c", BOOT, HERE, order.to_line()]
         status, said = output(argv, order.timeout_s + MARGIN_S)
         return status, (said.strip().splitlines() or [""])[-1]

@@ -31,6 +31,7 @@ from controller.model.event import Event
 from controller.model.facts import Facts
 from controller.model.firewall import Firewall, Listener, Publication
 from controller.model.grant import Grants
+from controller.model.health import Health, Verdict
 from controller.model.launch import ExitRecord, Init, LaunchRecipe
 from controller.model.links import AddressSeen, Device, LinkChange, LinkSeen, RouteSeen
 from controller.model.notice import Notice, Watch
@@ -629,6 +630,26 @@ class CheckpointStore(Protocol):
         ...
 
 
+class Commands(Protocol):
+    """Commands in containers, as `masu exec` runs them."""
+
+    def run(self, name: str, group: str, init: Init, wanted: Notice | Health) -> tuple[int, str]:
+        """→ (exit code, 124 after its time-out, and the last line that it said). Takes as long as it takes."""
+        ...
+
+
+class Verdicts(Protocol):
+    """What this masu has found out about the health of containers, until it is written into their records."""
+
+    def read(self, name: str, init: Init, health: Health) -> Verdict | None:
+        """Of that run, and by that check."""
+        ...
+
+    def say(self, name: str, init: Init, health: Health, verdict: Verdict) -> None: ...
+
+    def forget(self, name: str) -> None: ...
+
+
 class Clock(Protocol):
     """Time as an argument."""
 
@@ -677,6 +698,8 @@ class Host:
     scratches: Scratches
     snapshots: Snapshots
     checkpoints: CheckpointStores
+    commands: Commands
+    verdicts: Verdicts
 
 
 class SourcePort(Protocol):
@@ -741,14 +764,6 @@ class Triggers(Protocol):
         ...
 
     def disarm(self, name: str) -> None: ...
-
-
-class Commands(Protocol):
-    """Commands in containers, as `masu exec` runs them."""
-
-    def run(self, name: str, group: str, init: Init, notice: Notice) -> tuple[int, str]:
-        """→ (exit code, 124 after its time-out, and the last line that it said). Takes as long as it takes."""
-        ...
 
 
 class Tracker(Protocol):

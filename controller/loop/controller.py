@@ -19,6 +19,7 @@ from controller.loop.backoff import FIGHT_LOOK_S, Fight, after_repairs, retry_de
 from controller.loop.door import Door
 from controller.loop.ladder import Ladder
 from controller.loop.notices import Noticing
+from controller.loop.probes import Probing
 from controller.loop.queue import WorkQueue
 from controller.model.attachment import Leases
 from controller.model.desired import DesiredSet
@@ -79,6 +80,7 @@ class Controller:
         log: EventLog,
         tracker: Tracker,
         notices: Noticing,
+        probes: Probing,
         parse: Parse,
         queue: WorkQueue,
         *,
@@ -87,7 +89,7 @@ class Controller:
         self._host, self._reconciler, self._named = host, reconciler, named
         self._source, self._store, self._parse = source, store, parse
         self._conditions, self._log, self._tracker = conditions, log, tracker
-        self._notices = notices
+        self._notices, self.probes = notices, probes
         self._allow_removals = allow_removals
         self._lock = threading.Lock()
         self._taking = threading.Lock()  # held by whoever changes what is desired, or who has which lease
@@ -279,6 +281,7 @@ class Controller:
     ) -> Result:
         if desired is None:
             self._notices.forget(name)
+            self.probes.forget(name)
             return self._reconciler.remove(name)
         held = self._held(desired)
         climb = self._ladder.for_(desired) if held is None else None
@@ -328,6 +331,8 @@ class Controller:
         if desired and desired.kind == CONTAINER:
             notices, sampled = desired.notices, desired.throttles
             self._notices.expect(name, subject.group, subject.init, notices, sampled=sampled)
+            disturbed = any(each.step.kind == "SetFreezer" for each in result.outcomes)
+            self.probes.expect(name, subject.group, subject.init, desired.health, disturbed=disturbed)
         now = time.monotonic()
         if result.error and result.error.retry:
             self._try_later(name, memory, now, runs=bool(subject.pid))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager
 
 from controller.checkpoints.ladder import MOST, candidates
 from controller.checkpoints.policy import Policy
@@ -32,7 +32,7 @@ FINAL = (GuardRefused, CheckpointDamaged, LaunchFailed)
 
 
 class Ladder:
-    """What is known of the host. `group_of`: container → its cgroup."""
+    """What is known of the host. `group_of`: container → its cgroup. `paused`: it is not probed meanwhile."""
 
     def __init__(
         self,
@@ -41,8 +41,10 @@ class Ladder:
         log: EventLog,
         acting: Acting,
         group_of: Callable[[str], str],
+        paused: Callable[[str], AbstractContextManager[object]],
     ) -> None:
         self._host, self._failpoint, self._log, self._group_of = host, failpoint, log, group_of
+        self._paused = paused
         self._acting, self._slots = acting, threading.BoundedSemaphore(SLOTS)
         self._stuck: dict[str, Stuck] = {}
 
@@ -55,9 +57,9 @@ class Ladder:
         policy: Policy | None = desired.parts.get(PART)
         if policy is None or policy.never or not policy.restores:
             return None
-        acts = Acts(self._host, self._failpoint, desired, self._group_of(desired.name), nullcontext)
-        stuck = self._stuck.setdefault(desired.name, Stuck())
-        return Climb(acts, self._log, self._acting, self._slots, stuck)
+        name = desired.name
+        acts = Acts(self._host, self._failpoint, desired, self._group_of(name), lambda: self._paused(name))
+        return Climb(acts, self._log, self._acting, self._slots, self._stuck.setdefault(name, Stuck()))
 
 
 class Stuck:

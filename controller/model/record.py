@@ -6,8 +6,12 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from controller.frozen import as_dict, dataclass
+from controller.model.health import Verdict
+from controller.model.launch import Init
 
 Phase = Literal["launching", "running", "stopping", "exited"]
+UNHEALTHY = "Unhealthy"
+"""Why a run has ended that masu ended because something is wrong with it: a failure, whatever its exit code."""
 
 
 def exit_status(code: int, signal: int) -> int:
@@ -26,7 +30,7 @@ class Exit:
 
     @property
     def failed(self) -> bool:
-        return self.code != 0 or self.signal != 0
+        return self.code != 0 or self.signal != 0 or self.reason == UNHEALTHY
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +49,9 @@ class Record:
     was first seen to be gone, `kill_at` when a stop turns into SIGKILL,
     `restored` is the checkpoint that this run goes on from, `tries` how often in a row that was done after a crash,
     `lineage` the run that it is of, from its first start on, through all restores,
-    `asked` whether the stop signal was sent, `start_at` when it may start again.
+    `asked` whether the stop signal was sent, `start_at` when it may start again,
+    `intent` is what it is stopped for, `failure` the same where that counts as a crash,
+    `health` is what its health check has last come to.
     A live process is this container's only if pid, start time (field 22 of /proc/PID/stat) and boot id match.
     """
 
@@ -61,6 +67,7 @@ class Record:
     kill_at: int = 0
     asked: bool = False
     intent: str = ""
+    failure: str = ""
     restarts: int = 0
     backoff: int = 0
     start_at: int = 0
@@ -68,6 +75,7 @@ class Record:
     restored: str = ""
     tries: int = 0
     lineage: str = ""
+    health: Verdict | None = None
     stop: StopRule = StopRule()
     exit: Exit | None = None
     last_exit: Exit | None = None
@@ -87,8 +95,14 @@ class Record:
         known = {key: value[key] for key in cls.__dataclass_fields__ if key in value}
         record = cls(**known)
         stop = StopRule(**value["stop"]) if isinstance(value.get("stop"), dict) else StopRule()
-        return replace(record, exit=_exit(value, "exit"), last_exit=_exit(value, "last_exit"), stop=stop)
+        record = replace(record, exit=_exit(value, "exit"), last_exit=_exit(value, "last_exit"))
+        return replace(record, stop=stop, health=_verdict(value))
 
 
 def _exit(value: dict[str, Any], key: str) -> Exit | None:
     return Exit(**value[key]) if value.get(key) else None
+
+
+def _verdict(value: dict[str, Any]) -> Verdict | None:
+    found = value.get("health")
+    return Verdict(found["reason"], found["message"], Init(**found["prober"])) if found else None

@@ -8,11 +8,16 @@ from typing import Any
 
 from controller.frozen import dataclass
 from controller.model.counters import Counts
+from controller.model.health import HEALTHY
 
 HOST_LACKS = "HostLacks"
 """Type of a condition: what is asked for cannot be done here, and so nothing has converged."""
 LIMITED = "Limited"
 """Type of a condition: it is done, but means less here than elsewhere."""
+RESTORED = "Restored"
+"""Type of a condition: the run goes on from a checkpoint."""
+OF_THE_RUN = frozenset({HEALTHY, RESTORED})
+"""Types of conditions that are always seen anew, and that it is good to have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +28,11 @@ class Condition:
     status: bool
     reason: str
     message: str
+
+    @property
+    def good(self) -> bool:
+        """Whether there is nothing that anybody has to know."""
+        return self.status and self.type in OF_THE_RUN
 
     def to_json(self) -> dict[str, Any]:
         status = "True" if self.status else "False"

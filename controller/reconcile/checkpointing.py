@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 
+from controller.checkpoints.ladder import TRIES
 from controller.checkpoints.policy import Policy
 from controller.errors import CheckpointDamaged, GuardRefused, HostLacks, LaunchFailed, MasuError, StepFailed
 from controller.frozen import dataclass
@@ -37,16 +38,18 @@ from controller.steps.checkpointing import (
     StoreCheckpoint,
     SwapFiles,
 )
+from controller.steps.health import ProveHealth
 from controller.steps.runtime import (
     ClearRuntime,
     KillContainer,
     PrepareLayer,
     RemoveLayer,
     StopContainer,
+    UpdateRecord,
     WriteBundle,
 )
 
-Hold = Callable[[], AbstractContextManager[None]]
+Hold = Callable[[], AbstractContextManager[object]]
 LOOK_MS = 5
 
 
@@ -188,13 +191,23 @@ class Acts:
             while wait:
                 self.host.clock.sleep_ms(LOOK_MS)
                 wait = self._do(FinishRestore(*birth))
+            if health := self.desired.parts.get("health"):
+                self._do(ProveHealth(self.name, self.group, health))
         except MasuError as error:
             self._do(ClearRuntime(self.name, self.group, Effect.RESTART))
+            self._disown(found)
             self._do(PutBackFiles(self.name, self.group))
             raise LaunchFailed(
                 f"{found.id} could not be restored: {error}; its files are as before"
             ) from error
         self._do(SettleFiles(self.name))
+
+    def _disown(self, found: Checkpoint) -> None:
+        """Who was restored and did not answer has not crashed: it is as if it had never come so far, for good."""
+        record = self.host.records.read(self.name)
+        if record and record.phase == "running" and record.restored == found.id:
+            unborn = replace(record, phase="launching", pid=0, start_time=0, tries=TRIES)
+            self._do(UpdateRecord(self.name, unborn, "that it was not restored"))
 
     def _do(self, step: Step) -> Wait | None:
         """Raises what the step raises."""

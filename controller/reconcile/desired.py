@@ -16,6 +16,7 @@ from controller.model.cgroups import SUBSYSTEMS
 from controller.model.facts import Facts
 from controller.model.firewall import Publication
 from controller.model.frame import Frame
+from controller.model.health import Health
 from controller.model.names import plain_path
 from controller.model.network import group_of
 from controller.model.notice import Notice
@@ -94,6 +95,12 @@ class Desired:
         """What is to be told before it hurts."""
         found = self.parts.get("notify")
         return found.notices if found else ()
+
+    @property
+    def health(self) -> Health | None:
+        """What it is to be asked: who is to be frozen or stopped cannot answer."""
+        found: Health | None = self.parts.get("health")
+        return found if found and self.parts[LIFE].state == "running" else None
 
     @property
     def throttles(self) -> bool:

@@ -13,6 +13,7 @@ from controller.model.record import Record, exit_status
 from controller.model.resource import CONTAINER, FIREWALL, VOLUME, Resource, key_of
 from controller.model.space import ROOTFS, VOLUME_SORT, Space, content_path
 from controller.model.status import (
+    OF_THE_RUN,
     Condition,
     ContainerStatus,
     Disk,
@@ -50,8 +51,10 @@ def status_of(
     host: Host,
     conditions: Conditions,
     checkpoint: LastCheckpoint | None,
+    *,
+    dumping: bool,
 ) -> ContainerStatus:
-    """Read-only."""
+    """Read-only. `dumping`: somebody is making a checkpoint of it."""
     if wish is None:
         return _undesired(name, group, host, conditions)
     wanted = desire(wish, host.facts)
@@ -61,7 +64,7 @@ def status_of(
     upcoming, verdict = foreseen(wanted, group, record, host)
     return ContainerStatus(
         name=name,
-        state=_state(wish.section("state") or "running", found, record),
+        state=_state(wish.section("state") or "running", found, record, dumping=dumping),
         pid=found.subject.pid,
         converged=_converged(wanted, found),
         restarts=record.restarts if record else 0,
@@ -186,7 +189,11 @@ def _said(wanted: Desired, found: Plan, conditions: Conditions) -> tuple[Conditi
     """What is seen now, and what was last reported, unless that says the same in older numbers."""
     now = (*wanted.lacks, *found.remarks)
     known = {(each.type, each.reason) for each in now}
-    earlier = (each for each in conditions.read(wanted.name) if (each.type, each.reason) not in known)
+    earlier = (
+        each
+        for each in conditions.read(wanted.name)
+        if (each.type, each.reason) not in known and each.type not in OF_THE_RUN
+    )
     return tuple(dict.fromkeys((*now, *earlier)))
 
 
@@ -238,10 +245,12 @@ def _undesired(name: str, group: str, host: Host, conditions: Conditions) -> Con
     )
 
 
-def _state(wanted: str, found: Plan, record: Record | None) -> str:
+def _state(wanted: str, found: Plan, record: Record | None, *, dumping: bool) -> str:
     if found.subject.pid:
         if record and record.phase == "stopping":
             return "stopping"
+        if dumping:
+            return "checkpointing"
         thawing = any(step.kind == "SetFreezer" for step in found.steps)
         return "frozen" if (wanted == "frozen") != thawing else "running"
     if record is None:

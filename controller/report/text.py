@@ -12,6 +12,7 @@ from controller.model.node import NodeStatus
 from controller.model.quantity import BINARY, format_bytes
 from controller.model.status import (
     READY,
+    Condition,
     ContainerStatus,
     Disk,
     GroupStatus,
@@ -251,15 +252,21 @@ def _status_row(each: ContainerStatus) -> tuple[str, ...]:
 
 
 def _reason(each: Status) -> str:
-    return each.conditions[-1].reason if each.conditions else ("Drift" if each.drift else "")
+    told = [said.reason for said in each.conditions if not said.good]
+    return told[-1] if told else ("Drift" if each.drift else "")
 
 
 def _details(each: Status, *, colours: bool) -> list[str]:
     lines = [
         f"  {each.name}: {drift.key}: desired {drift.desired}, live {drift.live}" for drift in each.drift
     ]
-    lines += [f"  {each.name}: {said.type}: {said.reason}: {said.message}" for said in each.conditions]
-    return [_paint(line, "yellow", colours=colours) for line in lines]
+    lines += [_condition(each.name, said) for said in each.conditions if not said.good]
+    good = [_condition(each.name, said) for said in each.conditions if said.good]
+    return [*good, *(_paint(line, "yellow", colours=colours) for line in lines)]
+
+
+def _condition(name: str, said: Condition) -> str:
+    return f"  {name}: {said.type}: {said.reason}: {said.message}"
 
 
 def event_text(event: Event) -> str:

@@ -28,6 +28,9 @@ IPC_SYSCTLS = frozenset(
     }
 )
 PARTNER = "container:"
+TIMES = ("interval", "timeout")
+LEAST_INTERVAL_MS = 100
+MOST_TIMEOUT_MS = 60_000
 
 
 def inside(document: Document, wanted: Resource) -> tuple[Problem, ...]:
@@ -48,6 +51,7 @@ def _container(document: Document, wanted: Resource) -> tuple[Problem, ...]:
         *_sysctls(document, wanted.section("sysctls") or {}, spaces),
         *_hostname(document, wanted, spaces),
         *_restart(document, wanted.section("restart") or {}),
+        *_health(document, wanted.section("health") or {}),
         *_memory(document, wanted.section("limits.memory") or {}),
         *_io(document, wanted.section("limits.io") or ()),
         *_partners(document, wanted.name, spaces),
@@ -127,6 +131,18 @@ def _restart(document: Document, restart: Mapping[str, Any]) -> Iterator[Problem
     if "max" in backoff and parse_duration(initial) > parse_duration(longest):
         path = ("spec", "restart", "backoff", "initial")
         yield document.problem(path, f"the first pause is above the longest: {initial} > {longest}")
+
+
+def _health(document: Document, health: Mapping[str, Any]) -> Iterator[Problem]:
+    path, times = (
+        ("spec", "health"),
+        {key: parse_duration(str(health[key])) for key in TIMES if key in health},
+    )
+    if times.get("interval", LEAST_INTERVAL_MS) < LEAST_INTERVAL_MS:
+        yield document.problem((*path, "interval"), f"{health['interval']} is too often: at least 100ms")
+    if not 0 < times.get("timeout", 1) <= MOST_TIMEOUT_MS:
+        message = f"{health['timeout']} is no time for a command: above 0 and at most 1m"
+        yield document.problem((*path, "timeout"), message)
 
 
 def _hugepages(document: Document, written: Mapping[str, Any]) -> Iterator[Problem]:

@@ -29,6 +29,8 @@ from controller.steps.runtime import LaunchContainer, conclude, id_mapping, laun
 DUMP_TIMEOUT_MS = 120_000
 RESTORE_TIMEOUT_MS = 120_000
 NOTE, STORED, COST, PROGRESS = "note.json", "stored", "cost", "progress"
+DUMPING = "dumping"
+"""What is noted as long as a checkpoint is made, and not while one is restored."""
 TELL_MS = 100
 
 
@@ -98,6 +100,7 @@ class DumpContainer(Step):
 
     def apply(self, host: Host) -> Wait | None:
         images = host.scratches.make(self.container, self.need)
+        host.scratches.note(self.container, DUMPING, self.how)
         host.scratches.note(self.container, PROGRESS, "dumping its memory")
         copied: list[TreeCopy] = []
 

@@ -68,7 +68,7 @@ class StopContainer(Step):
     """Ask init to end; whoever looks after `grace` kills it.
 
     The record says so before the signal goes, and after it that it went: interrupted in between, the step is done
-    again and the grace goes on.
+    again and the grace goes on. `crashed`: `why` is what is wrong with it, and it goes on as after a crash.
     """
 
     stage: ClassVar[Stage] = Stage.STOP
@@ -77,6 +77,7 @@ class StopContainer(Step):
     group: str
     why: str
     means: Effect
+    crashed: bool = False
 
     @property
     def effect(self) -> Effect:
@@ -88,7 +89,8 @@ class StopContainer(Step):
 
     def apply(self, host: Host) -> Wait | None:
         until = self.record.kill_at or host.clock.now_ms() + self.record.stop.grace_ms
-        stopping = replace(self.record, phase="stopping", kill_at=until, intent=self.why)
+        intent, failure = ("", self.why) if self.crashed else (self.why, "")
+        stopping = replace(self.record, phase="stopping", kill_at=until, intent=intent, failure=failure)
         host.records.write(stopping)
         if self.record.stop.grace_ms == 0:
             end(host, self.group, self.record)
