@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -95,6 +96,7 @@ class Probes:
         self._asked: dict[str, Asked] = {}
         self._ailing: set[str] = set()
         """Who was said to be unhealthy, in this run or in one before it."""
+        self._pauses: Counter[str] = Counter()
         self._threads: list[threading.Thread] = []
         self._queue = WorkQueue()
 
@@ -124,16 +126,17 @@ class Probes:
     @contextmanager
     def paused(self, name: str) -> Iterator[None]:
         """Whoever is being asked is waited for, no longer than a probe takes; and nobody is asked meanwhile."""
-        if not self._threads:
-            yield
-            return
-        with self._queue.borrow(name):
-            try:
+        with self._lock:
+            self._pauses[name] += 1  # lest one that takes longer than its interval is begun again and again
+        try:
+            with self._queue.borrow(name):
                 yield
-            finally:
-                asked = self._asked.get(name)
-                if asked:
-                    asked.due = max(asked.due, time.monotonic() + SETTLE_S)
+        finally:
+            asked = self._asked.get(name)
+            if asked:
+                asked.due = max(asked.due, time.monotonic() + SETTLE_S)
+            with self._lock:
+                self._pauses[name] -= 1
 
     def close(self) -> None:
         """A probe that is under way is not waited for: its time-out holds without masu, and nobody is told."""
@@ -186,6 +189,8 @@ class Probes:
 
     def _ask_in_time(self, name: str, asked: Asked) -> None:
         now = time.monotonic()
+        if self._pauses[name]:
+            asked.due = max(asked.due, now + SETTLE_S)
         if now < asked.due:
             return
         asked.due = now + next_in_s(asked.health, _chance())
