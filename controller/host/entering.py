@@ -1,6 +1,6 @@
 """How a process becomes one that may call the runtime's `exec` for a container: its cgroups, its time namespace.
 
-Imports little: `timed_exec` starts with it each time.
+Imports little: `timed_exec` starts with it.
 """
 
 from __future__ import annotations

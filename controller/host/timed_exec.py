@@ -1,7 +1,8 @@
-"""A program of its own: one command in a container, with a time-out that holds whatever becomes of masu.
+"""A program of its own: commands in containers, each with a time-out that holds whatever becomes of masu.
 
-It decides nothing. `python -c BOOT directory order`, the order being JSON; it prints the last line that the command
-said, and ends with its exit code: 124 when it was killed. Imports little, because it starts when time is short.
+It decides nothing. `python -c BOOT directory number`: by the socket of that number come other sockets, one for each
+command; by that comes the order, a line of JSON, and back goes what came of it. A process is forked for each, since
+to start one costs several times as much as the command. It ends with whoever holds the other end.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ import json
 import os
 import select
 import signal
+import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -23,7 +24,8 @@ from controller.model.cgroups import budget_of
 from controller.model.process import CANNOT_RUN, TIMED_OUT
 
 BOOT = (
-    "import sys; sys.path[:0] = sys.argv[1:2]; from controller.host.timed_exec import main; main(sys.argv[2])"
+    "import sys; sys.path[:0] = sys.argv[1:2];"
+    " from controller.host.timed_exec import serve; serve(int(sys.argv[2]))"
 )
 MOST_SAID = 4096
 MOST_AT_ONCE = 1 << 20
@@ -50,16 +52,34 @@ class Order:
         return cls(WayIn(tuple(way["argv"]), tuple(way["join"]), way["init"], way["shown"]), **value)
 
 
-def main(line: str) -> None:
-    order = Order.from_line(line)
-    _remove(order.pid_file)
-    try:
-        status, said = _run(order)
-    except (OSError, subprocess.SubprocessError) as error:
-        status, said = CANNOT_RUN, str(error)
-    _remove(order.pid_file)
-    print(said)
-    sys.exit(status)
+def serve(number: int) -> None:
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them
+    with socket.socket(fileno=number) as orders:
+        while True:
+            _, descriptors, _, _ = socket.recv_fds(orders, 1, 1)
+            if not descriptors:
+                return
+            if os.fork() == 0:
+                orders.close()
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                os.setsid()
+                _obey(descriptors[0])
+                os._exit(0)
+            os.close(descriptors[0])
+
+
+def _obey(descriptor: int) -> None:
+    """Whoever asked may have gone meanwhile."""
+    with contextlib.suppress(OSError, ValueError), socket.socket(fileno=descriptor) as asked:
+        with asked.makefile(encoding="utf-8") as lines:
+            order = Order.from_line(lines.readline())
+        _remove(order.pid_file)
+        try:
+            status, said = _run(order)
+        except (OSError, subprocess.SubprocessError) as error:
+            status, said = CANNOT_RUN, str(error)
+        _remove(order.pid_file)
+        asked.sendall(f"{status}\n{said}\n".encode())
 
 
 def _run(order: Order) -> tuple[int, str]:

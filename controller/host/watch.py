@@ -38,7 +38,9 @@ COUNTERS = frozenset({COUNTED_FILE, b"memory.events.local", b"memory.swap.events
 """The kernel bumps them while a limit is being hit; nothing that masu owns changes with them."""
 REQUESTS = frozenset({b"cgroup.event_control", b"cgroup.kill"})
 """Written by whoever wants to be told of something, and to end a container, which its pidfd tells."""
-QUIET_FILES = COUNTERS | REQUESTS
+DOORS = frozenset({b"cgroup.procs", b"tasks"})
+"""Guests come in through them, as every probe does. Who is taken out is written to another group's."""
+QUIET_FILES = COUNTERS | REQUESTS | DOORS
 
 Nudge = Callable[[str], None]
 Found = tuple[tuple[str, int], ...]
