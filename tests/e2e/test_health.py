@@ -121,7 +121,7 @@ def test_checkpoints_are_made_while_it_is_asked_all_the_time(masu: Masu) -> None
     masu.start()
     masu.running()
     becomes(masu, "HealthCheckPassed")
-    for _ in range(8):
+    for _ in range(5):
         before = inside(masu, "/asked").stat().st_size
         identity = done(masu, "checkpoint", "web").split(":")[0]
         until(lambda b=before: inside(masu, "/asked").stat().st_size > b, "asked again", LONG_S)  # type: ignore[misc]
