@@ -14,7 +14,7 @@ import yaml
 
 from controller.aspects._base import Subject
 from controller.aspects.health import UNASKED, HealthCheck, Seen
-from controller.checkpoints.ladder import after_crash
+from controller.checkpoints.ladder import candidates
 from controller.checkpoints.policy import Policy
 from controller.errors import SpecInvalid, StepFailed
 from controller.host.verdicts import Verdicts
@@ -204,8 +204,9 @@ def test_an_end_for_that_is_a_crash_whatever_the_exit_code() -> None:
     )
     assert "LaunchContainer" not in kinds(decide(wanted(policy="never"), obeyed, stopping))
     assert "LaunchContainer" not in kinds(decide(wanted("stopped"), obeyed, stopping))
-    made = [Checkpoint("0001", Origin("web", 1, "schedule", boot_id="boot", boot_ms=1))]
-    assert after_crash(made, Policy(on_failure="restore"), replace(ended, backoff=1)) == ("0001",)
+    made = Checkpoint("0001", Origin("web", 1, "schedule", boot_id="boot", boot_ms=1, lineage="a"))
+    crashed = replace(ended, launched_at=1, restored="0001", backoff=1, lineage="a")
+    assert candidates([made], Policy(on_failure="restore"), crashed, "boot", None) == (made,)
 
 
 def test_status_shows_what_is_wrong_and_not_that_nothing_is() -> None:
