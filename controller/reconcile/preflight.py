@@ -46,12 +46,13 @@ def left(desired: Desired) -> Iterator[str]:
         yield f"the data of volume {name} stays as it is: {why}"
 
 
-def check_dump(host: Host, desired: Desired, group: str) -> int:
+def check_dump(host: Host, desired: Desired, group: str, *, guests: bool = True) -> int:
     """→ bytes that the dump takes in memory, at most.
 
-    Raises GuardRefused for what the spec does not allow, HostLacks, StepFailed for what may be over soon.
+    Raises GuardRefused for what the spec does not allow, HostLacks, StepFailed for what may be over soon. `guests`:
+    also for processes that came in from outside.
     """
-    found, needed = _survey(host, desired, group)
+    found, needed = _survey(host, desired, group, guests=guests)
     if not found:
         return needed
     first, more = found[0], len(found) - 1
@@ -60,7 +61,7 @@ def check_dump(host: Host, desired: Desired, group: str) -> int:
     raise first
 
 
-def _survey(host: Host, desired: Desired, group: str) -> tuple[list[MasuError], int]:
+def _survey(host: Host, desired: Desired, group: str, *, guests: bool = True) -> tuple[list[MasuError], int]:
     """Read-only. (each reason as the error that it is, bytes that a dump takes at most). What cannot be known for
     one of them is left out.
     """
@@ -77,7 +78,8 @@ def _survey(host: Host, desired: Desired, group: str) -> tuple[list[MasuError], 
         prospect = host.criu.prospect(subject.init, group)
     except MasuError as error:
         return [*found, error], 0
-    found += [StepFailed(f"container {name}: {each.text}") for each in prospect.obstacles]
+    obstacles = (each for each in prospect.obstacles if guests or each.kind != "guest")
+    found += [StepFailed(f"container {name}: {each.text}") for each in obstacles]
     needed, room = _in_memory(host, group, prospect.memory), host.scratches.room()
     if needed > room:
         why = f"has {needed} bytes in memory, and {room} are free: a dump is held in memory first"

@@ -51,7 +51,7 @@ def foreseen(desired: Desired, group: str, record: Record | None, host: Host) ->
     if not scheduled(desired):
         return 0, ""
     try:
-        check_dump(host, desired, group)
+        check_dump(host, desired, group, guests=desired.health is None)  # a probe ends before any dump
         return _upcoming(desired, record, host), READY
     except MasuError as error:
         verdict = str(error)

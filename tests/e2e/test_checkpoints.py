@@ -315,6 +315,7 @@ RESTORE_STEPS = (
     "SwapFiles",
     "WriteBundle",
     "RestoreContainer",
+    "ProveHealth",
     "SettleFiles",
 )
 
@@ -347,7 +348,8 @@ def test_killed_at_any_step_of_a_checkpoint_the_next_one_is_whole(masu: Masu) ->
 @pytest.mark.timeout(300)
 def test_killed_at_any_step_of_a_restore_it_runs_with_files_that_fit(masu: Masu) -> None:
     """Either from the checkpoint, with its files, or anew, with those from before the restore; of a volume, too."""
-    masu.write(volume("data", size="16Mi"), counting(mounts=[{"volume": "data", "target": "/data"}]))
+    mounts, health = [{"volume": "data", "target": "/data"}], {"exec": ["/bin/true"], "timeout": "30s"}
+    masu.write(volume("data", size="16Mi"), counting(mounts=mounts, health=health))
     assert masu.apply().returncode == 0
     goes_on(masu, 5)
     done(masu, "checkpoint", "web")
