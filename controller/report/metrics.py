@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
+from controller.model.health import HEALTHY, UNKNOWN
 from controller.model.status import READY, ContainerStatus, LastCheckpoint
 from controller.report.preview import Overview
 
@@ -22,9 +23,15 @@ def _seconds(microseconds: int | None) -> Value:
     return None if microseconds is None else microseconds / 1_000_000
 
 
+def _healthy(each: ContainerStatus) -> Value:
+    told = (said for said in each.conditions if said.type == HEALTHY and said.reason != UNKNOWN)
+    return next((said.status for said in told), None)
+
+
 CONTAINER: tuple[tuple[str, str, str, str, Read], ...] = (
     ("running", "gauge", "", "Whether its init runs.", lambda each: bool(each.pid)),
     ("converged", "gauge", "", "Whether all is as its spec says.", lambda each: each.converged),
+    ("healthy", "gauge", "", "Whether its health check passes.", _healthy),
     ("drifting_keys", "gauge", "", "Keys that differ from the spec.", lambda each: len(each.drift)),
     ("restarts", "counter", "", "How often it was started again.", lambda each: each.restarts),
     ("oom_kills", "counter", "", "Processes ended for want of memory.", lambda each: each.counters.oom_kills),

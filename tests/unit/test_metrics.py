@@ -6,12 +6,13 @@ import re
 
 from controller.model.counters import Counts
 from controller.model.desired import DesiredSet
-from controller.model.status import READY, ContainerStatus, LastCheckpoint
+from controller.model.health import HEALTHY, PASSED
+from controller.model.status import READY, Condition, ContainerStatus, LastCheckpoint
 from controller.report.metrics import metrics
 from controller.report.preview import Overview
 
 RUNS = ContainerStatus(
-    "web", "running", 7, True, 2, None, (), (), counters=Counts(1, 2_500_000, None),
+    "web", "running", 7, True, 2, None, (Condition(HEALTHY, status=True, reason=PASSED, message=""),), (), counters=Counts(1, 2_500_000, None),
     checkpoint=LastCheckpoint("x", 1_700_000_000_500, 100, 7, 61), verdict=READY,
 )  # fmt: skip
 ENDED = ContainerStatus("db", "exited", 0, False, 0, 1, (), ())
@@ -29,13 +30,14 @@ def test_it_is_what_a_scraper_reads() -> None:
     web = {line.partition("{")[0]: line.split()[-1] for line in samples if '"web"' in line}
     assert web["masu_container_running"] == "1"
     assert web["masu_container_restarts_total"] == "2"
+    assert web["masu_container_healthy"] == "1"
     assert web["masu_container_cpu_throttled_seconds_total"] == "2.5"
     assert web["masu_container_checkpoint_timestamp_seconds"] == "1700000000.5"
     assert web["masu_container_checkpoint_frozen_seconds"] == "0.061"
     assert web["masu_container_checkpoint_ready"] == "1"
     assert "masu_container_memory_high_total" not in web
     db = {line.partition("{")[0] for line in samples if '"db"' in line}
-    assert "masu_container_checkpoint_size_bytes" not in db
+    assert db.isdisjoint({"masu_container_checkpoint_size_bytes", "masu_container_healthy"})
     assert 'masu_daemon{instance="default"} 1' in lines
 
 
