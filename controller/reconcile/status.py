@@ -14,6 +14,7 @@ from controller.model.resource import CONTAINER, FIREWALL, VOLUME, Resource, key
 from controller.model.space import ROOTFS, VOLUME_SORT, Space, content_path
 from controller.model.status import (
     OF_THE_RUN,
+    READY,
     Condition,
     ContainerStatus,
     Disk,
@@ -77,7 +78,7 @@ def status_of(
         disk=_disk(host, Space(ROOTFS, name)) if wanted.frame.sized else None,
         checkpoint=checkpoint,
         next_checkpoint=upcoming,
-        verdict=verdict,
+        verdict=READY if verdict and dumping else verdict,  # what is in the way is what makes it
     )
 
 

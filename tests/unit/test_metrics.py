@@ -11,8 +11,9 @@ from controller.model.status import READY, Condition, ContainerStatus, LastCheck
 from controller.report.metrics import metrics
 from controller.report.preview import Overview
 
+WELL = Condition(HEALTHY, status=True, reason=PASSED, message="")
 RUNS = ContainerStatus(
-    "web", "running", 7, True, 2, None, (Condition(HEALTHY, status=True, reason=PASSED, message=""),), (), counters=Counts(1, 2_500_000, None),
+    "web", "running", 7, True, 2, None, (WELL,), (), counters=Counts(1, 2_500_000, None),
     checkpoint=LastCheckpoint("x", 1_700_000_000_500, 100, 7, 61), verdict=READY,
 )  # fmt: skip
 ENDED = ContainerStatus("db", "exited", 0, False, 0, 1, (), ())
