@@ -44,7 +44,6 @@ def inside(masu: Masu, path: str) -> Path:
     return Path(f"/proc/{masu.pid()}/root{path}")
 
 
-@pytest.mark.on_v2
 def test_who_is_not_well_is_restarted_with_the_reason(either: Masu) -> None:
     """And reported alone, live, where the spec says so; and asked by nobody without a daemon."""
     either.write(container(health=asked()))
@@ -73,7 +72,6 @@ def test_who_is_not_well_is_restarted_with_the_reason(either: Masu) -> None:
     assert healthy(either)[0] == "HealthUnknown"
 
 
-@pytest.mark.on_v2
 def test_a_probe_that_hangs_is_killed_with_all_it_has_started(masu: Masu) -> None:
     hang = ["/bin/sh", "-c", "echo waiting; sleep 77 & sleep 77"]
     check = {"exec": hang, "interval": "100ms", "timeout": "300ms", "failures": 1, "onFailure": "report"}
