@@ -13,7 +13,7 @@ from controller.errors import StepFailed
 
 
 class Acting:
-    """Thread-safe. `ended` is told the name, for whoever has waited."""
+    """Thread-safe. `ended` is told the name after an `act`, for whoever has to look at the container then."""
 
     def __init__(self, ended: Callable[[str], object]) -> None:
         self._ended = ended
@@ -36,7 +36,6 @@ class Acting:
         with self._changed:
             self._names.discard(name)
             self._changed.notify_all()
-        self._ended(name)
 
     @contextmanager
     def act(self, name: str, patience_s: float = 0.0) -> Iterator[None]:
@@ -47,3 +46,4 @@ class Acting:
             yield
         finally:
             self.end(name)
+            self._ended(name)

@@ -282,6 +282,7 @@ class Controller:
         if desired is None:
             self._notices.forget(name)
             self.probes.forget(name)
+            self._ladder.forget(name)
             return self._reconciler.remove(name)
         held = self._held(desired)
         climb = self._ladder.for_(desired) if held is None else None
@@ -289,6 +290,7 @@ class Controller:
             return self._reconciler.converge(desired, self._watch, leave, held)
         result = self._reconciler.converge(desired, self._watch, leave, None, climb.turn)
         if not result.turned:
+            self._ladder.forget(name)
             return result
         self._narrate(result, edited=edited)
         if wait := climb.go():

@@ -52,6 +52,10 @@ class Ladder:
         """A checkpoint or a restore of it is under way, storing included."""
         return name in self._acting
 
+    def forget(self, name: str) -> None:
+        """Nothing of it is to be restored: what kept it from that is over."""
+        self._stuck.pop(name, None)
+
     def for_(self, desired: Desired) -> Climb | None:
         """None: its spec does not ask for that."""
         policy: Policy | None = desired.parts.get(PART)
@@ -63,10 +67,11 @@ class Ladder:
 
 
 class Stuck:
-    """What keeps one container from being restored, although it may pass."""
+    """What keeps one container from being restored, although it may pass. `wait`: until it is tried again."""
 
     def __init__(self) -> None:
         self.since_ms, self.failures, self.said = 0, 0, ""
+        self.wait: Wait | None = None
 
 
 class Climb:
@@ -94,24 +99,27 @@ class Climb:
 
     def go(self) -> Wait | None:
         """Each that cannot be restored is told, with the reason; then it is to be started. Or: when to go again."""
-        name = self._acts.name
-        if not self._acting.begin(name):
-            return self._later("Storing", "its newest checkpoint is still being stored", LOOK_MS)
+        name, wait = self._acts.name, self._stuck.wait
+        if wait and wait.until > self._acts.host.clock.now_ms():  # whoever has nudged does not shorten it
+            return wait
+        if not self._slots.acquire(blocking=False):
+            return self._later("Queued", f"waits until others are restored, {SLOTS} at a time", LOOK_MS)
         try:
-            if not self._slots.acquire(blocking=False):
-                return self._later("Queued", f"waits until others are restored, {SLOTS} at a time", LOOK_MS)
+            if not self._acting.begin(name):
+                return self._later("Storing", "its newest checkpoint is still being stored", LOOK_MS)
             try:
                 return self._go()
             finally:
-                self._slots.release()
+                self._acting.end(name)
         finally:
-            self._acting.end(name)
+            self._slots.release()
 
     def _go(self) -> Wait | None:
         tried, why = 0, ""
         for each in self._rungs:
-            why = why or self._unfit(each)
-            if tried == MOST or self._unfit(each):
+            misfit = unfit(each, self._acts.desired.frame)
+            why = why or misfit
+            if misfit or tried == MOST:
                 continue
             try:
                 self._acts.restore(each.id)
@@ -129,9 +137,6 @@ class Climb:
         self._tell("StartsAnew", reason, "warning")
         return None
 
-    def _unfit(self, found: Checkpoint) -> str:
-        return unfit(found, self._acts.desired.frame)
-
     def _patience(self, identity: str, error: MasuError) -> Wait | None:
         """None: it is this checkpoint's fault, or has been the host's for too long."""
         stuck, now = self._stuck, self._acts.host.clock.now_ms()
@@ -147,7 +152,8 @@ class Climb:
             stuck.said = str(error)
             self._tell("RestoreFailed", f"{identity}: {error}; it is tried again", "warning")
         stuck.failures += 1
-        return self._later("RestoreFailed", str(error), round(retry_delay(stuck.failures) * 1000))
+        stuck.wait = self._later("RestoreFailed", str(error), round(retry_delay(stuck.failures) * 1000))
+        return stuck.wait
 
     def _later(self, reason: str, message: str, delay_ms: int) -> Wait:
         return Wait(reason, message, self._acts.host.clock.now_ms() + delay_ms)

@@ -8,6 +8,7 @@ import os
 import signal
 import stat
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -335,3 +336,25 @@ def test_a_checkpoint_that_is_listed_has_been_restored_where_the_spec_asks_for_t
     assert masu.pid() == pid
     assert masu.halfway() == []
     assert masu.status()["restarts"] == 0
+
+
+def test_what_may_pass_is_waited_for_and_not_tried_without_a_pause(masu: Masu, tmp_path: Path) -> None:
+    """A key that is not there: each try takes a worker, and all that is fetched."""
+    key, steps = tmp_path / "key", tmp_path / "steps"
+    key.write_bytes(b"k" * 32)
+    key.chmod(0o600)
+    masu.write(counting(checkpoint={"onFailure": "restore", "encryption": {"keyFile": str(key)}}))
+    masu.start(env={"MASU_TRACE_STEPS": str(steps)})
+    pid = masu.running()
+    goes_on(masu, 20)
+    identity = done(masu, "checkpoint", "web").split(":")[0]
+    key.rename(tmp_path / "elsewhere")
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: steps.read_text().split().count("FetchCheckpoint") >= 4, "it is tried again")
+    assert len(told(masu, "RestoreFailed")) == 1
+    begun = time.monotonic()
+    until(lambda: steps.read_text().split().count("FetchCheckpoint") >= 5, "and again")
+    assert time.monotonic() - begun > 1, "after 0.2, 0.4, 0.8 s and then 1.6 s"
+    (tmp_path / "elsewhere").rename(key)
+    masu.restarted(pid)
+    from_checkpoint(masu, identity, 20)
