@@ -23,7 +23,7 @@ from controller.frozen import dataclass
 from controller.host import syscalls
 from controller.host.criu_mended import is_traced
 from controller.host.departure import depart
-from controller.host.mountinfo import Mount, is_far, is_programs, lines_of, mount_of
+from controller.host.mountinfo import Mount, is_far, is_programs, lines_of, mount_of, mount_under
 from controller.host.netlink import NETLINK_SOCK_DIAG, Netlink, attributes, messages
 from controller.host.proc_stat import stat_of
 from controller.host.syscalls import FileSeen
@@ -48,7 +48,6 @@ _DEVICES: Final = {1, 4, 5, *range(136, 144)}
 _MISC: Final = {(10, 200), (10, 235)}
 """tun and autofs."""
 _IN_MEMORY: Final = ("/memfd:", "/SYSV", "/dev/zero", "/[aio]")
-_MOUNT_ID: Final = re.compile(r"^mnt_id:\s*(\d+)$", re.MULTILINE)
 _PRIVATE: Final = re.compile(r"^(?:RssAnon|VmSwap|HugetlbPages):\s*(\d+) kB$", re.MULTILINE)
 _SOCKET: Final = re.compile(r"socket:\[(\d+)\]")
 _DIAG_BY_FAMILY: Final = 20
@@ -71,8 +70,8 @@ class _Mounts:
 
     def under(self, pid: int, number: str) -> Mount | None:
         """What an open file is on; None: one that is mounted nowhere, or not in sight."""
-        found = _MOUNT_ID.search(read_text(f"/proc/{pid}/fdinfo/{number}") or "")
-        return (self.theirs.get(found[1]) or self.ours.get(found[1])) if found else None
+        found = mount_under(read_text(f"/proc/{pid}/fdinfo/{number}") or "")
+        return self.theirs.get(found) or self.ours.get(found)
 
 
 def look(init: int, members: frozenset[int], ghost_limit: int) -> tuple[Obstacle, ...]:

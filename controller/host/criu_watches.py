@@ -28,7 +28,6 @@ MOST: Final = 1_000_000
 _MAGIC: Final = (0x55105940, 0x57004059)
 _WATCH: Final = re.compile(r"^(?:inotify|fanotify) .*\bino:([0-9a-f]+) sdev:([0-9a-f]+)", re.MULTILINE)
 _WATCHERS: Final = frozenset({"anon_inode:inotify", "anon_inode:[inotify]", "anon_inode:[fanotify]"})
-_READ: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 Inode = tuple[int, int]
 """The kernel's number of its device, and its own."""
@@ -113,11 +112,7 @@ def _walk(top: int) -> Iterator[tuple[str, os.stat_result]]:
 @contextlib.contextmanager
 def _entries(top: int, directory: str) -> Iterator[Iterator[os.DirEntry[str]]]:
     """Raises OSError, also where another mount is."""
-    place = syscalls.open_plain(top, directory, across=False)
-    try:
-        descriptor = os.open(".", _READ, dir_fd=place)
-    finally:
-        os.close(place)
+    descriptor = syscalls.read_plain(top, directory)
     try:
         with os.scandir(descriptor) as entries:
             yield entries

@@ -9,7 +9,6 @@ from controller.errors import StepFailed
 from controller.host.number_file import NumberFile
 from controller.host.places import Places
 from controller.host.removal import remove_deep
-from controller.host.snapshots import COMING, KEPT
 from controller.host.text import failed, make_directories, make_private, read_text
 from controller.model.process import IdRange
 from controller.model.space import CONTENT, ROOTFS, Space
@@ -121,7 +120,7 @@ def _make_parts(base: str, owner: int) -> None:
 
 
 def _empty(content: str) -> None:
-    for part in (*(each for each, _ in PARTS), COMING, KEPT):
+    for part, _ in PARTS:
         if os.path.lexists(f"{content}/{part}"):
             remove_deep(f"{content}/{part}")
 

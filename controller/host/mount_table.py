@@ -6,17 +6,15 @@ Source: proc_pid_mountinfo(5), proc_pid_fdinfo(5) (`mnt_id`), openat2(2).
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from typing import Final
 
 from controller.errors import StepFailed
 from controller.host import syscalls
-from controller.host.mountinfo import Mount, is_far, is_programs, lines_of, mount_of
+from controller.host.mountinfo import Mount, is_far, is_programs, lines_of, mount_of, mount_under
 from controller.host.text import DELETED, failed, read_text
 from controller.model.process import MountSeen
 
-_MOUNT_ID: Final = re.compile(r"^mnt_id:\s*(\d+)$", re.MULTILINE)
 _RACED_ATTEMPTS: Final = 8
 NOWHERE: Final = MountSeen("", frozenset(), None)
 
@@ -75,10 +73,10 @@ class Table:
         """That an open file is on. No other mount has its id while it is open, but one that is gone may have had
         it before: only a `fresh` line is certain.
         """
-        found = _MOUNT_ID.search(read_text(f"/proc/self/fdinfo/{descriptor}") or "")
-        if found and (fresh or found[1] not in self._lines):
+        found = mount_under(read_text(f"/proc/self/fdinfo/{descriptor}") or "")
+        if found and (fresh or found not in self._lines):
             self._lines = dict(lines_of(self._read()))
-        line = self._lines.get(found[1]) if found else None
+        line = self._lines.get(found)
         return mount_of(line) if line else None
 
     def _read(self) -> str:

@@ -13,6 +13,7 @@ from typing import Final
 
 from controller.frozen import dataclass
 
+_MOUNT_ID: Final = re.compile(r"^mnt_id:\s*(\d+)$", re.MULTILINE)
 _OCTAL: Final = re.compile(r"\\([0-7]{3})")
 _FIRST_OPTIONAL: Final = 6
 _PROGRAMS: Final = frozenset({"fuse", "fuseblk"})
@@ -35,6 +36,12 @@ class Mount:
 def lines_of(text: str) -> Iterator[tuple[str, str]]:
     """(id of the mount, its line), in the order in which they were mounted."""
     return ((line.partition(" ")[0], line) for line in text.split("\n") if line)
+
+
+def mount_under(fdinfo: str) -> str:
+    """The id of the mount that an open file is on, from its /proc/PID/fdinfo; empty: it has been closed."""
+    found = _MOUNT_ID.search(fdinfo)
+    return found[1] if found else ""
 
 
 def mount_of(line: str) -> Mount | None:

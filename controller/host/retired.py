@@ -27,9 +27,9 @@ class Retired:
             os.eventfd_write(self._waker, 1)
 
     def close_all(self) -> None:
-        """From the waiting thread, before it waits. Whoever adds one meanwhile does not wait for it: with a mount
+        """From the waiting thread, before it waits. Whoever adds one meanwhile does not wait for that.
 
-        table may end the whole mount namespace, which takes milliseconds.
+        With a mount table may end the whole mount namespace, which takes milliseconds.
         """
         with self._lock:
             with contextlib.suppress(BlockingIOError):

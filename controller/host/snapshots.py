@@ -102,8 +102,7 @@ class FileSnapshots:
         volume = volume_in(tree)
         if volume:
             return self._twins.make(Space(VOLUME_SORT, volume), name, {})
-        space = f"{self._places.spaces}/{Space(ROOTFS, name).text}"
-        if os.path.lexists(f"{space}/{FRAME}"):
+        if space := self._space(name):
             content = self._twins.make(Space(ROOTFS, name), name, {FRAME: os.readlink(f"{space}/{FRAME}")})
             _try("making", content, lambda: _make_like(f"{content}/{WORK}", f"{space}/{CONTENT}/{WORK}"))
             return f"{content}/{UPPER}"
@@ -127,10 +126,13 @@ class FileSnapshots:
         return f"{self._places.snapshots}/{name}"
 
     def _layer(self, name: str) -> str:
+        space = self._space(name)
+        return f"{space}/{CONTENT}" if space else f"{self._places.layers}/{name}"
+
+    def _space(self, name: str) -> str:
+        """Of a layer with a size; empty: it has none."""
         space = f"{self._places.spaces}/{Space(ROOTFS, name).text}"
-        return (
-            f"{space}/{CONTENT}" if os.path.lexists(f"{space}/{FRAME}") else f"{self._places.layers}/{name}"
-        )
+        return space if os.path.lexists(f"{space}/{FRAME}") else ""
 
 
 def _swap(layer: str) -> None:

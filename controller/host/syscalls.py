@@ -271,6 +271,15 @@ def open_plain(root: int, path: str, *, across: bool) -> int:
     return _openat2(root, path, os.O_DIRECTORY, resolve | (0 if across else _RESOLVE_NO_XDEV))
 
 
+def read_plain(root: int, path: str) -> int:
+    """The same, to be read or to be worked in, and across no other mount."""
+    plain = open_plain(root, path, across=False)
+    try:
+        return os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=plain)
+    finally:
+        os.close(plain)
+
+
 def _openat2(root: int, path: str, flags: int, resolve: int) -> int:
     how = _OpenHow(os.O_PATH | os.O_CLOEXEC | flags, 0, resolve)
     for _ in range(_RACED_ATTEMPTS):  # EAGAIN: something was renamed meanwhile, openat2(2) says to try again

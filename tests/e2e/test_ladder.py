@@ -153,13 +153,18 @@ def stored_while(masu: Masu) -> subprocess.Popen[str]:
     return asked
 
 
-def test_who_crashes_while_its_checkpoint_is_stored_goes_on_from_that(masu: Masu) -> None:
-    """Not from an older one, with whose images it would be mixed up."""
+def checkpointed(masu: Masu) -> None:
+    """It runs, and would be restored."""
     masu.write(counting(checkpoint={"onFailure": "restore"}))
     masu.start()
     masu.running()
     goes_on(masu, 5)
     done(masu, "checkpoint", "web")
+
+
+def test_who_crashes_while_its_checkpoint_is_stored_goes_on_from_that(masu: Masu) -> None:
+    """Not from an older one, with whose images it would be mixed up."""
+    checkpointed(masu)
     goes_on(masu, 40)
     with store_held(masu):
         asked = stored_while(masu)
@@ -176,11 +181,7 @@ def test_who_crashes_while_its_checkpoint_is_stored_goes_on_from_that(masu: Masu
 
 
 def test_who_is_removed_while_its_checkpoint_is_stored_leaves_nothing(masu: Masu) -> None:
-    masu.write(counting(checkpoint={"onFailure": "restore"}))
-    masu.start()
-    masu.running()
-    goes_on(masu, 5)
-    done(masu, "checkpoint", "web")
+    checkpointed(masu)
     with store_held(masu):
         asked = stored_while(masu)
         (masu.source / "web.yaml").unlink()

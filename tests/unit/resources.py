@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import yaml
+
+from controller.errors import SpecInvalid
 from controller.model.resource import CONTAINER, GROUP, NETWORK, VOLUME, Resource
+from controller.spec.parse import parse
 
 
 def network(name: str, line: int = 1, **spec: Any) -> Resource:
@@ -35,6 +39,17 @@ def container(name: str, *networks: str | dict[str, Any], line: int = 2, **spec:
     return Resource(
         name, "a.yaml", labels, {**({"networks": written} if written else {}), **spec}, line, kind=CONTAINER
     )
+
+
+def problems_of(**sections: Any) -> list[str]:
+    """What is wrong with a container that has these sections, each with its path and without the file."""
+    spec = {"rootfs": {"path": "/r"}, "process": {"args": ["/x"]}, **sections}
+    document = {"apiVersion": "masu/v1", "kind": "Container", "metadata": {"name": "a"}, "spec": spec}
+    try:
+        parse(yaml.safe_dump(document, sort_keys=False).encode(), "f.yaml")
+    except SpecInvalid as error:
+        return [str(each).split(": ", 1)[1].removeprefix("spec.") for each in error.problems]
+    return []
 
 
 def by_key(*resources: Resource) -> dict[str, Resource]:

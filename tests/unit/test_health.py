@@ -10,13 +10,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import yaml
 
 from controller.aspects._base import Subject
 from controller.aspects.health import UNASKED, HealthCheck, Seen
 from controller.checkpoints.ladder import candidates
 from controller.checkpoints.policy import Policy
-from controller.errors import SpecInvalid, StepFailed
+from controller.errors import StepFailed
 from controller.host.verdicts import Verdicts
 from controller.loop.probes import MOST_AT_ONCE, Probes
 from controller.model.checkpoint import Checkpoint, Origin
@@ -37,9 +36,9 @@ from controller.model.process import TIMED_OUT, ProcessStat
 from controller.model.record import Exit, Record, StopRule
 from controller.model.status import RESTORED, Condition
 from controller.report.text import _reason
-from controller.spec.parse import parse
 from controller.steps.health import ProveHealth
 from controller.steps.runtime import StopContainer, UpdateRecord
+from tests.unit.resources import problems_of
 from tests.unit.test_life import ALIVE, DEAD, decide, kinds, wanted
 from tests.worlds import MemoryCgroups, facts
 
@@ -49,16 +48,6 @@ INIT, PROBER = Init(7, 70), Init(1, 10)
 RUNNING = Record("web", "r1f1", "f1", "running", "boot", pid=7, start_time=70, stop=StopRule(15, 1000))
 SICK = Verdict(FAILED, "health check failed 3 times: exit 1: no", PROBER)
 WELL = Verdict(PASSED, "exit 0", PROBER)
-
-
-def problems(**health: Any) -> list[str]:
-    spec = {"rootfs": {"path": "/r"}, "process": {"args": ["/x"]}, "health": health}
-    document = {"apiVersion": "masu/v1", "kind": "Container", "metadata": {"name": "a"}, "spec": spec}
-    try:
-        parse(yaml.safe_dump(document, sort_keys=False).encode(), "f.yaml")
-    except SpecInvalid as error:
-        return [str(each).split(": ", 1)[1].removeprefix("spec.") for each in error.problems]
-    return []
 
 
 @pytest.mark.parametrize(
@@ -81,7 +70,7 @@ def problems(**health: Any) -> list[str]:
     ],
 )
 def test_a_spec_says_whom_to_ask_and_how_often(health: dict[str, Any], problem: str | None) -> None:
-    found = problems(**health)
+    found = problems_of(health=health)
     assert [each[: len(problem)] for each in found] == [problem] if problem else found == [], found
 
 

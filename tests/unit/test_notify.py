@@ -10,10 +10,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import yaml
 
 from controller.aspects.notify import Notify
-from controller.errors import SpecInvalid
 from controller.loop.errands import MOST_AT_ONCE
 from controller.loop.notices import Notices
 from controller.model.counters import Counts, Sample, Tally
@@ -22,7 +20,7 @@ from controller.model.launch import Init
 from controller.model.notice import OOM_ON_V1, Notice, Watch, stalled
 from controller.model.process import ProcessStat
 from controller.model.record import Record
-from controller.spec.parse import parse
+from tests.unit.resources import problems_of
 from tests.worlds import MemoryCgroups, facts
 
 MEMORY = {"on": "memory.pressure", "some": "150ms/1s"}
@@ -99,13 +97,7 @@ def test_one_entry_that_cannot_be_takes_nothing_from_the_others() -> None:
 
 
 def _problems(*notify: dict[str, Any], **limits: Any) -> list[str]:
-    spec = {"rootfs": {"path": "/r"}, "process": {"args": ["/x"]}, "limits": limits, "notify": list(notify)}
-    document = {"apiVersion": "masu/v1", "kind": "Container", "metadata": {"name": "a"}, "spec": spec}
-    try:
-        parse(yaml.safe_dump(document, sort_keys=False).encode(), "f.yaml")
-    except SpecInvalid as error:
-        return [str(each).split(": ", 1)[1].removeprefix("spec.") for each in error.problems]
-    return []
+    return problems_of(limits=limits, notify=list(notify))
 
 
 @pytest.mark.parametrize(

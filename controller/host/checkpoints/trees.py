@@ -198,7 +198,7 @@ class Building:
         """Whatever is there, with all below it; no link on the way is followed."""
         self._leave()
         with contextlib.suppress(OSError):
-            parent = _open_beneath(self._root, parent_of(path))
+            parent = syscalls.read_plain(self._root, parent_of(path))
             try:
                 _remove(os.path.basename(path), parent)
             finally:
@@ -207,7 +207,7 @@ class Building:
     def holds(self, path: str) -> bool:
         """Whether there is a directory."""
         try:
-            os.close(_open_beneath(self._root, path))
+            os.close(syscalls.read_plain(self._root, path))
         except OSError:
             return False
         return True
@@ -216,7 +216,7 @@ class Building:
         if path != self._parent_path:
             self._leave()
             if path != ".":
-                self._parent = _open_beneath(self._root, path)
+                self._parent = syscalls.read_plain(self._root, path)
                 self._parent_path = path
         return self._parent
 
@@ -247,7 +247,7 @@ class Building:
 
     def _link(self, entry: Entry, name: str, parent: int) -> None:
         """To a regular file that this call made: `check_tree` has seen to it."""
-        source = _open_beneath(self._root, parent_of(entry.target))
+        source = syscalls.read_plain(self._root, parent_of(entry.target))
         try:
             base = os.path.basename(entry.target)
             os.link(base, name, src_dir_fd=source, dst_dir_fd=parent, follow_symlinks=False)
@@ -258,20 +258,11 @@ class Building:
         if entry.path == ".":
             _finish_open(entry, self._root)
             return
-        descriptor = _open_beneath(self._root, entry.path)
+        descriptor = syscalls.read_plain(self._root, entry.path)
         try:
             _finish_open(entry, descriptor)
         finally:
             os.close(descriptor)
-
-
-def _open_beneath(root: int, path: str) -> int:
-    """A directory of the tree in the making, by plain names alone."""
-    plain = syscalls.open_plain(root, path, across=False)
-    try:
-        return os.open(".", _OPEN_DIRECTORY, dir_fd=plain)
-    finally:
-        os.close(plain)
 
 
 def _remove(name: str, parent: int) -> None:

@@ -72,9 +72,10 @@ def become_runtime(request: dict[str, Any], stdout: int, stderr: int, report: in
 
 
 def _execute(argv: list[str], env: dict[str, str]) -> None:
-    """Through a mount of it that nobody can write to. crun makes itself such a mount, lest a container overwrites
+    """Through a mount of it that nobody can write to.
 
-    the host's binary (CVE-2019-5736), and starts anew from there, unless it finds that it is in one already.
+    crun makes itself such a mount, lest a container overwrites the host's binary (CVE-2019-5736), and starts anew
+    from there, unless it finds that it is in one already.
     """
     try:
         program = _syscall(SYS_OPEN_TREE, AT_FDCWD, os.fsencode(argv[0]), OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC)
