@@ -197,8 +197,13 @@ def _pretend_the_launch_was_cut_short(masu: Masu) -> None:
 
 
 def _kill_while_a_runtime_runs(keeper: int, name: str) -> None:
-    """The runtime is stopped meanwhile, so that it is not ready before the keeper has ended."""
-    runtime = until(lambda: _child(keeper, name), "a runtime")
+    """The runtime is stopped meanwhile, so that it is not ready before the keeper has ended.
+
+    It lives for some ten milliseconds: whoever slept between two looks would miss it.
+    """
+    deadline = time.monotonic() + 10
+    while not (runtime := _child(keeper, name)):
+        assert time.monotonic() < deadline, "a runtime was not seen"
     os.kill(runtime, signal.SIGSTOP)
     os.kill(keeper, signal.SIGKILL)
     os.kill(runtime, signal.SIGCONT)

@@ -230,7 +230,9 @@ def _ignore_nothing() -> None:
 
     from launching import LIBC  # noqa: PLC0415
 
-    number = {"x86_64": 13, "ppc64le": 173, "s390x": 174, "armv7l": 174, "i686": 174}.get(os.uname().machine, 134)
+    number = {"x86_64": 13, "ppc64le": 173, "s390x": 174, "armv7l": 174, "i686": 174}.get(
+        os.uname().machine, 134
+    )
     for signum in range(1, 65):
         LIBC.syscall(number, signum, bytes(64), None, ctypes.c_size_t(8))
 
