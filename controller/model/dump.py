@@ -15,6 +15,8 @@ LAYOUT_FILE = "masu-layout.json"
 RUNTIME_FILE = "runtime-"
 """What names beside the images begin with that are of the runtime's own memory, for this host alone: it would take
 from an archive what may be started in the container, and how."""
+PRE_DUMP = "pre"
+"""Below the images of a dump: what a pre-dump has made, until the images are whole by themselves."""
 
 
 @dataclass(frozen=True, slots=True)
