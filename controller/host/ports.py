@@ -500,8 +500,8 @@ class Scratches(Protocol):
         """For whom there is something: an interrupted dump or restore."""
         ...
 
-    def room(self) -> int:
-        """Bytes that one made now can hold: others get what they were made for."""
+    def room(self, name: str) -> int:
+        """Bytes that one made now for `name` can hold: others get what they were made for."""
         ...
 
     def make(self, name: str, need: int) -> str:

@@ -80,7 +80,7 @@ def _survey(host: Host, desired: Desired, group: str, *, guests: bool = True) ->
         return [*found, error], 0
     obstacles = (each for each in prospect.obstacles if guests or each.kind != "guest")
     found += [StepFailed(f"container {name}: {each.text}") for each in obstacles]
-    needed, room = _in_memory(host, group, prospect.memory), host.scratches.room()
+    needed, room = _in_memory(host, group, prospect.memory), host.scratches.room(name)
     if needed > room:
         why = f"has {needed} bytes in memory, and {room} are free: a dump is held in memory first"
         found.append(StepFailed(f"container {name} {why}"))
