@@ -14,8 +14,10 @@ import pytest
 
 from controller.checkpoints.pagemap import PARENT, PRESENT, Run, decode, encode
 from controller.errors import StepFailed
+from controller.host.criu_ahead import check, forgotten
 from controller.host.whole_images import WINDOW, WholeImages
-from controller.model.dump import PRE_DUMP
+from controller.model.dump import PRE_DUMP, DumpOrder
+from controller.model.launch import Init
 from tests.dumped import dumped
 from tests.images import PAGE, page_map, pages, read_all
 
@@ -132,3 +134,22 @@ def test_what_does_not_go_together_is_said(tmp_path: Path, file: str) -> None:
         (tmp_path / PRE_DUMP / file).unlink()
     with pytest.raises(StepFailed):
         WholeImages().make_whole(str(tmp_path))
+
+
+def test_who_asks_the_kernel_what_it_wrote_is_told() -> None:
+    check([os.getpid(), 1 << 23])
+    with (
+        Path("/proc/self/clear_refs").open("w"),
+        pytest.raises(StepFailed, match=f"process {os.getpid()} itself tracks what is written"),
+    ):
+        check([os.getpid()])
+
+
+def test_a_dump_after_one_that_was_given_up_is_whole(tmp_path: Path) -> None:
+    """And has the room of the pre-dump."""
+    large(tmp_path, 8)
+    (tmp_path / "parent").symlink_to(PRE_DUMP)
+    found = forgotten(DumpOrder("web", Init(1, 1), str(tmp_path), 1, resumes=True))
+    assert not found.resumes
+    assert {each.name for each in tmp_path.iterdir()}.isdisjoint({"parent", PRE_DUMP})
+    assert forgotten(found) == found
