@@ -62,6 +62,7 @@ from controller.host.uevents import DeviceWatch
 from controller.host.verdicts import Verdicts
 from controller.host.visits import Visits
 from controller.host.watch import KernelWatch
+from controller.host.whole_images import WholeImages
 from controller.loop.acting import Acting
 from controller.loop.controller import Controller, work
 from controller.loop.daemon import Daemon
@@ -216,6 +217,7 @@ class App:
             tallies=TallyFiles(homes, places.counters),
             criu=LazyCriu(runs),
             scratches=ScratchDirectories(places.scratch),
+            images=WholeImages(),
             snapshots=FileSnapshots(places, Twins(spaces, places.spaces)),
             checkpoints=LocalStores(places.checkpoints),
             commands=Errands(homes, places),

@@ -7,7 +7,7 @@ endian). criu/images/pagemap.proto; criu/criu/include/magic.h; criu.org/Images.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from controller.errors import CheckpointDamaged
 from controller.frozen import dataclass
@@ -22,11 +22,15 @@ PAGE_SIZES = (4096, 16384, 65536)
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Neighbouring pages; `present`: they are in the pages file, in the order of the runs."""
+    """Neighbouring pages. `present`: they are in the pages file, in the order of the runs."""
 
     address: int
     pages: int
-    present: bool
+    flags: int
+
+    @property
+    def present(self) -> bool:
+        return bool(self.flags & PRESENT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +57,26 @@ class Cut:
 
 def decode(image: bytes) -> PageMap:
     """A pagemap-*.img. Raises CheckpointDamaged for anything else."""
+    pages_id, runs = read(image)
+    return PageMap(pages_id, tuple(runs))
+
+
+def read(image: bytes) -> tuple[int, Iterator[Run]]:
+    """The same, (pages_id, runs) one by one. Raises CheckpointDamaged, and so does the next run."""
     if image[:8] != struct.pack("<II", COMMON_MAGIC, PAGEMAP_MAGIC):
         raise CheckpointDamaged("no page map: wrong magic numbers")
-    messages = [dict(_fields(message)) for message in _messages(image)]
-    if not messages or 1 not in messages[0]:
+    messages = _messages(image)
+    head = dict(_fields(next(messages, b"")))
+    if 1 not in head:
         raise CheckpointDamaged("a page map without a head")
-    return PageMap(messages[0][1], tuple(_run(each) for each in messages[1:]))
+    return head[1], (_run(dict(_fields(each))) for each in messages)
+
+
+def encode(pages_id: int, runs: Iterable[Run]) -> Iterator[bytes]:
+    """The page map with these runs, piece by piece. CRIU before 4.1 finds the number of pages, too."""
+    yield struct.pack("<II", COMMON_MAGIC, PAGEMAP_MAGIC) + _message([(1, pages_id)])
+    for run in runs:
+        yield _message([(1, run.address), (2, run.pages), (4, run.flags), (5, run.pages)])
 
 
 def cuts(runs: Sequence[Run], page_size: int, window: int) -> list[Cut]:
@@ -110,8 +128,9 @@ def _run(fields: dict[int, int]) -> Run:
     if address is None or pages is None:
         raise CheckpointDamaged("a page map entry without an address or a number of pages")
     flags = fields.get(4)
-    present = not fields.get(3) if flags is None else bool(flags & PRESENT)
-    return Run(address, pages, present)
+    if flags is None:
+        flags = PARENT if fields.get(3) else PRESENT
+    return Run(address, pages, flags)
 
 
 def _messages(image: bytes) -> Iterator[bytes]:
@@ -154,3 +173,16 @@ def _varint(message: bytes, at: int) -> tuple[int, int]:
             return value, at
         shift += 7
     raise CheckpointDamaged("a page map that ends in the middle of a number")
+
+
+def _message(numbers: Sequence[tuple[int, int]]) -> bytes:
+    content = b"".join(_written(field << 3) + _written(value) for field, value in numbers)
+    return struct.pack("<I", len(content)) + content
+
+
+def _written(value: int) -> bytes:
+    raw = bytearray()
+    while value > 127:
+        raw.append(value & 127 | 128)
+        value >>= 7
+    return bytes((*raw, value))

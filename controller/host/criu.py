@@ -18,6 +18,7 @@ from typing import Any, Literal
 from controller.errors import HostLacks, LaunchFailed, StepFailed
 from controller.frozen import dataclass
 from controller.host import (
+    criu_ahead,
     criu_layout,
     criu_mended,
     criu_obstacles,
@@ -38,6 +39,7 @@ from controller.host.text import failed, make_directories, read_text, remove_fil
 from controller.model.dump import (
     GHOST_LIMIT,
     LAYOUT_FILE,
+    PRE_DUMP,
     CriuAbilities,
     Dumped,
     DumpOrder,
@@ -64,7 +66,7 @@ class CriuProgram:
     def prospect(self, init: Init, group: str) -> Prospect:
         members = self._members(group)
         found = criu_obstacles.look(init.pid, members, GHOST_LIMIT)
-        return Prospect(found, criu_obstacles.memory(members))
+        return Prospect(found, criu_obstacles.memory(members), criu_obstacles.shared(members))
 
     def dump(self, order: DumpOrder, while_frozen: Callable[[], None]) -> Dumped:
         """Raises StepFailed, HostLacks, and what `while_frozen` raises."""
@@ -72,13 +74,17 @@ class CriuProgram:
         for is_second in (False, True):
             with contextlib.suppress(_Changed):
                 return self._dump(order, while_frozen, is_second=is_second)
+            order = criu_ahead.forgotten(order)
         raise StepFailed(f"{order.container} changed while it was dumped, twice", path=order.directory)
 
     def pre_dump(self, order: DumpOrder) -> Dumped:
         """Raises StepFailed, HostLacks."""
         if not self.abilities().tracks_memory:
-            raise HostLacks("this kernel does not track dirty pages (CONFIG_MEM_SOFT_DIRTY)")
-        return self._converse(replace(order, track=True), criu_rpc.SINGLE_PRE_DUMP, [], _nothing)
+            raise HostLacks("this kernel does not track dirty pages (CONFIG_MEM_SOFT_DIRTY, PAGEMAP_SCAN)")
+        criu_ahead.check(self._members(self.runtime.places.group_of(order.container)))
+        order = replace(order, directory=f"{order.directory}/{PRE_DUMP}")
+        make_directories(order.directory, 0o700)
+        return self._converse(order, criu_rpc.SINGLE_PRE_DUMP, [], _nothing)
 
     def restore(self, order: RestoreOrder) -> Init | None:
         """Raises LaunchFailed, KeeperGone, HostLacks."""
@@ -166,8 +172,8 @@ class CriuProgram:
             raise
         stats = criu_rpc.stats(read_bytes(f"{order.directory}/stats-dump"))
         took_ms = round((time.monotonic() - before) * 1000)
-        frozen_us, written, inherited = (criu_rpc.number(stats, each) for each in (2, 7, 6))
-        return Dumped(frozen_us, took_ms, written, inherited, order.tcp)
+        frozen_us, written, shared, inherited = (criu_rpc.number(stats, each) for each in (2, 7, 14, 6))
+        return Dumped(frozen_us, took_ms, written + shared, inherited, order.tcp)
 
     def _check_alone(self, name: str) -> None:
         """Whoever came into the container from outside runs on while its files are copied, and is not dumped."""

@@ -22,7 +22,12 @@ from controller.model.dump import CriuAbilities
 
 CHECK_TIMEOUT_S: Final = 20.0
 _ERROR: Final = re.compile(r"Error \([^)]*\): (.*)")
-_HARMLESS: Final = ("RLIMIT_NOFILE",)
+_HARMLESS: Final = ("RLIMIT_NOFILE", "No parent image found")
+"""The latter is said of each process that is younger than a pre-dump."""
+_TRACKING: Final = ("mem_dirty_track", "pagemap_scan")
+"""Without the latter CRIU takes a huge page of zeros for what was there before."""
+_ASKED: Final = 2
+"""Raised when something else is asked, so that an upgraded masu asks again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +62,7 @@ class Features:
 
     def _key(self, path: str) -> str:
         seen = os.stat(path)
-        return f"{self.boot_id} {path} {seen.st_size} {seen.st_mtime_ns}"
+        return f"{_ASKED} {self.boot_id} {path} {seen.st_size} {seen.st_mtime_ns}"
 
     def _ask(self, path: str) -> CriuAbilities:
         hidden = None if is_on_tmpfs("/run") else b""
@@ -71,13 +76,15 @@ class Features:
 
 
 def _try(path: str) -> tuple[CriuAbilities, bytes]:
-    """Three runs; the first check also writes the file."""
+    """Four runs; the first check also writes the file."""
     _, said = command.output([path, "--version"], CHECK_TIMEOUT_S)
     version = next(iter(re.findall(r"Version: (\S+)", said)), "")
     status, said = command.output([path, "check"], CHECK_TIMEOUT_S)
-    tracks, _ = command.output([path, "check", "--feature", "mem_dirty_track"], CHECK_TIMEOUT_S)
+    tracks = all(
+        command.output([path, "check", "--feature", each], CHECK_TIMEOUT_S)[0] == 0 for each in _TRACKING
+    )
     words = "" if status == 0 else errors_in(said) or said.strip()[-500:]
-    return CriuAbilities(path, version, status == 0, tracks == 0, words), read_bytes(FEATURE_CACHE)
+    return CriuAbilities(path, version, status == 0, tracks, words), read_bytes(FEATURE_CACHE)
 
 
 def errors_in(text: str) -> str:

@@ -48,6 +48,7 @@ _DEVICES: Final = {1, 4, 5, *range(136, 144)}
 _MISC: Final = {(10, 200), (10, 235)}
 """tun and autofs."""
 _IN_MEMORY: Final = ("/memfd:", "/SYSV", "/dev/zero", "/[aio]")
+_SHARED: Final = re.compile(r"^RssShmem:\s*(\d+) kB$", re.MULTILINE)
 _PRIVATE: Final = re.compile(r"^(?:RssAnon|VmSwap|HugetlbPages):\s*(\d+) kB$", re.MULTILINE)
 _SOCKET: Final = re.compile(r"socket:\[(\d+)\]")
 _DIAG_BY_FAMILY: Final = 20
@@ -92,8 +93,17 @@ def look(init: int, members: frozenset[int], ghost_limit: int) -> tuple[Obstacle
 
 def memory(members: Iterable[int]) -> int:
     """Bytes that no other process has for them; proc_pid_status(5)."""
+    return _counted(members, _PRIVATE)
+
+
+def shared(members: Iterable[int]) -> int:
+    """Bytes of shared memory that they have mapped, counted as often as they are."""
+    return _counted(members, _SHARED)
+
+
+def _counted(members: Iterable[int], kind: re.Pattern[str]) -> int:
     texts = (read_text(f"/proc/{pid}/status") or "" for pid in members)
-    return sum(int(amount) * 1024 for text in texts for amount in _PRIVATE.findall(text))
+    return sum(int(amount) * 1024 for text in texts for amount in kind.findall(text))
 
 
 def _of_process(

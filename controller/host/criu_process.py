@@ -8,7 +8,7 @@ import resource
 import signal
 import socket
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from controller.errors import StepFailed
@@ -18,8 +18,8 @@ from controller.host.criu_features import last_error
 from controller.host.criu_mended import Ice
 from controller.host.departure import depart
 from controller.host.facts import find
-from controller.host.text import remove_file
-from controller.model.dump import DumpOrder
+from controller.host.text import read_text, remove_file
+from controller.model.dump import PRE_DUMP, DumpOrder
 
 END_TIMEOUT_S: Final = 5.0
 UNDO_S: Final = 2.0
@@ -91,7 +91,7 @@ class Run:
 
     def _always(self, directory: int) -> Options:
         order = self.order
-        parent: Options = [("parent_img", order.parent)] if order.parent else []
+        parent: Options = [("parent_img", PRE_DUMP), ("track_mem", 1)] if order.resumes else []
         return [
             ("images_dir_fd", directory),
             ("pid", order.init.pid),
@@ -99,7 +99,6 @@ class Run:
             ("log_level", LOG_LEVEL),
             ("manage_cgroups_mode", criu_rpc.IGNORE_CGROUPS),
             ("timeout", max(1, order.timeout_ms // 1000)),
-            ("track_mem", int(order.track)),
             *parent,
         ]
 
@@ -136,13 +135,19 @@ def _stop(process: subprocess.Popen[bytes], ice: Ice) -> None:
     Only if that takes too long it is killed: in its first moments that can end the container, because a thread that
     CRIU has made call something comes back to a breakpoint, and nobody waits for it.
     """
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (0, 0))
+    for pid in (process.pid, *_children(process.pid)):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, 0))
     try:
         process.wait(UNDO_S)
     except subprocess.TimeoutExpired:
         ice.freeze()
         _kill(process)
+
+
+def _children(pid: int) -> Iterator[int]:
+    """A pre-dump is made by one."""
+    yield from map(int, (read_text(f"/proc/{pid}/task/{pid}/children") or "").split())
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

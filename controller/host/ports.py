@@ -423,9 +423,9 @@ class Criu(Protocol):
         ...
 
     def pre_dump(self, order: DumpOrder) -> Dumped:
-        """Memory alone, while the container runs on but for a moment; a dump with this one as its `parent` follows.
+        """Memory alone, while the container runs on but for a moment; a dump that `resumes` it follows.
 
-        Raises HostLacks where the kernel does not track dirty pages.
+        Raises StepFailed, and HostLacks where the kernel does not track dirty pages.
         """
         ...
 
@@ -500,8 +500,8 @@ class Scratches(Protocol):
         """For whom there is something: an interrupted dump or restore."""
         ...
 
-    def room(self) -> int:
-        """Bytes that one made now can hold: others get what they were made for."""
+    def room(self, name: str) -> int:
+        """Bytes that one made now for `name` can hold: others get what they were made for."""
         ...
 
     def make(self, name: str, need: int) -> str:
@@ -520,6 +520,17 @@ class Scratches(Protocol):
     def noted(self, name: str, key: str) -> str: ...
 
     def remove(self, name: str) -> None: ...
+
+
+class Images(Protocol):
+    """The files that a dump has made."""
+
+    def make_whole(self, directory: str) -> None:
+        """A dump and the pre-dump that it resumed become one that needs no other; nothing to do without one.
+
+        Raises StepFailed; then what is left of the images is of no use.
+        """
+        ...
 
 
 class Snapshots(Protocol):
@@ -696,6 +707,7 @@ class Host:
     tallies: Tallies
     criu: Criu
     scratches: Scratches
+    images: Images
     snapshots: Snapshots
     checkpoints: CheckpointStores
     commands: Commands

@@ -11,6 +11,7 @@ import errno
 import os
 import re
 import threading
+from collections.abc import Iterable
 from typing import Final
 
 from controller.errors import StepFailed
@@ -43,14 +44,14 @@ class ScratchDirectories:
         except FileNotFoundError:
             return frozenset()
 
-    def room(self) -> int:
+    def room(self, name: str) -> int:
         """Bytes. proc_meminfo(5): MemAvailable, what new programs can have without swapping.
 
-        What others were promised and have not used yet is theirs.
+        What others than `name` were promised and have not used yet is theirs.
         """
         found = _AVAILABLE.search(read_text("/proc/meminfo") or "")
         available = int(found[1]) * 1024 if found else 0
-        return max(available - available // _KEPT_FREE - self._promised(), 0)
+        return max(available - available // _KEPT_FREE - self._promised(self.names() - {name}), 0)
 
     def make(self, name: str, need: int) -> str:
         path = f"{self._base}/{name}"
@@ -58,7 +59,7 @@ class ScratchDirectories:
             make_private(self._base)
             try:
                 self._take(path)
-                size = self._size(path, need)
+                size = self._size(name, path, need)
                 os.mkdir(path, 0o700)
                 tree = _tmpfs(size)
                 try:
@@ -89,8 +90,8 @@ class ScratchDirectories:
             with contextlib.suppress(OSError):
                 os.rmdir(self._base)
 
-    def _size(self, path: str, need: int) -> int:
-        room = self.room()
+    def _size(self, name: str, path: str, need: int) -> int:
+        room = self.room(name)
         if need > room:
             raise StepFailed(
                 f"making {path}: {need} bytes are needed in memory, and {room} are free",
@@ -99,9 +100,9 @@ class ScratchDirectories:
             )
         return max(min(need + max(need // _MARGIN, _LEAST_MARGIN), room), _SMALLEST)
 
-    def _promised(self) -> int:
+    def _promised(self, names: Iterable[str]) -> int:
         free = 0
-        for name in self.names():
+        for name in names:
             with contextlib.suppress(OSError):  # it has just gone
                 if os.path.ismount(f"{self._base}/{name}"):
                     free += free_bytes(f"{self._base}/{name}")

@@ -41,7 +41,6 @@ class Origin:
     `rootfs`: identity of what is below the writable layer.
     `lineage`: which run it is of; one that is restored goes on with it. `ended`: the processes ended with it.
     `users`: the host's ids of those inside (`checkpoints.users`).
-    `parent`: the id of the checkpoint that a pre-dump's pages are in; empty for a whole dump.
     `foreign`: the images were made by another program than masu.
     """
 
@@ -59,7 +58,6 @@ class Origin:
     boot_id: str = ""
     boot_ms: int = 0
     frozen_ms: int = 0
-    parent: str = ""
     foreign: bool = False
     lineage: str = ""
     ended: bool = False

@@ -15,13 +15,16 @@ LAYOUT_FILE = "masu-layout.json"
 RUNTIME_FILE = "runtime-"
 """What names beside the images begin with that are of the runtime's own memory, for this host alone: it would take
 from an archive what may be started in the container, and how."""
+PRE_DUMP = "pre"
+"""Below the images of a dump: what a pre-dump has made, until the images are whole by themselves."""
 
 
 @dataclass(frozen=True, slots=True)
 class CriuAbilities:
     """The CRIU of this host. `usable`: a dump and a restore will work here, as far as `criu check` can tell.
 
-    `said`: why it is not usable, in CRIU's own words. `tracks_memory`: pre-dumps pay (CONFIG_MEM_SOFT_DIRTY).
+    `said`: why it is not usable, in CRIU's own words. `tracks_memory`: pre-dumps pay (CONFIG_MEM_SOFT_DIRTY), and
+    can be relied on (PAGEMAP_SCAN).
     """
 
     path: str = ""
@@ -52,10 +55,12 @@ class Obstacle:
 @dataclass(frozen=True, slots=True)
 class Prospect:
     """What a dump of a running container would come upon. `memory`: bytes that its processes have, each for itself:
-    what several of them have in common since they forked is in a dump as often, too."""
+    what several of them have in common since they forked is in a dump as often, too. `shared`: bytes of memory that
+    is meant to be shared, as often as it is mapped."""
 
     obstacles: tuple[Obstacle, ...]
     memory: int
+    shared: int
 
 
 GHOST_LIMIT = 1 << 26
@@ -66,9 +71,9 @@ class DumpOrder:
     """One dump of a running container, into an empty directory that is best on a tmpfs.
 
     `tcp`: whether established connections are kept or closed in the image. `kill`: the processes end with the dump,
-    and their connections stay locked until a restore. `parent`: a directory beside `directory` with an earlier dump
-    or pre-dump of the same processes; only what they have written since is dumped. `ghost_limit`: bytes of a file
-    that was removed while it is open, up to which it becomes part of the image.
+    and their connections stay locked until a restore. `resumes`: there is a pre-dump of the same processes in
+    `directory`, and only what they have written since is dumped. `ghost_limit`: bytes of a file that was removed
+    while it is open, up to which it becomes part of the image.
     """
 
     container: str
@@ -77,8 +82,7 @@ class DumpOrder:
     timeout_ms: int
     tcp: Literal["established", "close"] = "established"
     kill: bool = False
-    parent: str = ""
-    track: bool = False
+    resumes: bool = False
     ghost_limit: int = GHOST_LIMIT
 
 
@@ -86,13 +90,14 @@ class DumpOrder:
 class Dumped:
     """`frozen_us`: how long the processes stood still, as CRIU measured it, the caller's own work included.
 
+    `pages_inherited`: those that the dump did not write, because the pre-dump has them.
     `tcp`: what became of connections: they are closed, whatever was ordered, where a user namespace bars a restore.
     """
 
     frozen_us: int
     took_ms: int
     pages_written: int
-    pages_of_parent: int
+    pages_inherited: int
     tcp: Literal["established", "close"]
 
 

@@ -20,7 +20,7 @@ from controller.model.frame import Frame
 from controller.reconcile.apply import Failpoint, apply
 from controller.reconcile.desired import Desired
 from controller.reconcile.plan import plan, subject_of
-from controller.reconcile.preflight import PART, check_dump
+from controller.reconcile.preflight import PART, check_dump, pays_ahead
 from controller.steps._base import Effect, Stage, Step, Wait
 from controller.steps.checkpointing import (
     COST,
@@ -30,6 +30,8 @@ from controller.steps.checkpointing import (
     DumpContainer,
     FetchCheckpoint,
     FinishRestore,
+    MakeWhole,
+    PreDump,
     PutBackFiles,
     RecordPutBy,
     RestoreContainer,
@@ -86,24 +88,40 @@ class Acts:
         host, name, policy = self.host, self.name, self.policy
         if policy.mode == "stop" and not ends and how != "shutdown":
             return self._proven(how)
-        trees = trees_of(self.desired)
         try:
             with self.hold():
-                check_dump(host, self.desired, self.group)
-            self._do(CopyAhead(name, trees, policy))  # it may take long, and repairs go on
-            with self.hold():
-                need = check_dump(host, self.desired, self.group)
+                found = check_dump(host, self.desired, self.group)
                 init = subject_of(name, self.group, host).init
-                self._do(DumpContainer(name, init, self.desired.frame, policy, trees, how, ends, need))
-                if ends:
-                    self._do(RecordPutBy(name))
-                    self._do(ClearRuntime(name, self.group, Effect.NONE))
+            self._do(CopyAhead(name, trees_of(self.desired), policy))  # it may take long, and repairs go on
+            if not ends and pays_ahead(host, found):
+                self._do(PreDump(name, init, found.needed))
+            self._dump(how, ends=ends)
             if not ends:
+                self._make_whole(how)
                 self._do(StoreCheckpoint(name, host.scratches.images(name), policy))
             identity, cost = host.scratches.noted(name, STORED), host.scratches.noted(name, COST)
         finally:
             self._do(ClearScratch(name))
         return Made(find(host, name, identity), cost, self._retire())
+
+    def _dump(self, how: How, *, ends: bool) -> None:
+        host, name, trees = self.host, self.name, trees_of(self.desired)
+        with self.hold():
+            found = check_dump(host, self.desired, self.group)
+            init = subject_of(name, self.group, host).init
+            self._do(
+                DumpContainer(name, init, self.desired.frame, self.policy, trees, how, ends, found.needed)
+            )
+            if ends:
+                self._do(RecordPutBy(name))
+                self._do(ClearRuntime(name, self.group, Effect.NONE))
+
+    def _make_whole(self, how: How) -> None:
+        """Should a dump and its pre-dump not go together, there is one more, without."""
+        try:
+            self._do(MakeWhole(self.name))
+        except MasuError:
+            self._dump(how, ends=False)
 
     def _proven(self, how: How) -> Made:
         """Ended with a checkpoint, and gone on from it: what is listed has been restored once."""

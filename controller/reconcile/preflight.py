@@ -17,6 +17,21 @@ from controller.reconcile.plan import subject_of
 from controller.steps.freezer import frozen_by
 
 PART = "checkpoint"
+_LEAST_AHEAD = 64 << 20
+"""A pre-dump stops the container for a moment, too: from here on the dump after it is shorter by more than that."""
+
+
+@dataclass(frozen=True, slots=True)
+class InMemory:
+    """Bytes: `needed` by a dump at most; `private`, which a pre-dump can take out of the standstill; and `shared`,
+    which it copies once more while everything stands still."""
+
+    needed: int
+    private: int
+    shared: int
+
+
+_NOTHING = InMemory(0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +46,7 @@ class Verdict:
 def verdict(host: Host, desired: Desired, group: str) -> Verdict:
     """Read-only."""
     found, needed = _survey(host, desired, group)
-    return Verdict(tuple(found), tuple(left(desired)), needed)
+    return Verdict(tuple(found), tuple(left(desired)), needed.needed)
 
 
 def left(desired: Desired) -> Iterator[str]:
@@ -46,8 +61,8 @@ def left(desired: Desired) -> Iterator[str]:
         yield f"the data of volume {name} stays as it is: {why}"
 
 
-def check_dump(host: Host, desired: Desired, group: str, *, guests: bool = True) -> int:
-    """→ bytes that the dump takes in memory, at most.
+def check_dump(host: Host, desired: Desired, group: str, *, guests: bool = True) -> InMemory:
+    """→ what the dump takes in memory.
 
     Raises GuardRefused for what the spec does not allow, HostLacks, StepFailed for what may be over soon. `guests`:
     also for processes that came in from outside.
@@ -61,9 +76,11 @@ def check_dump(host: Host, desired: Desired, group: str, *, guests: bool = True)
     raise first
 
 
-def _survey(host: Host, desired: Desired, group: str, *, guests: bool = True) -> tuple[list[MasuError], int]:
-    """Read-only. (each reason as the error that it is, bytes that a dump takes at most). What cannot be known for
-    one of them is left out.
+def _survey(
+    host: Host, desired: Desired, group: str, *, guests: bool = True
+) -> tuple[list[MasuError], InMemory]:
+    """Read-only. (each reason as the error that it is, what a dump takes). What cannot be known for one of them is
+    left out.
     """
     name = desired.name
     found = list(_of_the_spec(name, desired))
@@ -72,19 +89,24 @@ def _survey(host: Host, desired: Desired, group: str, *, guests: bool = True) ->
         found.append(HostLacks(f"no checkpoints here: {abilities.said}"))
     subject = subject_of(name, group, host)
     if not subject.pid or subject.record is None:
-        return [*found, StepFailed(f"container {name} is not running")], 0
+        return [*found, StepFailed(f"container {name} is not running")], _NOTHING
     found += _of_the_state(host, desired, group, subject.record)
     try:
         prospect = host.criu.prospect(subject.init, group)
     except MasuError as error:
-        return [*found, error], 0
+        return [*found, error], _NOTHING
     obstacles = (each for each in prospect.obstacles if guests or each.kind != "guest")
     found += [StepFailed(f"container {name}: {each.text}") for each in obstacles]
-    needed, room = _in_memory(host, group, prospect.memory), host.scratches.room()
+    needed, room = _in_memory(host, group, prospect.memory), host.scratches.room(name)
     if needed > room:
         why = f"has {needed} bytes in memory, and {room} are free: a dump is held in memory first"
         found.append(StepFailed(f"container {name} {why}"))
-    return found, needed
+    return found, InMemory(needed, prospect.memory, prospect.shared)
+
+
+def pays_ahead(host: Host, found: InMemory) -> bool:
+    """Read-only. Whether a pre-dump makes the standstill shorter, as far as can be seen."""
+    return found.private - found.shared >= _LEAST_AHEAD and host.criu.abilities().tracks_memory
 
 
 def _of_the_spec(name: str, desired: Desired) -> Iterator[MasuError]:

@@ -6,14 +6,15 @@ What one step has to tell a later one is noted beside the images.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import ClassVar
 
+from controller.checkpoints.cost import Ahead, cost, saved
 from controller.checkpoints.policy import Policy
 from controller.checkpoints.retention import Kept, doomed
 from controller.checkpoints.users import moves, text_of
-from controller.errors import GuardRefused, StepFailed
+from controller.errors import GuardRefused, MasuError, StepFailed
 from controller.frozen import dataclass
 from controller.host.ports import Host
 from controller.model.checkpoint import ENDED, SPEC, UPPER, Checkpoint, Draft, How, Origin, TreeCopy
@@ -28,7 +29,7 @@ from controller.steps.runtime import LaunchContainer, conclude, id_mapping, laun
 
 DUMP_TIMEOUT_MS = 120_000
 RESTORE_TIMEOUT_MS = 120_000
-NOTE, STORED, COST, PROGRESS = "note.json", "stored", "cost", "progress"
+AHEAD, NOTE, STORED, COST, PROGRESS = "ahead.json", "note.json", "stored", "cost", "progress"
 DUMPING = "dumping"
 """What is noted as long as a checkpoint is made, and not while one is restored."""
 TELL_MS = 100
@@ -76,9 +77,51 @@ class CopyAhead(Step):
 
 
 @dataclass(frozen=True, slots=True)
+class PreDump(Step):
+    """Memory that will most likely be the same when the container stands still; when that fails, it is noted.
+
+    `need`: bytes that the images of a dump take. Room is made for two: all of it may have been written again.
+    """
+
+    stage: ClassVar[Stage] = Stage.STATE
+    effect: ClassVar[Effect] = Effect.NONE
+
+    init: Init
+    need: int
+
+    @property
+    def text(self) -> str:
+        return "dump its memory ahead"
+
+    def apply(self, host: Host) -> Wait | None:
+        name = self.container
+        try:
+            images = host.scratches.make(name, 2 * self.need)
+            host.scratches.note(name, DUMPING, "ahead")
+            host.scratches.note(name, PROGRESS, "dumping its memory ahead")
+            dumped = host.criu.pre_dump(DumpOrder(name, self.init, images, DUMP_TIMEOUT_MS))
+            found = Ahead(self.init, dumped.frozen_us)
+        except MasuError as error:
+            host.scratches.make(name, 0)
+            found = Ahead(self.init, failed=str(error))
+        host.scratches.note(name, AHEAD, json.dumps(found.to_json()))
+        return None
+
+
+def _ahead(host: Host, name: str, init: Init) -> Ahead | None:
+    """What came of a pre-dump, which is of no use if the container was started anew since; None: there was none."""
+    text = host.scratches.noted(name, AHEAD)
+    if not text:
+        return None
+    found = Ahead.from_json(json.loads(text))
+    return found if found.init == init else Ahead(init, failed="the container was started anew")
+
+
+@dataclass(frozen=True, slots=True)
 class DumpContainer(Step):
     """Memory to scratch; the files of `trees` are copied while everything stands still.
 
+    After a pre-dump only what has changed since; whatever goes wrong with that, then all of it.
     `ends`: the container ends with it. Then it is stored while it stands still, too: when that fails, it goes on.
     `need`: bytes that the images take.
     """
@@ -99,25 +142,52 @@ class DumpContainer(Step):
         return "dump its processes"
 
     def apply(self, host: Host) -> Wait | None:
-        images = host.scratches.make(self.container, self.need)
+        ahead = _ahead(host, self.container, self.init)
+        if ahead and not ahead.failed:
+            failed = self._resumed(host, ahead)
+            if not failed:
+                return None
+            ahead = Ahead(self.init, failed=failed)
+        self._dump(host, host.scratches.make(self.container, self.need), ahead, lambda: None)
+        return None
+
+    def _resumed(self, host: Host, ahead: Ahead) -> str:
+        """→ why the pre-dump was of no use. Raises what has nothing to do with it."""
+        reached: list[bool] = []
+        try:
+            self._dump(host, host.scratches.images(self.container), ahead, lambda: reached.append(True))
+        except MasuError as error:
+            if reached:
+                raise
+            return str(error)
+        return ""
+
+    def _dump(self, host: Host, images: str, ahead: Ahead | None, reached: Callable[[], None]) -> None:
+        """`reached`: told when the images are complete."""
         host.scratches.note(self.container, DUMPING, self.how)
         host.scratches.note(self.container, PROGRESS, "dumping its memory")
         copied: list[TreeCopy] = []
 
         def frozen() -> None:
+            reached()
             copied[:] = host.snapshots.take(self.container, self.trees, self.policy.min_free)
             if self.ends:
-                self._note(host, _NOT_YET, copied)
+                self._note(host, _NOT_YET, copied, ahead)
                 store(host, self.container, images, self.policy)
 
         order = DumpOrder(
-            self.container, self.init, images, DUMP_TIMEOUT_MS, tcp=self.policy.tcp, kill=self.ends
+            self.container,
+            self.init,
+            images,
+            DUMP_TIMEOUT_MS,
+            tcp=self.policy.tcp,
+            kill=self.ends,
+            resumes=ahead is not None and not ahead.failed,
         )
         dumped = host.criu.dump(order, frozen)
-        self._note(host, dumped, copied)
-        return None
+        self._note(host, dumped, copied, ahead)
 
-    def _note(self, host: Host, dumped: Dumped, copied: Sequence[TreeCopy]) -> None:
+    def _note(self, host: Host, dumped: Dumped, copied: Sequence[TreeCopy], ahead: Ahead | None) -> None:
         record = host.records.read(self.container)
         origin = Origin(
             container=self.container,
@@ -139,7 +209,7 @@ class DumpContainer(Step):
             users=text_of(id_mapping(host, self.container, self.frame)),
         )
         memory, files = (
-            dumped.pages_written * host.facts.page_size,
+            (dumped.pages_written + dumped.pages_inherited) * host.facts.page_size,
             (each.copied + each.cloned for each in copied),
         )
         note = {
@@ -150,21 +220,33 @@ class DumpContainer(Step):
             "expected": memory + sum(files),
         }
         host.scratches.note(self.container, NOTE, json.dumps(note))
-        host.scratches.note(self.container, COST, cost(dumped, copied))
+        words = (cost(dumped, copied), saved(dumped, ahead, host.facts.page_size))
+        host.scratches.note(self.container, COST, "; ".join(each for each in words if each))
 
 
 _NOT_YET = Dumped(0, 0, 0, 0, "established")
 
 
-def cost(dumped: Dumped, copied: Sequence[TreeCopy]) -> str:
-    """Pure. What the standstill was for, in words."""
-    frozen = f"frozen for {round(dumped.frozen_us / 1000)} ms"
-    if not copied:
-        return frozen
-    ways = {"copied": sum(each.copied for each in copied), "shared": sum(each.cloned for each in copied)}
-    amounts = ", ".join(f"{about_bytes(amount, up=False)} {way}" for way, amount in ways.items() if amount)
-    took_ms = sum(each.took_ms for each in copied)
-    return f"{frozen}, {took_ms} ms of it for files ({amounts or 'none'})"
+@dataclass(frozen=True, slots=True)
+class MakeWhole(Step):
+    """Of a pre-dump and what was dumped after it: from here on nobody knows that there were two."""
+
+    stage: ClassVar[Stage] = Stage.STATE
+    effect: ClassVar[Effect] = Effect.NONE
+
+    @property
+    def text(self) -> str:
+        return "put its memory together"
+
+    def apply(self, host: Host) -> Wait | None:
+        try:
+            host.images.make_whole(host.scratches.images(self.container))
+        except MasuError as error:
+            ahead = Ahead.from_json(json.loads(host.scratches.noted(self.container, AHEAD)))
+            failed = replace(ahead, failed=str(error))
+            host.scratches.note(self.container, AHEAD, json.dumps(failed.to_json()))
+            raise
+        return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,8 +54,8 @@ def test_it_holds_no_more_than_is_free(base: Path, monkeypatch: pytest.MonkeyPat
             line for line in Path("/proc/meminfo").read_text().splitlines() if "MemAvailable" in line
         ).split()[1]
     )
-    assert found.room() == pytest.approx(available * 15 / 16, rel=0.2)
-    monkeypatch.setattr(found, "room", lambda: 1 << 20)
+    assert found.room("") == pytest.approx(available * 15 / 16, rel=0.2)
+    monkeypatch.setattr(found, "room", lambda _: 1 << 20)
     images = Path(found.make("web", 1 << 19))
     with pytest.raises(OSError, match="No space left"):
         (images / "pages-1.img").write_bytes(bytes(2 << 20))
@@ -67,7 +67,7 @@ def test_it_holds_no_more_than_is_free(base: Path, monkeypatch: pytest.MonkeyPat
 def test_each_holds_what_it_was_made_for_and_a_little_more(base: Path) -> None:
     """And what is promised to one is not promised to another, until it is used: then it is not there any more."""
     found = ScratchDirectories(str(base))
-    before = found.room()
+    before = found.room("")
     need = before // 4
     sizes = {}
     for name in ("web", "db"):
@@ -75,14 +75,14 @@ def test_each_holds_what_it_was_made_for_and_a_little_more(base: Path) -> None:
         seen = os.statvfs(base / name)
         sizes[name] = seen.f_blocks * seen.f_frsize
         assert need + need // 8 < sizes[name] < need + need // 2
-    assert found.room() == pytest.approx(before - sum(sizes.values()), rel=0.2)
+    assert found.room("") == pytest.approx(before - sum(sizes.values()), rel=0.2)
     with pytest.raises(StepFailed, match="are needed in memory"):
         found.make("third", before - sizes["web"])
     Path(found.images("db"), "pages-1.img").write_bytes(bytes(256 << 20))
-    assert found.room() == pytest.approx(before - sum(sizes.values()), rel=0.2)
+    assert found.room("") == pytest.approx(before - sum(sizes.values()), rel=0.2)
     for name in ("web", "db"):
         found.remove(name)
-    assert found.room() == pytest.approx(before, rel=0.2)
+    assert found.room("") == pytest.approx(before, rel=0.2)
 
 
 def test_what_was_there_is_gone_and_nothing_stays(base: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -10,13 +11,15 @@ from controller.aspects._base import Subject
 from controller.aspects.checkpoint import Checkpoint, Seen
 from controller.aspects.namespaces import Namespaces
 from controller.aspects.namespaces import Seen as SpacesSeen
+from controller.checkpoints.cost import Ahead, cost, saved
 from controller.checkpoints.policy import Policy
 from controller.checkpoints.request import Request
-from controller.model.checkpoint import TreeCopy
+from controller.model.checkpoint import Origin, TreeCopy
 from controller.model.dump import Dumped
+from controller.model.launch import Init
 from controller.model.process import IdMap
 from controller.report.checkpoints import age
-from controller.steps.checkpointing import ClearScratch, PutBackFiles, RemoveCheckpoints, SettleFiles, cost
+from controller.steps.checkpointing import ClearScratch, PutBackFiles, RemoveCheckpoints, SettleFiles
 from tests.worlds import facts
 
 FACTS = facts("hybrid")
@@ -86,12 +89,27 @@ def test_a_request_comes_back_as_it_was_and_nothing_else_does() -> None:
             Request.from_json({**asked.to_json(), **wrong})
 
 
+def test_an_origin_of_an_older_masu_is_read() -> None:
+    """It had room for the checkpoint that another one needs; none ever did."""
+    found = Origin("web", 1, "manual")
+    assert Origin.from_json({**found.to_json(), "parent": ""}) == found
+
+
 def test_what_a_standstill_was_for_is_said() -> None:
     dumped = Dumped(61_400, 90, 1, 0, "established")
     assert cost(dumped, ()) == "frozen for 61 ms"
     layer, data = TreeCopy("upper", "/x", 0, 0, 1), TreeCopy("volume.data", "/y", 5 << 20, 7, 3)
     assert cost(dumped, (layer,)).endswith("1 ms of it for files (none)")
     assert cost(dumped, (layer, data)).endswith("4 ms of it for files (5Mi copied, 7 shared)")
+
+
+def test_what_a_pre_dump_was_good_for_is_said() -> None:
+    dumped, ahead = Dumped(61_400, 90, 256, 512, "established"), Ahead(Init(7, 1), 3_400)
+    assert saved(dumped, None, 4096) == ""
+    assert saved(dumped, ahead, 4096) == "of its memory 1Mi dumped then, 2Mi ahead (frozen for 3 ms more)"
+    failed = replace(ahead, failed="no room")
+    assert saved(dumped, failed, 4096) == "pre-dump failed: no room"
+    assert Ahead.from_json(json.loads(json.dumps(failed.to_json()))) == failed
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.checkpoints.pagemap import PARENT, Run, cuts, decode, even_cuts, page_size_of
+from controller.checkpoints.pagemap import PARENT, PRESENT, Run, cuts, decode, even_cuts, page_size_of
 from controller.errors import CheckpointDamaged
 from tests.images import page_map
 
@@ -31,7 +31,7 @@ def test_what_is_written_is_read(found: list[tuple[int, int]]) -> None:
     runs = _apart(found)
     decoded = decode(page_map(runs, 7))
     assert decoded.pages_id == 7
-    assert decoded.runs == tuple(Run(address, pages, True) for address, pages in runs)
+    assert decoded.runs == tuple(Run(address, pages, PRESENT) for address, pages in runs)
 
 
 @given(RUNS)

@@ -81,7 +81,7 @@ class Saving:
         return found
 
     def _images(self, directory: str) -> tuple[StoredFile, ...]:
-        """Regular files alone: CRIU makes nothing else, but for a link to a parent, which is named elsewhere."""
+        """Regular files alone: CRIU makes nothing else in images that are whole."""
         with os.scandir(directory) as entries:
             names = sorted(entry.name for entry in entries if entry.is_file(follow_symlinks=False))
         layout = {} if not names else _layouts(directory, names)
