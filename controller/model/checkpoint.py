@@ -16,7 +16,9 @@ SPEC = "spec.dump"
 How = Literal["schedule", "manual", "shutdown", "imported"]
 
 Progress = Callable[[str, int], None]
-"""Told what was just done (a stage) and a count or amount: bytes for `read`, else a running number."""
+"""Told what was just done (a stage) and a count or amount: bytes for `read`, else a running number.
+
+In any thread."""
 
 
 @dataclass(frozen=True, slots=True)
