@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import struct
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Final
 
@@ -23,6 +24,9 @@ FOOTER: Final = struct.Struct("<QI32s16s")
 SUFFIX, TEMPORARY, BAD = ".pack", ".tmp", ".bad"
 PACK_BYTES: Final = 64 << 20
 """About the size of an object in an object store; each costs one fsync."""
+WRITTEN_AT_ONCE: Final = 1 << 20
+MOST_PARTS: Final = 1000
+"""Of one writev: IOV_MAX is 1024."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,24 +143,26 @@ class PackWriter:
         self.temporary = f"{directory}/{name}{TEMPORARY}"
         self.entries: list[tuple[bytes, int, int, int]] = []
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        self._file = open(os.open(self.temporary, flags, 0o600), "wb", buffering=1 << 20)  # noqa: SIM115 - closed by publish or drop
-        self._file.write(MAGIC)
+        self._descriptor = os.open(self.temporary, flags, 0o600)
+        self._waiting, self._written = [MAGIC], 0
         self.size = len(MAGIC)
 
     def add(self, name: bytes, stored: bytes, size: int) -> None:
-        self._file.write(stored)
+        self._waiting.append(stored)
         self.entries.append((name, self.size, len(stored), size))
         self.size += len(stored)
+        if len(self._waiting) == MOST_PARTS or self.size - self._written >= WRITTEN_AT_ONCE:
+            self._write()
 
     def publish(self, did: Callable[[str], None]) -> int:
         """Index, fsync, rename; the directory is synced by the caller, once for all packs. → bytes of the file."""
         index = b"".join(ENTRY.pack(*each) for each in self.entries)
         footer = FOOTER.pack(self.size, len(self.entries), self._codec.digest(index), MAGIC)
-        self._file.write(index + footer)
-        self._file.flush()
+        self._waiting += (index, footer)
+        self._write()
         did("pack written")
-        os.fsync(self._file.fileno())
-        self._file.close()
+        os.fsync(self._descriptor)
+        self._close()
         did("pack synced")
         os.rename(self.temporary, f"{self._directory}/{self.name}")
         did("pack named")
@@ -164,9 +170,23 @@ class PackWriter:
 
     def drop(self) -> None:
         with contextlib.suppress(OSError):
-            self._file.close()
+            self._close()
         with contextlib.suppress(OSError):
             os.unlink(self.temporary)
+
+    def _write(self) -> None:
+        rest, self._waiting, self._written = deque(self._waiting), [], self.size
+        while rest:
+            done = os.writev(self._descriptor, rest)
+            while rest and done >= len(rest[0]):
+                done -= len(rest.popleft())
+            if rest:
+                rest[0] = rest[0][done:]
+
+    def _close(self) -> None:
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
 
 
 def pack_names(directory: str) -> list[str]:
