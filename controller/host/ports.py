@@ -517,8 +517,11 @@ class Scratches(Protocol):
 class Snapshots(Protocol):
     """What is in a container's writable layer, at one moment. Raises StepFailed."""
 
-    def take(self, name: str, min_free: int) -> LayerCopy:
-        """A copy; blocks are shared where the file system can do that. `min_free`: bytes that stay free."""
+    def copier(self, name: str, min_free: int) -> Callable[[], LayerCopy]:
+        """What makes a copy when it is called, with everything ready that can be before the container stands still.
+
+        Blocks are shared where the file system can do that. `min_free`: bytes that stay free.
+        """
         ...
 
     def drop(self, name: str) -> None:

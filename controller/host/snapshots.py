@@ -37,20 +37,14 @@ class LayerSnapshots:
     def __init__(self, places: Places) -> None:
         self._places = places
 
-    def take(self, name: str, min_free: int) -> LayerCopy:
+    def copier(self, name: str, min_free: int) -> Callable[[], LayerCopy]:
+        from controller.host.checkpoints import trees  # noqa: F401, PLC0415 - else loaded while all stands still
+
         target = self._snapshot(name)
-        before = time.monotonic()
         self.drop(name)
         make_private(self._places.snapshots)
         make_private(target)
-        source = f"{self._layer(name)}/{UPPER}"
-        copier = _Copier(target, min_free)
-        try:
-            copier.copy(source, target)
-        except OSError as error:
-            raise failed(error, "copying the files of the layer", error.filename or source) from error
-        took_ms = round((time.monotonic() - before) * 1000)
-        return LayerCopy(target, copier.copied, copier.cloned, took_ms)
+        return lambda: self._copy(f"{self._layer(name)}/{UPPER}", target, min_free)
 
     def drop(self, name: str) -> None:
         path = self._snapshot(name)
@@ -98,6 +92,16 @@ class LayerSnapshots:
         if os.path.lexists(f"{layer}/{KEPT}"):
             return "swapped"
         return "coming" if os.path.lexists(f"{layer}/{COMING}") else ""
+
+    def _copy(self, source: str, target: str, min_free: int) -> LayerCopy:
+        before = time.monotonic()
+        copier = _Copier(target, min_free)
+        try:
+            copier.copy(source, target)
+        except OSError as error:
+            raise failed(error, "copying the files of the layer", error.filename or source) from error
+        took_ms = round((time.monotonic() - before) * 1000)
+        return LayerCopy(target, copier.copied, copier.cloned, took_ms)
 
     def _try(self, doing: str, path: str, work: Callable[[], None]) -> None:
         try:

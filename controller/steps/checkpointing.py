@@ -56,10 +56,11 @@ class DumpContainer(Step):
     def apply(self, host: Host) -> Wait | None:
         images = host.scratches.make(self.container)
         copied: list[LayerCopy] = []
+        copier = host.snapshots.copier(self.container, self.policy.min_free) if self.frame.layered else None
 
         def frozen() -> None:
-            if self.frame.layered:
-                copied.append(host.snapshots.take(self.container, self.policy.min_free))
+            if copier:
+                copied.append(copier())
             if self.ends:
                 self._note(host, _NOT_YET, copied)
                 store(host, self.container, images, self.policy)

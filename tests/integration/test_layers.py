@@ -34,7 +34,7 @@ def test_a_set_user_id_program_of_a_container_is_out_of_reach(state: Path) -> No
     program = state / "t" / "layers" / "web" / "upper" / "program"
     program.write_text("#!/bin/sh\n")
     os.chmod(program, 0o4755)
-    copy = LayerSnapshots(places).take("web", 0).path
+    copy = LayerSnapshots(places).copier("web", 0)().path
     for path in (str(program), f"{copy}/program"):
         assert subprocess.run([path], check=False).returncode == 0
         with pytest.raises(PermissionError):

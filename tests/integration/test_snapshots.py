@@ -29,7 +29,7 @@ def snapshots(tmp_path: Path) -> LayerSnapshots:
 def test_a_copy_leaves_the_room_that_shall_stay_free(tmp_path: Path, layer: Path) -> None:
     del layer
     with pytest.raises(StepFailed, match="shall stay free"):
-        snapshots(tmp_path).take("web", 1 << 60)
+        snapshots(tmp_path).copier("web", 1 << 60)()
 
 
 def test_a_copy_has_owners_times_links_and_holes(tmp_path: Path, layer: Path) -> None:
@@ -42,7 +42,7 @@ def test_a_copy_has_owners_times_links_and_holes(tmp_path: Path, layer: Path) ->
     os.utime(layer / "file", ns=(5, 7_000_000_001))
     os.mknod(layer / "gone", 0o020000, os.makedev(0, 0))
     taken = snapshots(tmp_path)
-    found = taken.take("web", 0)
+    found = taken.copier("web", 0)()
     copy = Path(found.path)
     assert (copy / "file").read_text() == "now"
     seen = (copy / "file").stat()
@@ -54,7 +54,7 @@ def test_a_copy_has_owners_times_links_and_holes(tmp_path: Path, layer: Path) ->
     assert (copy / "gone").is_char_device()
     (layer / "file").write_text("later")
     assert (copy / "file").read_text() == "now"
-    taken.take("web", 0)  # the last one is no hindrance
+    taken.copier("web", 0)()  # the last one is no hindrance
     taken.drop("web")
     assert not copy.exists()
     taken.drop("web")
