@@ -15,6 +15,7 @@ from typing import Final
 
 from controller.errors import CheckpointDamaged
 from controller.frozen import dataclass
+from controller.host import syscalls
 from controller.host.checkpoints.codec import ID_SIZE, Codec
 from controller.host.text import failed
 
@@ -175,13 +176,16 @@ class PackWriter:
             os.unlink(self.temporary)
 
     def _write(self) -> None:
-        rest, self._waiting, self._written = deque(self._waiting), [], self.size
+        """The disk begins at once, so that there is little left to wait for when the pack is full."""
+        rest, self._waiting = deque(self._waiting), []
         while rest:
             done = os.writev(self._descriptor, rest)
             while rest and done >= len(rest[0]):
                 done -= len(rest.popleft())
             if rest:
                 rest[0] = rest[0][done:]
+        syscalls.start_writing(self._descriptor, self._written, self.size - self._written)
+        self._written = self.size
 
     def _close(self) -> None:
         descriptor, self._descriptor = self._descriptor, -1
