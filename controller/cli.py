@@ -8,7 +8,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from controller.errors import MasuError, Problem, SpecInvalid
@@ -17,6 +17,7 @@ from controller.version import VERSION
 
 if TYPE_CHECKING:
     from controller.app import App
+    from controller.checkpoints.request import Request
     from controller.report.preview import Preview
 
 SOURCE = "a directory of spec files (*.yaml, *.yml, also in directories below), or one file"
@@ -231,6 +232,17 @@ def _app(arguments: argparse.Namespace, *, runtime: bool) -> App:
     return App.build(_settings(arguments), runtime=runtime)
 
 
+def _act(arguments: argparse.Namespace, request: Request) -> Mapping[str, Any]:
+    """By the daemon, if one answers: it knows the host, and to find out about it takes longer than a restore."""
+    from controller.host.control import ask  # noqa: PLC0415
+    from controller.host.places import Places  # noqa: PLC0415
+
+    settings = _settings(arguments)
+    places = Places(settings.instance, settings.run_root, settings.state_root)
+    done = ask(places.control, request.to_json())
+    return _app(arguments, runtime=True).act(request) if done is None else done
+
+
 def _name(text: str, argument: str = "NAME") -> str:
     """The text, if it can name a container or an instance: names become parts of paths. Raises SpecInvalid."""
     from controller.model.names import check_name  # noqa: PLC0415
@@ -397,7 +409,7 @@ def _checkpoint(arguments: argparse.Namespace) -> int:
         return FAILED
     from controller.checkpoints.request import Request  # noqa: PLC0415
 
-    done = _app(arguments, runtime=True).act(Request("checkpoint", _name(words[0]), ends=arguments.stop))
+    done = _act(arguments, Request("checkpoint", _name(words[0]), ends=arguments.stop))
     print(f"{done['id']}: {done['size']} bytes, {done['stored']} of them new in the store; {done['cost']}")
     return _export(arguments, done["id"], arguments.file) if arguments.file else DONE
 
@@ -445,9 +457,10 @@ def _preflight(arguments: argparse.Namespace) -> int:
 def _restore(arguments: argparse.Namespace) -> int:
     from controller.checkpoints.request import Request  # noqa: PLC0415
 
-    app, name = _app(arguments, runtime=True), _name(arguments.name)
-    identity = app.import_checkpoint(arguments.file, name).id if arguments.file else arguments.identity
-    done = app.act(Request("restore", name, identity))
+    name, identity = _name(arguments.name), arguments.identity
+    if arguments.file:
+        identity = _app(arguments, runtime=False).import_checkpoint(arguments.file, name).id
+    done = _act(arguments, Request("restore", name, identity))
     print(f"{arguments.name} goes on from checkpoint {done['id']}")
     return DONE
 
