@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import struct
-from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Final
 
@@ -17,6 +16,7 @@ from controller.errors import CheckpointDamaged
 from controller.frozen import dataclass
 from controller.host import syscalls
 from controller.host.checkpoints.codec import ID_SIZE, Codec
+from controller.host.checkpoints.writing import AT_ONCE, MOST_PARTS, put
 from controller.host.text import failed
 
 MAGIC: Final = b"masu-pack-1\n\0\0\0\0"
@@ -25,9 +25,6 @@ FOOTER: Final = struct.Struct("<QI32s16s")
 SUFFIX, TEMPORARY, BAD = ".pack", ".tmp", ".bad"
 PACK_BYTES: Final = 64 << 20
 """About the size of an object in an object store; each costs one fsync."""
-WRITTEN_AT_ONCE: Final = 1 << 20
-MOST_PARTS: Final = 1000
-"""Of one writev: IOV_MAX is 1024."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +149,7 @@ class PackWriter:
         self._waiting.append(stored)
         self.entries.append((name, self.size, len(stored), size))
         self.size += len(stored)
-        if len(self._waiting) == MOST_PARTS or self.size - self._written >= WRITTEN_AT_ONCE:
+        if len(self._waiting) == MOST_PARTS or self.size - self._written >= AT_ONCE:
             self._write()
 
     def publish(self, did: Callable[[str], None]) -> int:
@@ -177,13 +174,8 @@ class PackWriter:
 
     def _write(self) -> None:
         """The disk begins at once, so that there is little left to wait for when the pack is full."""
-        rest, self._waiting = deque(self._waiting), []
-        while rest:
-            done = os.writev(self._descriptor, rest)
-            while rest and done >= len(rest[0]):
-                done -= len(rest.popleft())
-            if rest:
-                rest[0] = rest[0][done:]
+        put(self._descriptor, self._written, self._waiting)
+        self._waiting = []
         syscalls.start_writing(self._descriptor, self._written, self.size - self._written)
         self._written = self.size
 
