@@ -167,18 +167,20 @@ class ByRunc:
 def measure(options: Options) -> list[Row]:
     with running_world() as world, _places() as (base, disk):
         ours = ByMasu(world, base)
-        with _shell(base) as shell:  # which sees the network namespace of ours
-            bare, runc = ByCriu(shell, base, disk / "archive"), ByRunc(shell, world, base)
-            try:
-                for each in (ours, bare, runc):
-                    each.beat.go_on()
-                return [
-                    *_frozen(options.rounds, ours, bare, runc),
-                    *_restored(options.rounds, ours, bare, runc),
-                ]
-            finally:
-                bare.end()
-                runc.end()
+        with (
+            _shell(base) as shell,
+            contextlib.ExitStack() as ends,
+        ):  # a shell that sees ours' network namespace
+            bare = ByCriu(shell, base, disk / "archive")
+            ends.callback(bare.end)
+            runc = ByRunc(shell, world, base)
+            ends.callback(runc.end)
+            for each in (ours, bare, runc):
+                each.beat.go_on()
+            return [
+                *_frozen(options.rounds, ours, bare, runc),
+                *_restored(options.rounds, ours, bare, runc),
+            ]
 
 
 def _frozen(rounds: int, ours: ByMasu, bare: ByCriu, runc: ByRunc) -> list[Row]:
