@@ -107,7 +107,7 @@ from controller.report.preview import Overview, Preview
 from controller.settings import Settings
 from controller.spec.accept import accept, across
 from controller.spec.across import users
-from controller.steps.checkpointing import DUMPING, NOTE, PROGRESS, ClearScratch
+from controller.steps.checkpointing import DUMPING, NOTE, ClearScratch
 from controller.steps.freezer import frozen_by
 from controller.steps.runtime import DOES_NOT_FIT
 from controller.version import VERSION
@@ -455,10 +455,6 @@ class App:
         if frozen_by(self.host, group):
             raise StepFailed(f"container {name} is frozen: a command in it would be, too")
         return exec_inside(self.homes, self.places, name, group, subject.init, command)
-
-    def progress(self, name: str) -> str:
-        """Read-only. What is being done for a checkpoint or a restore of a container, in words; empty: nothing."""
-        return self.host.scratches.noted(name, PROGRESS)
 
     def act(self, request: Request) -> Mapping[str, Any]:
         """Do what is asked, or have the daemon do it that holds this instance. Raises MasuError."""

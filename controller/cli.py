@@ -240,6 +240,22 @@ def _app(arguments: argparse.Namespace, *, runtime: bool) -> App:
     return App.build(_settings(arguments), runtime=runtime)
 
 
+def _act(arguments: argparse.Namespace, request: Request) -> Mapping[str, Any]:
+    """By the daemon, if one answers: it knows the host, and to find out about it takes longer than a restore."""
+    from controller.host.control import ask  # noqa: PLC0415
+    from controller.host.places import Places  # noqa: PLC0415
+    from controller.host.scratch import ScratchDirectories  # noqa: PLC0415
+    from controller.model.checkpoint import PROGRESS  # noqa: PLC0415
+    from controller.report.progress import shown  # noqa: PLC0415
+
+    settings = _settings(arguments)
+    places = Places(settings.instance, settings.run_root, settings.state_root)
+    scratches = ScratchDirectories(places.scratch)
+    with shown(sys.stderr, lambda: scratches.noted(request.container, PROGRESS)):
+        done = ask(places.control, request.to_json())
+        return _app(arguments, runtime=True).act(request) if done is None else done
+
+
 def _name(text: str, argument: str = "NAME") -> str:
     """The text, if it can name a container or an instance: names become parts of paths. Raises SpecInvalid."""
     from controller.model.names import check_name  # noqa: PLC0415
@@ -410,19 +426,12 @@ def _checkpoint(arguments: argparse.Namespace) -> int:
         return FAILED
     from controller.checkpoints.request import Request  # noqa: PLC0415
 
-    app, name = _app(arguments, runtime=True), _name(words[0])
+    name = _name(words[0])
     if arguments.file:
-        app.check_export(name, arguments.file)
-    done = _act(app, Request("checkpoint", name, ends=arguments.stop))
+        _app(arguments, runtime=True).check_export(name, arguments.file)
+    done = _act(arguments, Request("checkpoint", name, ends=arguments.stop))
     print(f"{done['id']}: {done['size']} bytes, {done['stored']} of them new in the store; {done['cost']}")
     return _export(arguments, done["id"], arguments.file) if arguments.file else DONE
-
-
-def _act(app: App, request: Request) -> Mapping[str, Any]:
-    from controller.report.progress import shown  # noqa: PLC0415
-
-    with shown(sys.stderr, lambda: app.progress(request.container)):
-        return app.act(request)
 
 
 def _export(arguments: argparse.Namespace, identity: str, path: str) -> int:
@@ -473,10 +482,10 @@ def _preflight(arguments: argparse.Namespace) -> int:
 def _restore(arguments: argparse.Namespace) -> int:
     from controller.checkpoints.request import Request  # noqa: PLC0415
 
-    app, name = _app(arguments, runtime=True), _name(arguments.name)
-    source = app.imported(arguments.file, name) if arguments.file else nullcontext(arguments.identity)
-    with source as identity:
-        done = _act(app, Request("restore", name, identity))
+    name, identity = _name(arguments.name), nullcontext(arguments.identity)
+    source = _app(arguments, runtime=True).imported(arguments.file, name) if arguments.file else identity
+    with source as found:
+        done = _act(arguments, Request("restore", name, found))
     print(f"{arguments.name} goes on from checkpoint {done['id']}")
     return DONE
 

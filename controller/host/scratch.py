@@ -28,6 +28,12 @@ _MARGIN: Final = 4
 """One part in so many is added to what images are known to need: a container goes on until it stands still."""
 _SMALLEST: Final = 1 << 20
 _AVAILABLE: Final = re.compile(r"^MemAvailable:\s*(\d+) kB$", re.MULTILINE)
+_NO_SWAP: Final = ("noswap", None)
+"""Since Linux 6.4."""
+_HUGE: Final = ("huge", "within_size")
+"""Pages as large as what is written at once (since 6.14) take a third of the time, while everything stands still;
+small files take no more room for it."""
+_EXTRAS: Final = ((_NO_SWAP, _HUGE), (_NO_SWAP,), (_HUGE,), ())
 _ATTRIBUTES: Final = MountAttr.NOSUID | MountAttr.NOEXEC | MountAttr.NODEV
 
 
@@ -116,9 +122,9 @@ class ScratchDirectories:
 
 
 def _tmpfs(size: int) -> int:
-    """A descriptor of its mount. Without swap where the kernel can (6.4)."""
+    """A descriptor of its mount, with as many of the extras as the kernel can."""
     settings = [("source", "masu-scratch"), ("mode", "0700"), ("size", str(size))]
-    try:
-        return new_mount("tmpfs", [*settings, ("noswap", None)], _ATTRIBUTES)
-    except MountRefused:
-        return new_mount("tmpfs", settings, _ATTRIBUTES)
+    for extras in _EXTRAS[:-1]:
+        with contextlib.suppress(MountRefused):
+            return new_mount("tmpfs", [*settings, *extras], _ATTRIBUTES)
+    return new_mount("tmpfs", [*settings, *_EXTRAS[-1]], _ATTRIBUTES)

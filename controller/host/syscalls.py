@@ -28,6 +28,7 @@ CLONE_NEWTIME: Final = 0x00000080
 MS_BIND: Final = 0x1000
 MS_REC: Final = 0x4000
 MS_SLAVE: Final = 0x80000
+_SYNC_FILE_RANGE_WRITE: Final = 2
 
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 
@@ -329,6 +330,15 @@ def punch_hole(descriptor: int, start: int, size: int) -> None:
     """Give back what a part of a file takes; it reads as zeros; man 2 fallocate."""
     mode = _FALLOC_FL_KEEP_SIZE | _FALLOC_FL_PUNCH_HOLE
     _checked(_LIBC.fallocate64(descriptor, mode, ctypes.c_int64(start), ctypes.c_int64(size)))
+
+
+def start_writing(descriptor: int, at: int, size: int) -> None:
+    """These bytes of a file go on their way to the disk; nobody waits for it, man 2 sync_file_range."""
+    _checked(
+        _LIBC.sync_file_range(
+            descriptor, ctypes.c_int64(at), ctypes.c_int64(size), ctypes.c_uint(_SYNC_FILE_RANGE_WRITE)
+        )
+    )
 
 
 def free_bytes(path: str) -> int:

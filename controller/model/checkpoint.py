@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 from controller.frozen import dataclass
 
+PROGRESS = "progress"
+"""What is noted beside the images: what is being done for a checkpoint or a restore, in words."""
 UPPER = "upper"
 """The tree that is a container's writable layer."""
 _VOLUME = "volume."
@@ -30,7 +32,9 @@ def volume_in(tree: str) -> str:
 How = Literal["schedule", "manual", "shutdown", "imported"]
 
 Progress = Callable[[str, int], None]
-"""Told what was just done (a stage) and a count or amount: bytes for `read`, else a running number."""
+"""Told what was just done (a stage) and a count or amount: bytes for `read`, else a running number.
+
+In any thread."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from controller.checkpoints.users import moves, text_of
 from controller.errors import GuardRefused, MasuError, StepFailed
 from controller.frozen import dataclass
 from controller.host.ports import Host
-from controller.model.checkpoint import ENDED, SPEC, UPPER, Checkpoint, Draft, How, Origin, TreeCopy
+from controller.model.checkpoint import ENDED, PROGRESS, SPEC, UPPER, Checkpoint, Draft, How, Origin, TreeCopy
 from controller.model.dump import Dumped, DumpOrder, RestoreOrder
 from controller.model.frame import Frame
 from controller.model.launch import Init
@@ -29,7 +29,7 @@ from controller.steps.runtime import LaunchContainer, conclude, id_mapping, laun
 
 DUMP_TIMEOUT_MS = 120_000
 RESTORE_TIMEOUT_MS = 120_000
-AHEAD, NOTE, STORED, COST, PROGRESS = "ahead.json", "note.json", "stored", "cost", "progress"
+AHEAD, NOTE, STORED, COST = "ahead.json", "note.json", "stored", "cost"
 DUMPING = "dumping"
 """What is noted as long as a checkpoint is made, and not while one is restored."""
 TELL_MS = 100

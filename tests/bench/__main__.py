@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tests.bench import cold, edit, look, network, overhead, repair, start, store
+from tests.bench import checkpoint, cold, edit, look, network, overhead, repair, start, store
 from tests.bench.options import Options
 from tests.bench.rows import Row, table
 from tests.bench.world import CHECKOUT
@@ -32,6 +32,7 @@ BENCHMARKS: Mapping[str, Callable[[Options], list[Row]]] = {
     "network": network.measure,
     "overhead": overhead.measure,
     "store": store.measure,
+    "checkpoint": checkpoint.measure,
 }
 QUICK = Options(
     starts=8,

@@ -25,7 +25,48 @@ LIMITS: dict[str, Any] = {
 }
 
 
-class Bare:
+class Shell:
+    """In a mount namespace of its own; what it says goes to `errors`."""
+
+    def __init__(self, errors: Path) -> None:
+        self._errors = errors
+        self._shell = subprocess.Popen(
+            ["unshare", "--mount", "--propagation", "private", "/bin/sh"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )
+
+    def do(self, script: str, wait_s: float = 120) -> None:
+        """Run it in the shell. Raises RuntimeError when it fails, TimeoutError when it does not end."""
+        self.begin(script)
+        self.finish(script, wait_s)
+
+    def begin(self, script: str) -> float:
+        """→ the moment; the caller finishes it."""
+        stdin = self._shell.stdin
+        assert stdin
+        at = time.monotonic()
+        stdin.write(f"{{ {script}\n}} </dev/null >/dev/null 2>>{self._errors}\necho $?\n".encode())
+        stdin.flush()
+        return at
+
+    def finish(self, script: str, wait_s: float = 120) -> None:
+        stdout = self._shell.stdout
+        assert stdout
+        if not select.select([stdout], [], [], wait_s)[0]:
+            raise TimeoutError(script)
+        said = stdout.readline().strip()
+        if said != b"0":
+            raise RuntimeError(f"{script}: exit code {said!r}: {self._errors.read_text()[-500:]}")
+
+    def end(self) -> None:
+        """With what it has started, and its mounts."""
+        os.killpg(self._shell.pid, signal.SIGKILL)
+        self._shell.communicate()
+
+
+class Bare(Shell):
     """`limits`: the runtime makes the cgroups and sets the limits, as far as it can on this layout; without them
 
     it makes no cgroup at all. Root file systems are overlays, mounted beforehand. Everything lies on the same file
@@ -42,12 +83,7 @@ class Bare:
         self._runtime = shutil.which(RUNTIME, path=f"/opt/masu/bin:{os.environ['PATH']}")
         own = "" if limits else "--cgroup-manager=disabled"
         self.command = f"{self._runtime} --root {self.base}/state {own}"
-        self._shell = subprocess.Popen(
-            ["unshare", "--mount", "--propagation", "private", "/bin/sh"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            start_new_session=True,
-        )
+        super().__init__(self.base / "errors")
         self.do(_make_room(limits=limits))
 
     def prepare(
@@ -88,19 +124,6 @@ class Bare:
         self.do(f"xargs -a {self.base}/names -P2 -I@ {self.command} delete --force @")
         return time.monotonic() - at
 
-    def do(self, script: str, wait_s: float = 120) -> None:
-        """Run it in the shell. Raises RuntimeError when it fails, TimeoutError when it does not end."""
-        stdin, stdout = self._shell.stdin, self._shell.stdout
-        assert stdin
-        assert stdout
-        stdin.write(f"{script} </dev/null >/dev/null 2>>{self.base}/errors\necho $?\n".encode())
-        stdin.flush()
-        if not select.select([stdout], [], [], wait_s)[0]:
-            raise TimeoutError(script)
-        said = stdout.readline().strip()
-        if said != b"0":
-            raise RuntimeError(f"{script}: exit code {said!r}: {(self.base / 'errors').read_text()[-500:]}")
-
     def close(self) -> None:
         """Whatever has happened: containers, mounts (with the shell's namespace) and cgroups go."""
         try:
@@ -108,8 +131,7 @@ class Bare:
             if left:
                 self.delete_all(left)
         finally:
-            os.killpg(self._shell.pid, signal.SIGKILL)
-            self._shell.communicate()
+            self.end()
             for mount, _, _ in cgroup_mounts():
                 _remove_group(Path(mount + self._group))
             end_volatile(self.base)

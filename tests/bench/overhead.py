@@ -14,11 +14,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import yaml
-
 from tests.bench.options import Options
 from tests.bench.rows import Row, median
-from tests.bench.world import CHECKOUT, World, running_world, until
+from tests.bench.world import CHECKOUT, World, running_world
 
 ROOTFS = "/opt/masu/rootfs/programs"
 NAME, LEAST = "load", 0.985
@@ -51,19 +49,9 @@ WORKLOADS: tuple[Workload, ...] = (
 
 def measure(options: Options) -> list[Row]:
     with running_world() as world:
-        _start(world)
+        process = {"args": ["/bin/sleep", "100000"], "cwd": "/tmp", "stop": {"grace": "0s"}}
+        world.add(NAME, {"rootfs": {"path": ROOTFS}, "process": process})
         return [_compare(world, each, options.rounds) for each in WORKLOADS]
-
-
-def _start(world: World) -> None:
-    process = {"args": ["/bin/sleep", "100000"], "cwd": "/tmp", "stop": {"grace": "0s"}}
-    spec = {"rootfs": {"path": ROOTFS}, "process": process}
-    document = {"apiVersion": "masu/v1", "kind": "Container", "metadata": {"name": NAME}, "spec": spec}
-    temporary = world.base / "load.yaml"
-    temporary.write_text(yaml.safe_dump(document))
-    temporary.rename(world.source / "load.yaml")
-    until((world.run_dir / "records" / f"{NAME}.json").exists, "the container", pause_s=0.01)
-    world.until_converged()
 
 
 def _compare(world: World, workload: Workload, rounds: int) -> Row:

@@ -113,6 +113,15 @@ class World:
         """Rename spec files into the watched directory → the moment of the first rename."""
         return rename(self.prepare(wanted, **limits))
 
+    def add(self, name: str, spec: dict[str, Any]) -> None:
+        """One container of another kind; there, and converged, when this returns."""
+        path = self._nursery / f"{name}.yaml"
+        document = {"apiVersion": "masu/v1", "kind": "Container", "metadata": {"name": name}, "spec": spec}
+        path.write_text(yaml.safe_dump(document))
+        path.rename(self.source / path.name)
+        until((self.run_dir / "records" / f"{name}.json").exists, name, pause_s=0.01)
+        self.until_converged()
+
     def remove(self, unwanted: Iterable[str]) -> float:
         at = time.monotonic()
         for name in unwanted:

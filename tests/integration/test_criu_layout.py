@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 
 from controller import host
 from controller.errors import StepFailed
-from controller.host.criu_layout import Seen, changed, observe
+from controller.host.criu_layout import Seen, changed, has_connections, observe
 
 pytestmark = pytest.mark.root
 CONFIG: dict[str, Any] = {"mounts": [{"destination": "/mnt"}]}
@@ -57,6 +58,37 @@ def test_no_link_is_followed_and_what_is_covered_is_not_taken_for_empty(tmp_path
         found = seen(pid)
         found.close()
         assert "/mnt/a" not in found.bare
+
+
+@pytest.mark.parametrize(("kind", "address"), [("AF_INET", "127.0.0.1"), ("AF_INET6", "::1")])
+def test_a_connection_is_told_from_a_socket_that_listens(kind: str, address: str) -> None:
+    program = f"""
+import socket, sys
+def told(word):
+    print(word, flush=True)
+    sys.stdin.readline()
+told("nothing")
+listener = socket.socket(socket.{kind})
+listener.bind(("{address}", 0))
+listener.listen()
+told("listens")
+client = socket.socket(socket.{kind})
+client.connect(listener.getsockname())
+told("is connected")
+"""
+    script = f"ip link set lo up; exec {sys.executable} -c '{program}'"
+    argv = ["unshare", "--net", "sh", "-ec", script]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin
+        assert process.stdout
+        try:
+            for word, expected in (("nothing", False), ("listens", False), ("is connected", True)):
+                assert process.stdout.readline().strip() == word
+                assert has_connections(process.pid) is expected, word
+                process.stdin.write("\n")
+                process.stdin.flush()
+        finally:
+            process.kill()
 
 
 def test_a_file_system_that_may_never_answer_is_refused() -> None:

@@ -1,6 +1,6 @@
 """From bytes to chunks: what is known is referred to, what changed a little is taken apart, the rest is packed.
 
-Work is done by threads on one window at a time, in bounded number, and put together in order by the caller's.
+Windows are read and looked at by threads, in bounded number, and put together in order by the caller's.
 """
 
 from __future__ import annotations
@@ -33,6 +33,10 @@ class Before:
 
     name: bytes
     parts: tuple[Part, ...]
+
+
+Window = tuple[Callable[[], bytes], Before | None]
+"""Reads some neighbouring bytes, in whatever thread; and what was there the last time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +93,10 @@ class Chunker:
     def close(self) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def pieces(self, windows: Iterable[tuple[bytes, Before | None]]) -> list[Piece]:
-        """Of a file, in its order."""
+    def pieces(self, windows: Iterable[Window]) -> list[Piece]:
+        """Of a file, in its order. Raises what reading it raises."""
         found: list[Piece] = []
-        looks = (partial(self._look, data, before) for data, before in windows)
+        looks = (partial(self._look, read, before) for read, before in windows)
         for each in in_order(self._pool, looks):
             if not each.name:
                 _append_hole(found, each.size)
@@ -101,7 +105,8 @@ class Chunker:
         self._flush()
         return found
 
-    def _look(self, data: bytes, before: Before | None) -> Found:
+    def _look(self, read: Callable[[], bytes], before: Before | None) -> Found:
+        data = read()
         size = len(data)
         if data == ZEROS[:size]:
             return Found(size)

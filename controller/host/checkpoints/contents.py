@@ -13,6 +13,7 @@ from controller.host.checkpoints.codec import Codec
 from controller.host.checkpoints.packs import Shelf
 from controller.host.checkpoints.pipeline import THREADS, in_order
 from controller.host.checkpoints.recent import Recent
+from controller.host.checkpoints.writing import gathered, put
 
 
 class Contents:
@@ -54,14 +55,15 @@ class Contents:
         return in_order(self._pool, (partial(self._read_at, at, each) for at, each in self._data(pieces)))
 
     def write(self, descriptor: int, size: int, pieces: Sequence[Piece]) -> None:
-        """Into an empty file: each thread writes what it unpacked, holes stay holes. OSErrors are the caller's."""
+        """Into an empty file, holes stay holes. OSErrors are the caller's.
+
+        This thread alone writes: a file is locked by whoever does, and others would spin on that.
+        """
         if sum(self.size_of(each) for each in pieces) != size:
             raise CheckpointDamaged("the pieces of a file do not make its size")
-        os.ftruncate(descriptor, size)
-        for _ in in_order(
-            self._pool, (partial(self._put, descriptor, at, each) for at, each in self._data(pieces))
-        ):
-            pass
+        for at, parts in gathered(self.stream(pieces)):
+            put(descriptor, at, parts)
+        os.ftruncate(descriptor, size)  # at last: a tmpfs takes far larger pages below the end of a file
 
     def check(self, pieces: Iterable[Piece]) -> Iterator[str]:
         """What is wrong with them, in words."""
@@ -86,12 +88,6 @@ class Contents:
         except CheckpointDamaged as error:
             return str(error)
         return ""
-
-    def _put(self, descriptor: int, at: int, piece: Piece) -> None:
-        data = memoryview(self.read(piece))
-        while data:
-            done = os.pwrite(descriptor, data, at)
-            data, at = data[done:], at + done
 
 
 def _is_data(piece: Piece) -> bool:

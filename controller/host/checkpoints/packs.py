@@ -14,7 +14,9 @@ from typing import Final
 
 from controller.errors import CheckpointDamaged
 from controller.frozen import dataclass
+from controller.host import syscalls
 from controller.host.checkpoints.codec import ID_SIZE, Codec
+from controller.host.checkpoints.writing import AT_ONCE, MOST_PARTS, put
 from controller.host.text import failed
 
 MAGIC: Final = b"masu-pack-1\n\0\0\0\0"
@@ -139,24 +141,26 @@ class PackWriter:
         self.temporary = f"{directory}/{name}{TEMPORARY}"
         self.entries: list[tuple[bytes, int, int, int]] = []
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        self._file = open(os.open(self.temporary, flags, 0o600), "wb", buffering=1 << 20)  # noqa: SIM115 - closed by publish or drop
-        self._file.write(MAGIC)
+        self._descriptor = os.open(self.temporary, flags, 0o600)
+        self._waiting, self._written = [MAGIC], 0
         self.size = len(MAGIC)
 
     def add(self, name: bytes, stored: bytes, size: int) -> None:
-        self._file.write(stored)
+        self._waiting.append(stored)
         self.entries.append((name, self.size, len(stored), size))
         self.size += len(stored)
+        if len(self._waiting) == MOST_PARTS or self.size - self._written >= AT_ONCE:
+            self._write()
 
     def publish(self, did: Callable[[str], None]) -> int:
         """Index, fsync, rename; the directory is synced by the caller, once for all packs. → bytes of the file."""
         index = b"".join(ENTRY.pack(*each) for each in self.entries)
         footer = FOOTER.pack(self.size, len(self.entries), self._codec.digest(index), MAGIC)
-        self._file.write(index + footer)
-        self._file.flush()
+        self._waiting += (index, footer)
+        self._write()
         did("pack written")
-        os.fsync(self._file.fileno())
-        self._file.close()
+        os.fsync(self._descriptor)
+        self._close()
         did("pack synced")
         os.rename(self.temporary, f"{self._directory}/{self.name}")
         did("pack named")
@@ -164,9 +168,21 @@ class PackWriter:
 
     def drop(self) -> None:
         with contextlib.suppress(OSError):
-            self._file.close()
+            self._close()
         with contextlib.suppress(OSError):
             os.unlink(self.temporary)
+
+    def _write(self) -> None:
+        """The disk begins at once, so that there is little left to wait for when the pack is full."""
+        put(self._descriptor, self._written, self._waiting)
+        self._waiting = []
+        syscalls.start_writing(self._descriptor, self._written, self.size - self._written)
+        self._written = self.size
+
+    def _close(self) -> None:
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
 
 
 def pack_names(directory: str) -> list[str]:

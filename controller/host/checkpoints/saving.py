@@ -8,18 +8,19 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 from controller.checkpoints.manifest import Body, Entry, Manifest, Piece, StoredFile, parts_of
 from controller.checkpoints.pagemap import Cut, decode, even_cuts, page_cuts
 from controller.errors import CheckpointDamaged, StepFailed
-from controller.host.checkpoints.chunking import WINDOW, Before, Chunker, Slots
+from controller.host.checkpoints.chunking import WINDOW, Before, Chunker, Slots, Window
 from controller.host.checkpoints.depot import Depot
 from controller.host.checkpoints.last_time import PAGEMAP, LastTime
-from controller.host.checkpoints.packs import PACK_BYTES, SUFFIX, PackWriter, Shelf
+from controller.host.checkpoints.packing import Packing
+from controller.host.checkpoints.packs import Shelf
 from controller.host.checkpoints.trees import TreeFile, scan
-from controller.host.syscalls import free_bytes
-from controller.host.text import failed, no_room, sync_directory
+from controller.host.text import failed
 from controller.model.checkpoint import Checkpoint, Draft, Progress
 
 LARGEST_PAGEMAP: Final = 256 << 20
@@ -37,13 +38,13 @@ class Saving:
     def __init__(
         self, depot: Depot, identity: str, min_free: int, last: Manifest | None, did: Progress
     ) -> None:
-        self._depot, self._identity, self._min_free, self._did = depot, identity, min_free, did
+        self._depot, self._identity, self._did = depot, identity, did
         self._shelf = Shelf(depot.packs, depot.codec)
         self._slots = Slots()
-        self._chunker = Chunker(depot.codec, self._shelf, self._slots, self._store)
+        self._packing = Packing(depot, self._shelf, identity, min_free, did)
+        self._chunker = Chunker(depot.codec, self._shelf, self._slots, self._packing.add)
         self._before = LastTime(last, self._shelf, self._slots, depot) if last else None
-        self._pack: PackWriter | None = None
-        self._packs = self._written = self._size = self._image_bytes = 0
+        self._size = self._image_bytes = 0
 
     def save(self, draft: Draft) -> Checkpoint:
         try:
@@ -54,16 +55,14 @@ class Saving:
                 tuple(self._extra(name, data) for name, data in sorted(draft.extras.items())),
                 {name: self._tree(name, path) for name, path in sorted(draft.trees.items())},
             )
-            self._end_pack()
-            sync_directory(self._depot.packs)
+            self._packing.finish()
             return self._publish(draft, body)
         except OSError as error:
             raise failed(error, "storing checkpoint", error.filename or self._depot.root) from error
         finally:
             self._chunker.close()
+            self._packing.close()
             self._shelf.close()
-            if self._pack:
-                self._pack.drop()
 
     def _publish(self, draft: Draft, body: Body) -> Checkpoint:
         size_of = {self._slots.names[slot]: self._slots.sizes[slot] for slot in _used(body)}
@@ -73,11 +72,11 @@ class Saving:
         body = replace(renumber.body(body), sizes=tuple(size_of[name] for name in names))
         alone = sum(self._shelf.stored_size(name) for name in names)
         found = Checkpoint(
-            self._identity, draft.origin, self._size, self._written, alone, tuple(sorted(draft.trees)),
+            self._identity, draft.origin, self._size, self._packing.written, alone, tuple(sorted(draft.trees)),
             self._depot.codec.key_id, images=self._image_bytes,
         )  # fmt: skip
         self._depot.publish(found, names, body, lambda what: self._did(what, 0))
-        self._did("published", self._written)
+        self._did("published", self._packing.written)
         return found
 
     def _images(self, directory: str) -> tuple[StoredFile, ...]:
@@ -100,9 +99,11 @@ class Saving:
         return StoredFile(name, size, tuple(pieces))
 
     def _extra(self, name: str, data: bytes) -> StoredFile:
-        parts = [(data[at : at + WINDOW], None) for at in range(0, len(data), WINDOW)]
+        parts = [data[at : at + WINDOW] for at in range(0, len(data), WINDOW)]
         self._count(len(data))
-        return StoredFile(name, len(data), tuple(self._chunker.pieces(parts)))
+        return StoredFile(
+            name, len(data), tuple(self._chunker.pieces((partial(bytes, each), None) for each in parts))
+        )
 
     def _tree(self, name: str, directory: str) -> tuple[Entry, ...]:
         return tuple(
@@ -129,47 +130,23 @@ class Saving:
 
     def _windows(
         self, descriptor: int, path: str, before: _LastTime, parts: Sequence[Cut], start: int = 0
-    ) -> Iterator[tuple[bytes, Before | None]]:
+    ) -> Iterator[Window]:
         at = start
         for cut in parts:
-            data = os.pread(descriptor, cut.size, at)
-            if len(data) != cut.size:
-                raise StepFailed(f"{path} became shorter while it was stored", path=path, errno=errno.EIO)
-            at += cut.size
             self._count(cut.size)
-            yield data, before(cut)
+            yield partial(_read, descriptor, path, at, cut.size), before(cut)
+            at += cut.size
 
     def _count(self, size: int) -> None:
         self._size += size
         self._did("read", self._size)
 
-    def _store(self, name: bytes, stored: bytes, size: int) -> None:
-        if self._pack is None:
-            self._check_space(PACK_BYTES)
-            self._pack = PackWriter(
-                self._depot.packs, f"{self._identity}-{self._packs:05}{SUFFIX}", self._depot.codec
-            )
-            self._packs += 1
-        self._pack.add(name, stored, size)
-        self._written += len(stored)
-        if self._pack.size >= PACK_BYTES:
-            self._end_pack()
 
-    def _end_pack(self) -> None:
-        if self._pack is None:
-            return
-        self._pack.publish(lambda what: self._did(what, self._packs))
-        self._shelf.add(self._pack.name, self._pack.entries)
-        self._pack = None
-        self._check_space(0)
-
-    def _check_space(self, wanted: int) -> None:
-        """Asked once per pack; what one pack too much would take is counted in."""
-        if not self._min_free:
-            return
-        free = free_bytes(self._depot.root)
-        if free - wanted < self._min_free:
-            raise no_room(self._depot.root, free, self._min_free)
+def _read(descriptor: int, path: str, at: int, size: int) -> bytes:
+    data = os.pread(descriptor, size, at)
+    if len(data) != size:
+        raise StepFailed(f"{path} became shorter while it was stored", path=path, errno=errno.EIO)
+    return data
 
 
 class _Renumber:
