@@ -32,6 +32,7 @@ from controller.model.facts import Facts
 from controller.model.firewall import Firewall, Listener, Publication
 from controller.model.grant import Grants
 from controller.model.health import Health, Verdict
+from controller.model.host_policy import HostPolicy, Paths
 from controller.model.launch import ExitRecord, Init, LaunchRecipe
 from controller.model.links import AddressSeen, Device, LinkChange, LinkSeen, RouteSeen
 from controller.model.notice import Notice, Watch
@@ -706,6 +707,14 @@ class SourcePort(Protocol):
     """Where the desired state comes from. `snapshot` raises SourceUnreadable."""
 
     def snapshot(self) -> Snapshot: ...
+
+
+class PolicyPort(Paths, Protocol):
+    """What specs may ask of this host. Looks only."""
+
+    def read(self) -> HostPolicy | None:
+        """None where nobody has written one. Raises NotPermitted, StepFailed, SpecInvalid."""
+        ...
 
 
 class Store(Protocol):

@@ -15,7 +15,7 @@ from controller.reconcile.apply import Failpoint, Outcome, apply
 from controller.reconcile.desired import Desired
 from controller.reconcile.plan import Plan, plan, removal
 from controller.steps._base import Stage, Wait
-from controller.steps.runtime import DOES_NOT_FIT, Await, LaunchContainer
+from controller.steps.runtime import DOES_NOT_FIT, NOT_ALLOWED, Await, LaunchContainer
 
 WAITING = "Waiting"
 AWAIT, LAUNCH = Await.__name__, LaunchContainer.__name__
@@ -39,10 +39,10 @@ class Result:
 
     @property
     def exit_code(self) -> int:
-        """0 converged, 4 there is no room for it, 5 the host lacks something, else what the error says."""
+        """0 converged, 4 no room for it or not allowed, 5 the host lacks something, else what the error says."""
         if self.converged:
             return 0
-        if any(each.reason == DOES_NOT_FIT for each in self.conditions):
+        if any(each.reason in {DOES_NOT_FIT, NOT_ALLOWED} for each in self.conditions):
             return GuardRefused.exit_code
         if self.error:
             return self.error.exit_code

@@ -22,10 +22,10 @@ from controller.steps.living import live_pid
 LAUNCH_LOOK_MS = 100
 
 
-DOES_NOT_FIT = "DoesNotFit"
+DOES_NOT_FIT, NOT_ALLOWED = "DoesNotFit", "NotAllowed"
 FOR_PEOPLE = frozenset(
     {"AddressTaken", "SubnetTaken", "NameTaken", "DeviceTaken", "NoParent", "NoDevice"}
-    | {"NoAddressLeft", "MtuTooLarge", "NoPacketFilter", DOES_NOT_FIT}
+    | {"NoAddressLeft", "MtuTooLarge", "NoPacketFilter", DOES_NOT_FIT, NOT_ALLOWED}
 )
 """Reasons for waiting that last until somebody does something about them."""
 

@@ -254,7 +254,7 @@ def test_each_mistake_in_a_process_is_one_problem(fields, problem):
             "kind: Contaner",
             [
                 (
-                    '1:1: kind: "Contaner" is not one of Container, Group, Network, Node, Volume,'
+                    '1:1: kind: "Contaner" is not one of Container, Group, HostPolicy, Network, Node, Volume,'
                     ' did you mean "Container"?'
                 )
             ],
@@ -302,8 +302,8 @@ def test_the_whole_schema_stands_alone_and_is_valid():
 
 
 def test_an_unknown_kind_has_no_schema():
-    assert schema.kinds() == ("Container", "Group", "Network", "Node", "Volume")
-    with pytest.raises(ValueError, match='"Pod" is not one of Container, Group, Network'):
+    assert schema.kinds() == ("Container", "Group", "HostPolicy", "Network", "Node", "Volume")
+    with pytest.raises(ValueError, match='"Pod" is not one of Container, Group, HostPolicy'):
         schema.schema("Pod")
 
 
