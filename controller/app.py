@@ -26,12 +26,13 @@ from controller.frozen import dataclass
 from controller.host import facts as host_facts
 from controller.host import service
 from controller.host.alone import InstanceLock, holder
+from controller.host.audit import AuditFile
 from controller.host.cgroups.device_rules import DeviceRules
 from controller.host.cgroups.homes import Homes
 from controller.host.cgroups.tree import CgroupTree
 from controller.host.checkpoints.stores import LocalStores
 from controller.host.clock import SystemClock
-from controller.host.control import ControlSocket, ask
+from controller.host.control import ControlSocket, ask, me
 from controller.host.criu_lazily import LazyCriu
 from controller.host.devices import DeviceFiles
 from controller.host.disks import HostDisks
@@ -87,6 +88,7 @@ from controller.loop.take_down import deny_grace, set_rules, take_down
 from controller.loop.timetable import Timetable
 from controller.loop.warden import Warden, barred
 from controller.model import marks
+from controller.model.audit import Entry, Outcome, Peer
 from controller.model.checkpoint import Checkpoint
 from controller.model.desired import DesiredSet
 from controller.model.event import Event
@@ -202,11 +204,12 @@ class App:
     grants: GrantFile
     conditions: ConditionFiles
     policy: PolicyFile
+    audit: AuditFile
 
     @classmethod
     def build(cls, settings: Settings, *, runtime: bool) -> App:
         """Read-only. `runtime`: also ask which OCI runtime works here, which costs a process."""
-        places = Places(settings.instance, settings.run_root, settings.state_root)
+        places = Places(settings.instance, settings.run_root, settings.state_root, settings.log_root)
         found = host_facts.look(host_facts.runtime(settings.runtime) if runtime else None)
         keeper = KeeperClient(places.keeper, places.logs, service.open_files())
         homes = Homes(found)
@@ -216,6 +219,7 @@ class App:
         namespaces = KeptNamespaces(places.namespaces, visits)
         scope = Scope(marks.table_name(settings.instance), *marks.prefixes(settings.instance))
         firewall = NftablesFirewall(scope, places.ruleset, places.rulesets)
+        audit = AuditFile(places.audit)
         host = Host(
             instance=settings.instance,
             facts=found,
@@ -245,18 +249,22 @@ class App:
             checkpoints=LocalStores(places.checkpoints),
             commands=Errands(homes, places),
             verdicts=Verdicts(),
+            audit=audit,
         )
         store, conditions = DesiredFile(places, VERSION), ConditionFiles(places.conditions)
         leases, grants = LeaseFile(places.leases), GrantFile(places.grants, found.boot_id)
         journal = Journal(places.events)
         policy = PolicyFile(settings.policy or POLICY, _parse_policy, needed=bool(settings.policy))
-        files = (journal, keeper, store, leases, grants, conditions, policy)
+        files = (journal, keeper, store, leases, grants, conditions, policy, audit)
         return cls(settings, places, host, homes, namespaces, firewall, *files)
 
     def run(self, source: str) -> None:
         """The daemon: converge and keep converged until SIGTERM; containers go on running."""
         self._check(source)
-        with self._alone(), self._controller(source, notices=True) as (controller, told, acting):
+        with (
+            self._alone(),
+            self._controller(source, notices=True) as (controller, told, acting),
+        ):
             self._mend(told)
             daemon = Daemon(
                 controller, self.host, told, workers=self.settings.workers, resync_s=self.settings.resync_s
@@ -271,9 +279,10 @@ class App:
 
             def ready() -> None:
                 answer = _answering(requests, controller.warden)
-                control.callback(ControlSocket(self.places.control, answer).close)
+                control.callback(ControlSocket(self.places.control, answer, self._heard).close)
                 control.callback(timetable.close)
                 timetable.start()
+                self._heard(me(), {"verb": "run"}, None)
                 self._ready(source, told)
 
             def leave(urged: Callable[[float], bool]) -> None:
@@ -320,7 +329,11 @@ class App:
     def apply(self, source: str, wait_s: float) -> tuple[bool, Controller]:
         """Converge once, for at most `wait_s` seconds. → whether everything converged."""
         self._check(source)
-        with self._alone(), self._controller(source, notices=False) as (controller, told, _):
+        with (
+            self._alone(),
+            self._asked("apply"),
+            self._controller(source, notices=False) as (controller, told, _),
+        ):
             self._mend(told)
             threads = [
                 threading.Thread(target=work, args=(controller, told, self.host), daemon=True)
@@ -463,7 +476,7 @@ class App:
         `now`: without the grace that the containers' specs give them. `volumes`: with all the data in them; a
         volume whose key is among `keys` goes with its data in any case.
         """
-        with self._alone():
+        with self._alone(), self._asked("down", " ".join(keys)):
             reconciler = Reconciler(self.host, self.places.group, self._failpoint())
             there = present(self.places.group, self.host)
             kept = {key_of(VOLUME, each) for each in self.put_by()}
@@ -507,6 +520,7 @@ class App:
             raise StepFailed(f"container {name} is not running" if known else f"there is no container {name}")
         if frozen_by(self.host, group):
             raise StepFailed(f"container {name} is frozen: a command in it would be, too")
+        self._heard(me(), {"verb": "exec", "container": name}, None)
         return exec_inside(self.homes, self.places, name, group, subject.init, command)
 
     def progress(self, name: str) -> str:
@@ -517,7 +531,7 @@ class App:
         """Do what is asked, or have the daemon do it that holds this instance. Raises MasuError."""
         service.require_root()
         try:
-            with self._alone():
+            with self._alone(), self._asked(request.verb, request.container):
                 return self._act(request)
         except InstanceBusy:
             answer = ask(self.places.control, request.to_json())
@@ -672,15 +686,39 @@ class App:
         service.require_root()
         service.set_umask()
         lock = InstanceLock(self.places.lock, self.settings.instance)
+        self.audit.revise(self.store.load().revision)
         try:
             yield
         finally:
+            self.audit.close()
             lock.release()
+
+    @contextmanager
+    def _asked(self, verb: str, container: str = "") -> Iterator[None]:
+        """What somebody has asked this very process for is in the audit log, with how it ended."""
+        request = {"verb": verb, "container": container}
+        try:
+            yield
+        except MasuError as error:
+            self._heard(me(), request, error)
+            raise
+        self._heard(me(), request, None)
+
+    def _heard(self, peer: Peer, request: Mapping[str, Any], error: MasuError | None) -> None:
+        """Of a request that was answered."""
+        at, verb = self.host.clock.wall_ms(), str(request.get("verb", "unknown"))
+        outcome: Outcome = "done" if error is None else "refused" if not error.retry else "failed"
+        said = str(error or "")
+        name = str(request.get("container", ""))
+        self.audit.append((Entry(at, name, outcome, why=said, request=verb, peer=peer),))
 
     @contextmanager
     def _controller(self, source: str, *, notices: bool) -> Iterator[tuple[Controller, EventLog, Acting]]:
         """`notices`: with somebody who notices when a container is in want, and who asks whether it is well."""
         told = self._teller()
+        self.audit.told = lambda said: told.event(
+            Event(self.host.clock.wall_ms(), "", "AuditLost", said, level="warning")
+        )
         triggers = TriggerFiles(self.homes, lambda name, watch: noticing.wake(name, watch))  # noqa: PLW0108
         noticing = self._noticing(told, triggers) if notices else NobodyNotices()
         work_queue = WorkQueue()

@@ -32,6 +32,7 @@ class Settings:
     trace_steps: str = ""
     run_root: str = "/run/masu"
     state_root: str = "/var/lib/masu"
+    log_root: str = "/var/log/masu"
 
 
 def testing(environment: Mapping[str, str]) -> tuple[str, str]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from controller.checkpoints.users import Moves
 from controller.frozen import dataclass
 from controller.model.attachment import Leases
+from controller.model.audit import Entry
 from controller.model.checkpoint import (
     Checkpoint,
     Draft,
@@ -651,6 +652,18 @@ class Verdicts(Protocol):
     def forget(self, name: str) -> None: ...
 
 
+class Audit(Protocol):
+    """What masu did to the host, for those who ask later. Never raises: what cannot be written is counted."""
+
+    def revise(self, revision: str) -> None:
+        """From now on this version of the desired set is in force."""
+        ...
+
+    def append(self, entries: Collection[Entry]) -> None:
+        """All of a look at once; it is in the file when this returns, and on the disk a second later."""
+        ...
+
+
 class Clock(Protocol):
     """Time as an argument."""
 
@@ -701,6 +714,7 @@ class Host:
     checkpoints: CheckpointStores
     commands: Commands
     verdicts: Verdicts
+    audit: Audit
 
 
 class SourcePort(Protocol):

@@ -253,6 +253,7 @@ class Controller:
         changed = {key for key in wanted if self._digests.get(key) != digests[key]}
         desired = {key: each for key in changed if (each := self._wish(wanted[key]))}
         self._give(leases)  # before anybody uses them
+        self._host.audit.revise(after.revision)
         with self._lock:
             self._set = after
             for key in [*self._desired]:
