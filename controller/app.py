@@ -62,6 +62,7 @@ from controller.host.records import RecordFiles
 from controller.host.rtnetlink import Rtnetlink
 from controller.host.ruleset_bridge import Scope
 from controller.host.scratch import ScratchDirectories
+from controller.host.secrets import SecretFiles
 from controller.host.snapshots import FileSnapshots
 from controller.host.spaces.choice import spaces_in
 from controller.host.spaces.twins import Twins
@@ -118,7 +119,7 @@ from controller.reconcile.status import (
 )
 from controller.report import narrate
 from controller.report.preview import Overview, Preview
-from controller.settings import POLICY, Settings
+from controller.settings import POLICY, SECRETS, Settings
 from controller.spec.accept import accept, across
 from controller.spec.across import users
 from controller.spec.host_policy import excesses, forbidden
@@ -214,7 +215,8 @@ class App:
         keeper = KeeperClient(places.keeper, places.logs, service.open_files())
         homes = Homes(found)
         processes = ProcDirectory(homes)
-        runs = OciRuntime(places, homes, keeper, processes)
+        secrets = SecretFiles(places, SECRETS)
+        runs = OciRuntime(places, homes, keeper, processes, secrets.variable)
         visits, spaces = Visits(), spaces_in(places)
         namespaces = KeptNamespaces(places.namespaces, visits)
         scope = Scope(marks.table_name(settings.instance), *marks.prefixes(settings.instance))
@@ -249,6 +251,7 @@ class App:
             checkpoints=LocalStores(places.checkpoints),
             commands=Errands(homes, places),
             verdicts=Verdicts(),
+            secrets=secrets,
             audit=audit,
         )
         store, conditions = DesiredFile(places, VERSION), ConditionFiles(places.conditions)
@@ -271,7 +274,7 @@ class App:
             )
             service.raise_open_files()
             service.on_signals(daemon.stop, daemon.reload)
-            watches = self._watches(source, daemon.reload)
+            watches = self._watches(source, daemon.reload, controller.resync)
             self.keeper.guard(lambda held: told.event(self._keeper_replaced(held)))
             control = ExitStack()
             requests = self._requests(controller, told, acting)
@@ -674,7 +677,7 @@ class App:
         return resolve(self._named(), resources, self.leases.load(), leaving)[0]
 
     def _named(self) -> Named:
-        return Named(self.places.instance, self.places.names, self.places.spaces)
+        return Named(self.places.instance, self.places.names, self.places.spaces, self.places.secrets)
 
     def _status_of(self, name: str, wish: Wish | None, last: LastCheckpoint | None) -> ContainerStatus:
         dumping = bool(self.host.scratches.noted(name, DUMPING) and holder(self.places.lock))
@@ -770,14 +773,16 @@ class App:
     def _failpoint(self) -> Failpoint:
         return service.failpoint(self.settings.fail_at, self.settings.trace_steps)
 
-    def _watches(self, source: str, nudge: Callable[[], None]) -> ExitStack:
-        """On the source, and on the policy of the host. One that comes later is found by the resync."""
+    def _watches(self, source: str, nudge: Callable[[], None], resync: Callable[[], None]) -> ExitStack:
+        """On the source, the policy and the secrets of the host. What comes later is found by the resync."""
         from controller.sources.watch import Watch  # noqa: PLC0415
 
         watches = ExitStack()
         watches.callback(self._source(source).watch(nudge).close)
         if self.policy.read():
             watches.callback(Watch(self.policy.path, nudge).close)
+        if os.path.isdir(SECRETS):
+            watches.callback(Watch(SECRETS, resync).close)
         return watches
 
     def _check(self, source: str) -> None:

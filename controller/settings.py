@@ -9,6 +9,8 @@ from controller.frozen import dataclass
 
 POLICY = "/etc/masu/policy.yaml"
 """Where the policy of a host is, if there is one."""
+SECRETS = "/etc/masu/secrets"
+"""The directory of the secrets of a host: one file each, root's, which nobody else may read."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,6 +61,10 @@ class Places:
         return f"{self.run}/names"
 
     @property
+    def secrets(self) -> str:
+        return f"{self.run}/secrets"
+
+    @property
     def devices(self) -> str:
         return f"{self.run}/devices"
 

@@ -40,6 +40,7 @@ from controller.model.notice import Notice, Watch
 from controller.model.process import IdMap, IdRange, MountSeen, ProcessStat, RuntimeState
 from controller.model.queueing import Node, QueueingSeen
 from controller.model.record import Record
+from controller.model.secret import SecretFile
 from controller.model.snapshot import Snapshot
 from controller.model.space import NewSpace, Offer, Sort, Space, SpaceChange, SpaceSeen
 from controller.model.status import Condition
@@ -652,6 +653,28 @@ class Verdicts(Protocol):
     def forget(self, name: str) -> None: ...
 
 
+class Secrets(Protocol):
+    """Secrets of the host, and what containers have of them. Nobody is told what is in them."""
+
+    def lacks(self, secret: str, *, variable: bool) -> str:
+        """Why it cannot be had, in words; "": it can."""
+        ...
+
+    def given(self, container: str, variables: Mapping[str, str]) -> frozenset[str]:
+        """Of variable → secret: those that the container was started with as they are now."""
+        ...
+
+    def shown(self, container: str, files: Collection[SecretFile]) -> frozenset[str] | None:
+        """Targets of those that are as they are to be; None: nothing at all is there."""
+        ...
+
+    def put(self, container: str, files: Collection[SecretFile], owner: int) -> None:
+        """Each at once. `owner`: who is root inside. Raises StepFailed."""
+        ...
+
+    def remove(self, container: str) -> None: ...
+
+
 class Audit(Protocol):
     """What masu did to the host, for those who ask later. Never raises: what cannot be written is counted."""
 
@@ -714,6 +737,7 @@ class Host:
     checkpoints: CheckpointStores
     commands: Commands
     verdicts: Verdicts
+    secrets: Secrets
     audit: Audit
 
 

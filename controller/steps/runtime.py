@@ -14,6 +14,7 @@ from controller.model.device import nodes_for, rules_for
 from controller.model.frame import Frame, IdMapping, resolve
 from controller.model.launch import Init
 from controller.model.record import Exit, Record, StopRule
+from controller.model.secret import SECRET_MISSING
 from controller.steps._base import Effect, Stage, Step, Wait
 from controller.steps.devices import nodes_made, seek
 from controller.steps.freezer import end, thaw
@@ -25,7 +26,7 @@ LAUNCH_LOOK_MS = 100
 DOES_NOT_FIT, NOT_ALLOWED = "DoesNotFit", "NotAllowed"
 FOR_PEOPLE = frozenset(
     {"AddressTaken", "SubnetTaken", "NameTaken", "DeviceTaken", "NoParent", "NoDevice"}
-    | {"NoAddressLeft", "MtuTooLarge", "NoPacketFilter", DOES_NOT_FIT, NOT_ALLOWED}
+    | {"NoAddressLeft", "MtuTooLarge", "NoPacketFilter", DOES_NOT_FIT, NOT_ALLOWED, SECRET_MISSING}
 )
 """Reasons for waiting that last until somebody does something about them."""
 

@@ -192,6 +192,7 @@ class Masu:
             (run, f"netns/{name}"),
             (run, f"names/{name}"),
             (run, f"devices/{name}.json"),
+            (run, f"secrets/{name}"),
             (run, f"scratch/{name}"),
             (run, f"keeper/exits/{name}.json"),
             (run, f"keeper/pipes/{name}.json"),
