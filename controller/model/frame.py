@@ -70,6 +70,13 @@ class IdMapping:
         return next((outside for inside, outside, _ in self.uids if inside == 0), 0)
 
 
+def without_secrets(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The bundle config for other programs to read: a variable that is a secret is left out of it."""
+    process = dict(config.get("process", {}))
+    process["env"] = [each for each in process.get("env", ()) if isinstance(each, str)]
+    return {**config, "process": process}
+
+
 def owner_of(inside: int, extents: Iterable[Sequence[int]]) -> int:
     """The host's id of one inside; the first of all for one that is nobody there."""
     found = [outside + inside - first for first, outside, size in extents if first <= inside < first + size]

@@ -7,7 +7,7 @@ from typing import Any
 from controller.aspects._base import Subject
 from controller.aspects.process import Process
 from controller.aspects.secrets import Secrets, Seen
-from controller.model.frame import owner_of
+from controller.model.frame import owner_of, without_secrets
 from controller.model.record import Record, StopRule
 from controller.steps.runtime import Await, StopContainer
 from controller.steps.secrets import ForgetSecrets, PutSecrets
@@ -76,6 +76,11 @@ def test_a_variable_is_a_hole_in_the_bundle_config() -> None:
     section = {"args": ["/bin/true"], "env": {"A": {"secret": "a"}, "B": "b"}}
     birth = Process().birth(Process().parse(section, FACTS))
     assert birth.config["process"]["env"][1:] == [{"name": "A", "secret": "a"}, "B=b"]
+
+
+def test_what_other_programs_read_has_no_holes() -> None:
+    config = {"process": {"args": ["x"], "env": [{"name": "A", "secret": "a"}, "B=b"]}, "root": {}}
+    assert without_secrets(config) == {"process": {"args": ["x"], "env": ["B=b"]}, "root": {}}
 
 
 def test_owners_are_those_of_the_user_namespace() -> None:
