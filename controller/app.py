@@ -698,14 +698,18 @@ class App:
 
     @contextmanager
     def _asked(self, verb: str, container: str = "") -> Iterator[None]:
-        """What somebody has asked this very process for is in the audit log, with how it ended."""
-        request = {"verb": verb, "container": container}
+        """What somebody has asked this very process for is in the audit log, with how it ended.
+
+        But to apply what is converged is no write at all.
+        """
+        request, before = {"verb": verb, "container": container}, self.audit.lines
         try:
             yield
         except MasuError as error:
             self._heard(me(), request, error)
             raise
-        self._heard(me(), request, None)
+        if verb != "apply" or self.audit.lines != before:
+            self._heard(me(), request, None)
 
     def _heard(self, peer: Peer, request: Mapping[str, Any], error: MasuError | None) -> None:
         """Of a request that was answered."""

@@ -25,12 +25,13 @@ class AuditFile:
     """Thread-safe. Writing never raises: a full disk must not stop a repair. Lines that are lost are counted.
 
     The number of those stands in the next line that can be written. `told`: called when the first of them is lost.
+    `lines`: how many there have been.
     """
 
     def __init__(self, path: str) -> None:
         self.path = path
         self.told: Callable[[str], object] = _unheard
-        self.lost, self._untold = 0, 0
+        self.lines, self.lost, self._untold = 0, 0, 0
         self._revision = ""
         self._lock = threading.Lock()
         self._descriptor, self._inode = -1, 0
@@ -48,6 +49,7 @@ class AuditFile:
             return
         said = ""
         with self._lock:
+            self.lines += len(lines)
             try:
                 self._append("".join(lines).encode("utf-8", "surrogateescape"), entries)
             except Exception as error:  # noqa: BLE001
