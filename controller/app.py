@@ -13,17 +13,26 @@ from typing import Any
 
 from controller.checkpoints.policy import Policy
 from controller.checkpoints.request import Request
-from controller.errors import GuardRefused, InstanceBusy, LaunchFailed, MasuError, Problem, StepFailed
+from controller.errors import (
+    GuardRefused,
+    InstanceBusy,
+    LaunchFailed,
+    MasuError,
+    Problem,
+    SpecInvalid,
+    StepFailed,
+)
 from controller.frozen import dataclass
 from controller.host import facts as host_facts
 from controller.host import service
 from controller.host.alone import InstanceLock, holder
+from controller.host.audit import AuditFile
 from controller.host.cgroups.device_rules import DeviceRules
 from controller.host.cgroups.homes import Homes
 from controller.host.cgroups.tree import CgroupTree
 from controller.host.checkpoints.stores import LocalStores
 from controller.host.clock import SystemClock
-from controller.host.control import ControlSocket, ask
+from controller.host.control import ControlSocket, ask, me
 from controller.host.criu_lazily import LazyCriu
 from controller.host.devices import DeviceFiles
 from controller.host.disks import HostDisks
@@ -45,6 +54,7 @@ from controller.host.nodes import DeviceNodes
 from controller.host.oci import OciRuntime
 from controller.host.oci_exec import exec_inside
 from controller.host.places import Places
+from controller.host.policy_file import PolicyFile
 from controller.host.ports import EventLog, Host
 from controller.host.processes import ProcDirectory
 from controller.host.queueing import TrafficControl
@@ -52,12 +62,15 @@ from controller.host.records import RecordFiles
 from controller.host.rtnetlink import Rtnetlink
 from controller.host.ruleset_bridge import Scope
 from controller.host.scratch import ScratchDirectories
+from controller.host.secrets import SecretFiles
 from controller.host.snapshots import FileSnapshots
 from controller.host.spaces.choice import spaces_in
 from controller.host.spaces.twins import Twins
 from controller.host.store import ConditionFiles, DesiredFile
 from controller.host.tallies import TallyFiles
+from controller.host.text import read_text
 from controller.host.triggers import TriggerFiles
+from controller.host.trust import AS_GOOD_AS_ROOT, distrust
 from controller.host.uevents import DeviceWatch
 from controller.host.verdicts import Verdicts
 from controller.host.visits import Visits
@@ -75,14 +88,17 @@ from controller.loop.queue import WorkQueue
 from controller.loop.requests import Requests
 from controller.loop.take_down import deny_grace, set_rules, take_down
 from controller.loop.timetable import Timetable
+from controller.loop.warden import Warden, barred
 from controller.model import marks
+from controller.model.audit import Entry, Outcome, Peer
 from controller.model.checkpoint import Checkpoint
 from controller.model.desired import DesiredSet
 from controller.model.event import Event
 from controller.model.grant import Grants
+from controller.model.host_policy import AsWritten, HostPolicy, Paths
 from controller.model.launch import Init
 from controller.model.node import NodeStatus, node_in
-from controller.model.resource import CONTAINER, GROUP, NETWORK, VOLUME, key_of, kind_of
+from controller.model.resource import CONTAINER, GROUP, NETWORK, VOLUME, Resource, key_of, kind_of
 from controller.model.space import VOLUME_SORT, Space
 from controller.model.status import LIMITED, Condition, ContainerStatus, LastCheckpoint
 from controller.reconcile import guard, inventory
@@ -104,12 +120,15 @@ from controller.reconcile.status import (
 )
 from controller.report import narrate
 from controller.report.preview import Overview, Preview
-from controller.settings import Settings
+from controller.settings import POLICY, SECRETS, Settings
 from controller.spec.accept import accept, across
 from controller.spec.across import users
+from controller.spec.host_policy import excesses, forbidden
+from controller.spec.misfit import Misfit
+from controller.steps._base import Stage
 from controller.steps.checkpointing import DUMPING, NOTE, ClearScratch
 from controller.steps.freezer import frozen_by
-from controller.steps.runtime import DOES_NOT_FIT
+from controller.steps.runtime import DOES_NOT_FIT, NOT_ALLOWED
 from controller.version import VERSION
 
 POLL_S = 0.005
@@ -128,7 +147,7 @@ def _borrowed(controller: Controller, name: str) -> Iterator[None]:
         yield
 
 
-def _answering(requests: Requests) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:
+def _answering(requests: Requests, warden: Warden) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:
     """What the daemon answers on its control socket."""
 
     def answer(value: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -141,9 +160,17 @@ def _answering(requests: Requests) -> Callable[[Mapping[str, Any]], Mapping[str,
                 "a daemon runs, which would start the container again: write state: stopped in its spec"
                 " after a checkpoint, or stop the daemon first"
             )
+        if request.verb == "restore":
+            _refuse_restore(warden.why(request.container))
         return requests.answer(request)
 
     return answer
+
+
+def _refuse_restore(why: str) -> None:
+    """Raises GuardRefused. A restore is a birth, too."""
+    if why:
+        raise GuardRefused(why)
 
 
 class Tellers:
@@ -178,20 +205,24 @@ class App:
     leases: LeaseFile
     grants: GrantFile
     conditions: ConditionFiles
+    policy: PolicyFile
+    audit: AuditFile
 
     @classmethod
     def build(cls, settings: Settings, *, runtime: bool) -> App:
         """Read-only. `runtime`: also ask which OCI runtime works here, which costs a process."""
-        places = Places(settings.instance, settings.run_root, settings.state_root)
+        places = Places(settings.instance, settings.run_root, settings.state_root, settings.log_root)
         found = host_facts.look(host_facts.runtime(settings.runtime) if runtime else None)
         keeper = KeeperClient(places.keeper, places.logs, service.open_files())
         homes = Homes(found)
         processes = ProcDirectory(homes)
-        runs = OciRuntime(places, homes, keeper, processes)
+        secrets = SecretFiles(places, SECRETS)
+        runs = OciRuntime(places, homes, keeper, processes, secrets.variable)
         visits, spaces = Visits(), spaces_in(places)
         namespaces = KeptNamespaces(places.namespaces, visits)
         scope = Scope(marks.table_name(settings.instance), *marks.prefixes(settings.instance))
         firewall = NftablesFirewall(scope, places.ruleset, places.rulesets)
+        audit = AuditFile(places.audit)
         host = Host(
             instance=settings.instance,
             facts=found,
@@ -222,32 +253,41 @@ class App:
             checkpoints=LocalStores(places.checkpoints),
             commands=Errands(homes, places),
             verdicts=Verdicts(),
+            secrets=secrets,
+            audit=audit,
         )
         store, conditions = DesiredFile(places, VERSION), ConditionFiles(places.conditions)
         leases, grants = LeaseFile(places.leases), GrantFile(places.grants, found.boot_id)
         journal = Journal(places.events)
-        files = (journal, keeper, store, leases, grants, conditions)
+        policy = PolicyFile(settings.policy or POLICY, _parse_policy, needed=bool(settings.policy))
+        files = (journal, keeper, store, leases, grants, conditions, policy, audit)
         return cls(settings, places, host, homes, namespaces, firewall, *files)
 
     def run(self, source: str) -> None:
         """The daemon: converge and keep converged until SIGTERM; containers go on running."""
-        with self._alone(), self._controller(source, notices=True) as (controller, told, acting):
+        self._check(source)
+        with (
+            self._alone(),
+            self._controller(source, notices=True) as (controller, told, acting),
+        ):
             self._mend(told)
             daemon = Daemon(
                 controller, self.host, told, workers=self.settings.workers, resync_s=self.settings.resync_s
             )
             service.raise_open_files()
             service.on_signals(daemon.stop, daemon.reload)
-            files = self._source(source).watch(daemon.reload)
+            watches = self._watches(source, daemon.reload, controller.resync)
             self.keeper.guard(lambda held: told.event(self._keeper_replaced(held)))
             control = ExitStack()
             requests = self._requests(controller, told, acting)
             timetable = Timetable(self.host, told, controller.containers, requests.at_its_time)
 
             def ready() -> None:
-                control.callback(ControlSocket(self.places.control, _answering(requests)).close)
+                answer = _answering(requests, controller.warden)
+                control.callback(ControlSocket(self.places.control, answer, self._heard).close)
                 control.callback(timetable.close)
                 timetable.start()
+                self._heard(me(), {"verb": "run"}, None)
                 self._ready(source, told)
 
             def leave(urged: Callable[[float], bool]) -> None:
@@ -263,7 +303,7 @@ class App:
                     leave,
                 )
             finally:
-                files.close()
+                watches.close()
                 control.close()
             told.event(self._stopped())
 
@@ -293,7 +333,12 @@ class App:
 
     def apply(self, source: str, wait_s: float) -> tuple[bool, Controller]:
         """Converge once, for at most `wait_s` seconds. → whether everything converged."""
-        with self._alone(), self._controller(source, notices=False) as (controller, told, _):
+        self._check(source)
+        with (
+            self._alone(),
+            self._asked("apply"),
+            self._controller(source, notices=False) as (controller, told, _),
+        ):
             self._mend(told)
             threads = [
                 threading.Thread(target=work, args=(controller, told, self.host), daemon=True)
@@ -314,7 +359,12 @@ class App:
         """Read-only. What `apply` would do."""
         before = self.store.load()
         found = self._source(source).snapshot()
-        after = accept(before, found, _parse, self.host.facts.layout)
+        policy = self.policy.read()
+
+        def judge(resources: Mapping[str, Resource]) -> list[Misfit]:
+            return forbidden(resources, policy, self.policy)
+
+        after = accept(before, found, _parse, self.host.facts.layout, judge)
         left = present(self.places.group, self.host)
         known = recorded(self.host) | set(before.containers)
         wishes = self._wishes(after, left)
@@ -327,7 +377,12 @@ class App:
             plans[name] = self._planned(desire(granted, self.host.facts))
         guaranteed = guarantee(self._named(), after.resources, let_in.waiting)
         plans[guaranteed.key] = self._planned(desire(guaranteed, self.host.facts))
-        born = [each for name, each in plans.items() if name not in let_in.waiting]
+        forbidden_births = self._forbidden(after, plans, policy)
+        born = [
+            each
+            for name, each in plans.items()
+            if name not in let_in.waiting and name not in forbidden_births
+        ]
         removals = [removal(name, self.places.group_of(name), self.host) for name in sorted(removed)]
         return Preview(
             plans=tuple(each for each in (*born, *removals) if each.changes),
@@ -347,10 +402,26 @@ class App:
             waits=(
                 *((name, why) for name, each in plans.items() for why in each.hindrances),
                 *((name, f"{DOES_NOT_FIT}: {why}") for name, why in let_in.unfit.items()),
+                *((name, f"{NOT_ALLOWED}: {why}") for name, why in forbidden_births.items()),
             ),
-            unfit=tuple(let_in.unfit),
+            unfit=(*let_in.unfit, *forbidden_births),
             node=self._node(after, let_in.grants, let_in.unfit),
         )
+
+    def _forbidden(
+        self, desired: DesiredSet, plans: Mapping[str, Plan], policy: HostPolicy | None
+    ) -> dict[str, str]:
+        """Read-only. Who would be born and may not be, and why."""
+        born = [name for name, each in plans.items() if any(one.stage is Stage.BIRTH for one in each.steps)]
+        found = {name: self._barred(name, desired, policy) for name in born}
+        return {name: why for name, why in found.items() if why}
+
+    def _barred(self, name: str, desired: DesiredSet, policy: HostPolicy | None) -> str:
+        """Read-only. Why a container may not be born on this host, in words; "": it may."""
+        wanted = desired.resources.get(name)
+        if policy is None or wanted is None:
+            return ""
+        return barred(excesses(wanted, desired.resources, policy, self.policy))
 
     def _planned(self, desired: Desired) -> Plan:
         return plan(desired, self.places.group_of(desired.name), self.host)
@@ -410,7 +481,7 @@ class App:
         `now`: without the grace that the containers' specs give them. `volumes`: with all the data in them; a
         volume whose key is among `keys` goes with its data in any case.
         """
-        with self._alone():
+        with self._alone(), self._asked("down", " ".join(keys)):
             reconciler = Reconciler(self.host, self.places.group, self._failpoint())
             there = present(self.places.group, self.host)
             kept = {key_of(VOLUME, each) for each in self.put_by()}
@@ -454,13 +525,14 @@ class App:
             raise StepFailed(f"container {name} is not running" if known else f"there is no container {name}")
         if frozen_by(self.host, group):
             raise StepFailed(f"container {name} is frozen: a command in it would be, too")
+        self._heard(me(), {"verb": "exec", "container": name}, None)
         return exec_inside(self.homes, self.places, name, group, subject.init, command)
 
     def act(self, request: Request) -> Mapping[str, Any]:
         """Do what is asked, or have the daemon do it that holds this instance. Raises MasuError."""
         service.require_root()
         try:
-            with self._alone():
+            with self._alone(), self._asked(request.verb, request.container):
                 return self._act(request)
         except InstanceBusy:
             answer = ask(self.places.control, request.to_json())
@@ -470,6 +542,8 @@ class App:
 
     def _act(self, request: Request) -> Mapping[str, Any]:
         """Without a daemon."""
+        if request.verb == "restore":
+            _refuse_restore(self._barred(request.container, self.store.load(), self.policy.read()))
         told = Tellers(self.journal.append)
         self._mend(told)
         reconciler = Reconciler(self.host, self.places.group, self._failpoint())
@@ -551,7 +625,12 @@ class App:
         """`name`: of the container that it is to be of; "": as the archive says."""
         service.require_root()
         service.set_umask()
-        return inventory.take_in(self.host, os.path.abspath(path), name, self._policy)
+        policy = self.policy.read()
+        why = policy.archives("import") if policy else ""
+        if policy and why:
+            raise GuardRefused(f"not allowed by rule checkpoints of {policy.file}: {why}")
+        foreign = bool(policy and not policy.archives("foreign"))
+        return inventory.take_in(self.host, os.path.abspath(path), name, self._policy, foreign=foreign)
 
     @contextmanager
     def imported(self, path: str, name: str) -> Iterator[str]:
@@ -596,7 +675,7 @@ class App:
         return resolve(self._named(), resources, self.leases.load(), leaving)[0]
 
     def _named(self) -> Named:
-        return Named(self.places.instance, self.places.names, self.places.spaces)
+        return Named(self.places.instance, self.places.names, self.places.spaces, self.places.secrets)
 
     def _status_of(self, name: str, wish: Wish | None, last: LastCheckpoint | None) -> ContainerStatus:
         dumping = bool(self.host.scratches.noted(name, DUMPING) and holder(self.places.lock))
@@ -608,15 +687,43 @@ class App:
         service.require_root()
         service.set_umask()
         lock = InstanceLock(self.places.lock, self.settings.instance)
+        self.audit.revise(self.store.load().revision)
         try:
             yield
         finally:
+            self.audit.close()
             lock.release()
+
+    @contextmanager
+    def _asked(self, verb: str, container: str = "") -> Iterator[None]:
+        """What somebody has asked this very process for is in the audit log, with how it ended.
+
+        But to apply what is converged is no write at all.
+        """
+        request, before = {"verb": verb, "container": container}, self.audit.lines
+        try:
+            yield
+        except MasuError as error:
+            self._heard(me(), request, error)
+            raise
+        if verb != "apply" or self.audit.lines != before:
+            self._heard(me(), request, None)
+
+    def _heard(self, peer: Peer, request: Mapping[str, Any], error: MasuError | None) -> None:
+        """Of a request that was answered."""
+        at, verb = self.host.clock.wall_ms(), str(request.get("verb", "unknown"))
+        outcome: Outcome = "done" if error is None else "refused" if not error.retry else "failed"
+        said = str(error or "")
+        name = str(request.get("container", ""))
+        self.audit.append((Entry(at, name, outcome, why=said, request=verb, peer=peer),))
 
     @contextmanager
     def _controller(self, source: str, *, notices: bool) -> Iterator[tuple[Controller, EventLog, Acting]]:
         """`notices`: with somebody who notices when a container is in want, and who asks whether it is well."""
         told = self._teller()
+        self.audit.told = lambda said: told.event(
+            Event(self.host.clock.wall_ms(), "", "AuditLost", said, level="warning")
+        )
         triggers = TriggerFiles(self.homes, lambda name, watch: noticing.wake(name, watch))  # noqa: PLW0108
         noticing = self._noticing(told, triggers) if notices else NobodyNotices()
         work_queue = WorkQueue()
@@ -635,10 +742,11 @@ class App:
             self.host,
             Reconciler(self.host, self.places.group, self._failpoint()),
             self._named(),
-            self._source(source),
+            self._source(source, root_only=not self.settings.unsafe_source),
             self.store,
             self.leases,
             Door(self.host, self.grants),
+            Warden(self.host, self.policy, told),
             Ladder(self.host, self._failpoint(), told, acting, self.places.group_of, probing.paused),
             self.conditions,
             told,
@@ -667,10 +775,29 @@ class App:
     def _failpoint(self) -> Failpoint:
         return service.failpoint(self.settings.fail_at, self.settings.trace_steps)
 
-    def _source(self, source: str):  # type: ignore[no-untyped-def]  # noqa: ANN202
+    def _watches(self, source: str, nudge: Callable[[], None], resync: Callable[[], None]) -> ExitStack:
+        """On the source, the policy and the secrets of the host. What comes later is found by the resync."""
+        from controller.sources.watch import Watch  # noqa: PLC0415
+
+        watches = ExitStack()
+        watches.callback(self._source(source).watch(nudge).close)
+        if self.policy.read():
+            watches.callback(Watch(self.policy.path, nudge).close)
+        if os.path.isdir(SECRETS):
+            watches.callback(Watch(SECRETS, resync).close)
+        return watches
+
+    def _check(self, source: str) -> None:
+        """Raises GuardRefused, NotPermitted, SpecInvalid. A source that is not there may come."""
+        self.policy.read()
+        with suppress(OSError):
+            if not self.settings.unsafe_source and (why := distrust(source)):
+                raise GuardRefused(f"source {source} is not root's alone: {why}; {AS_GOOD_AS_ROOT}")
+
+    def _source(self, source: str, *, root_only: bool = False):  # type: ignore[no-untyped-def]  # noqa: ANN202
         from controller.sources.directory import DirectorySource  # noqa: PLC0415
 
-        return DirectorySource(source)
+        return DirectorySource(source, root_only=root_only)
 
     def _teller(self) -> EventLog:
         from controller import log  # noqa: PLC0415
@@ -705,19 +832,41 @@ def _parse(text: bytes, file: str):  # type: ignore[no-untyped-def]  # noqa: ANN
     return parse(text, file)
 
 
-def validate(paths: tuple[str, ...]) -> tuple[Problem, ...]:
-    """Read-only, and of the files alone: every problem in every spec file below `paths`."""
+def _parse_policy(text: bytes, file: str, paths: Paths) -> HostPolicy:
+    from controller.spec.host_policy import parse_policy  # noqa: PLC0415
+
+    return parse_policy(text, file, paths)
+
+
+def validate(paths: tuple[str, ...], policy_path: str = "") -> tuple[Problem, ...]:
+    """Read-only, and of the files alone: every problem in every spec file below `paths`.
+
+    `policy_path`: that of a host that they are meant for, whoever this copy of it belongs to; "": none. Symbolic
+    links are not followed then: those there are not known here. Raises SpecInvalid where that one is wrong.
+    """
     from controller.sources.directory import DirectorySource  # noqa: PLC0415
 
     problems: list[Problem] = []
     known = DesiredSet()
+    policy = _policy_at(policy_path) if policy_path else None
+
+    def judge(resources: Mapping[str, Resource]) -> list[Misfit]:
+        return forbidden(resources, policy, AsWritten())
+
     for path in paths:
         found = DirectorySource(path).snapshot()
         accepted = accept(DesiredSet(), found, _parse, "")
         problems.extend(accepted.rejected)
         known = replace(known, files={**known.files, **accepted.files})
-    problems.extend(across(known))
+    problems.extend(across(known, judge))
     return tuple(sorted(set(problems)))
+
+
+def _policy_at(path: str) -> HostPolicy:
+    text = read_text(path)
+    if text is None:
+        raise SpecInvalid((Problem(path, 0, 0, "", "No such file"),))
+    return _parse_policy(text.encode("utf-8", "surrogateescape"), path, AsWritten())
 
 
 def _refusal(present: Collection[str], removed: Collection[str], *, allowed: bool) -> GuardRefused | None:

@@ -13,7 +13,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from controller.errors import MasuError, Problem, SpecInvalid
-from controller.settings import Settings, testing
+from controller.settings import POLICY, Settings, testing
 from controller.version import VERSION
 
 if TYPE_CHECKING:
@@ -111,7 +111,14 @@ def _add_converging(verbs: Any) -> None:
     apply = _verb(verbs, "apply", _apply, "converge once")
     apply.add_argument("source", metavar="SOURCE", help=SOURCE)
     apply.add_argument("--wait", default="30s", metavar="DURATION", help="how long to try (default 30s)")
+    for verb in (run, apply):
+        verb.add_argument(
+            "--allow-unsafe-source",
+            action="store_true",
+            help="converge a source that others than root may write: they are then as good as root",
+        )
     for verb in (run, plan, apply):
+        _add_policy(verb)
         verb.add_argument(
             "--allow-removals",
             action="store_true",
@@ -174,6 +181,7 @@ def _add_checkpoints(verbs: Any) -> None:
     checkpoint.add_argument(
         "--as", dest="to", default="", metavar="NAME", help="import it for this container"
     )
+    _add_policy(checkpoint)
     listing = _verb(verbs, "checkpoints", _checkpoints, "list checkpoints, oldest first")
     listing.add_argument("name", nargs="?", default="", metavar="NAME")
     listing.add_argument("-o", "--output", choices=("text", "json"), default="text")
@@ -185,6 +193,7 @@ def _add_checkpoints(verbs: Any) -> None:
     preflight.add_argument("-o", "--output", choices=("text", "json"), default="text")
     restore = _verb(verbs, "restore", _restore, "put a container back to where it was at a checkpoint")
     restore.add_argument("name", metavar="NAME")
+    _add_policy(restore)
     which = restore.add_mutually_exclusive_group()
     which.add_argument(
         "--from", dest="identity", default="", metavar="ID", help="default: the newest that is whole"
@@ -201,6 +210,7 @@ def _add_checkpoints(verbs: Any) -> None:
 def _add_describing(verbs: Any) -> None:
     validate = _verb(verbs, "validate", _validate, "check spec files: file:line:col: path: what is wrong")
     validate.add_argument("paths", nargs="+", metavar="PATH")
+    _add_policy(validate, usual="")
     validate.add_argument("-o", "--output", choices=("text", "json"), default="text")
     doctor = _verb(verbs, "doctor", _doctor, "what this host can do, and how to fix what it cannot")
     doctor.add_argument("-o", "--output", choices=("text", "json"), default="text")
@@ -208,6 +218,15 @@ def _add_describing(verbs: Any) -> None:
     schema.add_argument("kind", nargs="?", default="Container", metavar="KIND")
     schema.add_argument("-o", "--output", choices=("json", "markdown"), default="json")
     _verb(verbs, "aspects", _aspects, "list what masu converges, key by key: live, restart or recreate")
+
+
+def _add_policy(verb: argparse.ArgumentParser, usual: str = POLICY) -> None:
+    verb.add_argument(
+        "--policy",
+        default=os.environ.get("MASU_POLICY", ""),
+        metavar="FILE",
+        help=f"what specs may ask of this host (default: {usual or 'none'})",
+    )
 
 
 def _verb(verbs: Any, name: str, call: Any, text: str) -> argparse.ArgumentParser:
@@ -228,6 +247,8 @@ def _settings(arguments: argparse.Namespace) -> Settings:
         runtime=arguments.runtime,
         allow_removals=getattr(arguments, "allow_removals", False),
         resync_s=_duration_s(getattr(arguments, "resync", "30s"), "--resync"),
+        policy=getattr(arguments, "policy", ""),
+        unsafe_source=getattr(arguments, "allow_unsafe_source", False),
         last_wait_s=_duration_s(getattr(arguments, "last_wait", "60s"), "--last-wait"),
         fail_at=fail_at,
         trace_steps=trace_steps,
@@ -493,7 +514,7 @@ def _restore(arguments: argparse.Namespace) -> int:
 def _validate(arguments: argparse.Namespace) -> int:
     from controller.app import validate  # noqa: PLC0415
 
-    problems = validate(tuple(arguments.paths))
+    problems = validate(tuple(arguments.paths), arguments.policy)
     if arguments.output == "json":
         fields = ("file", "line", "column", "path", "message")
         print(json.dumps([{key: getattr(each, key) for key in fields} for each in problems], indent=2))

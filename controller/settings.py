@@ -7,11 +7,17 @@ from typing import Literal
 
 from controller.frozen import dataclass
 
+POLICY = "/etc/masu/policy.yaml"
+"""Where the policy of a host is, if there is one."""
+SECRETS = "/etc/masu/secrets"
+"""The directory of the secrets of a host: one file each, root's, which nobody else may read."""
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
     """`resync_s` is the safety net below the nudges; `last_wait_s`: how long the last checkpoints may take when the
-    daemon ends; `fail_at` is a failpoint, `<step kind>:<n>`, for
+    daemon ends; `policy`: the file of the host's policy, if one was named; `unsafe_source`: others than root may
+    write it; `fail_at` is a failpoint, `<step kind>:<n>`, for
     the interruption tests, and `trace_steps` a file to which the kind of every applied step is appended."""
 
     instance: str = "default"
@@ -22,10 +28,13 @@ class Settings:
     workers: int = 5
     resync_s: float = 30.0
     last_wait_s: float = 60.0
+    policy: str = ""
+    unsafe_source: bool = False
     fail_at: str = ""
     trace_steps: str = ""
     run_root: str = "/run/masu"
     state_root: str = "/var/lib/masu"
+    log_root: str = "/var/log/masu"
 
 
 def testing(environment: Mapping[str, str]) -> tuple[str, str]:

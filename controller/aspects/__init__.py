@@ -41,6 +41,7 @@ from controller.aspects.process import Process
 from controller.aspects.rootfs import Rootfs
 from controller.aspects.routes import Routes
 from controller.aspects.ruleset import Ruleset
+from controller.aspects.secrets import Secrets
 from controller.aspects.state import State
 from controller.aspects.sysctls import Sysctls
 from controller.aspects.volume import Volume
@@ -68,6 +69,7 @@ ASPECTS: tuple[Aspect[Any, Any], ...] = (
     Bandwidth(),
     Ports(),
     Names(),
+    Secrets(),
     Notify(),
     Counters(),
     Life(),

@@ -98,7 +98,7 @@ class Process:
         """Pure. The section with every default filled in; `stop` belongs to the container's life."""
         return {
             "args": [str(each) for each in section["args"]],
-            "env": {"PATH": PATH, **{key: str(value) for key, value in section.get("env", {}).items()}},
+            "env": {"PATH": PATH, **{key: _variable(value) for key, value in section.get("env", {}).items()}},
             "cwd": section.get("cwd", "/"),
             "user": _ids(section),
             "rlimits": [_rlimit(name, value) for name, value in sorted(section.get("rlimits", {}).items())],
@@ -116,7 +116,7 @@ class Process:
         process = {
             "terminal": False,
             "args": desired["args"],
-            "env": [f"{key}={value}" for key, value in desired["env"].items()],
+            "env": [_assignment(key, value) for key, value in desired["env"].items()],
             "cwd": desired["cwd"],
             "user": {"uid": desired["user"][0], "gid": desired["user"][1]},
             "noNewPrivileges": desired["noNewPrivileges"],
@@ -135,6 +135,15 @@ class Process:
     def remove(self, subject: Subject, observed: None) -> list[Step]:
         """Pure."""
         return []
+
+
+def _variable(value: Any) -> Any:
+    """A secret is a hole in the bundle config, which is filled when it is written."""
+    return dict(value) if isinstance(value, Mapping) else str(value)
+
+
+def _assignment(key: str, value: Any) -> Any:
+    return {"name": key, **value} if isinstance(value, Mapping) else f"{key}={value}"
 
 
 def _ids(section: Mapping[str, Any]) -> list[int]:

@@ -16,10 +16,12 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from controller import errors
-from controller.errors import MasuError, StepFailed
-from controller.host.text import failed, make_directories
+from controller.errors import MasuError, NotPermitted, StepFailed
+from controller.host.text import failed, make_directories, read_text
+from controller.model.audit import Peer
 
 LONGEST: Final = 64 << 10
+NOBODY: Final = (1 << 32) - 1
 PATIENCE_S: Final = 5.0
 PAUSE_S: Final = 0.1
 """How long somebody who has connected may take to say what he wants."""
@@ -27,13 +29,15 @@ LAST_WAIT_S: Final = 10.0
 """How long what is being done may go on when the instance is left."""
 
 Answer = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+Hear = Callable[[Peer, Mapping[str, Any], MasuError | None], object]
+"""Told of each request when it has been answered: who asked, what, and the error that was the answer."""
 
 
 class ControlSocket:
     """Answers each request in a thread of its own until `close`. Raises StepFailed when it cannot listen."""
 
-    def __init__(self, path: str, answer: Answer) -> None:
-        self._path, self._answer = path, answer
+    def __init__(self, path: str, answer: Answer, hear: Hear) -> None:
+        self._path, self._answer, self._hear = path, answer, hear
         self._workers: list[threading.Thread] = []
         self._closed = threading.Event()
         make_directories(os.path.dirname(path))
@@ -80,18 +84,28 @@ class ControlSocket:
 
     def _serve(self, connection: socket.socket) -> None:
         with connection, contextlib.suppress(OSError):
-            if _user_of(connection) != os.geteuid():
+            peer = _peer_of(connection)
+            if peer.uid != os.geteuid():
+                self._hear(peer, {}, NotPermitted(f"user {peer.uid} may ask for nothing"))
                 return
             connection.settimeout(PATIENCE_S)
-            connection.sendall(json.dumps(self._answered(_line(connection))).encode() + b"\n")
+            answer = self._answered(peer, _line(connection))
+            connection.sendall(json.dumps(answer).encode() + b"\n")
 
-    def _answered(self, line: bytes) -> dict[str, Any]:
+    def _answered(self, peer: Peer, line: bytes) -> dict[str, Any]:
+        request: Mapping[str, Any] = {}
         try:
-            return {"done": dict(self._answer(json.loads(line)))}
+            request = _mapping(json.loads(line))
+            done = {"done": dict(self._answer(request))}
         except MasuError as error:
+            self._hear(peer, request, error)
             return {"error": {"kind": type(error).__name__, "message": str(error)}}
         except Exception as error:  # noqa: BLE001  whoever asked has to hear of a defect, too
-            return {"error": {"kind": "", "message": f"{type(error).__name__}: {error}"}}
+            message = f"{type(error).__name__}: {error}"
+            self._hear(peer, request, StepFailed(message))
+            return {"error": {"kind": "", "message": message}}
+        self._hear(peer, request, None)
+        return done
 
 
 def ask(path: str, request: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -137,7 +151,27 @@ def _line(connection: socket.socket) -> bytes:
     return text
 
 
-def _user_of(connection: socket.socket) -> int:
+def _mapping(value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise StepFailed("not understood: a request is a mapping")
+    return value
+
+
+def _peer_of(connection: socket.socket) -> Peer:
     """unix(7), SO_PEERCRED."""
     seen = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    return int(struct.unpack("3i", seen)[1])
+    pid, uid, _ = struct.unpack("3i", seen)
+    return Peer(pid, uid, login_of(pid))
+
+
+def me() -> Peer:
+    """Read-only. This very process, when it does by itself what it would else ask for."""
+    return Peer(os.getpid(), os.geteuid(), login_of(os.getpid()))
+
+
+def login_of(pid: int) -> int:
+    """Read-only. Whose session it is: a user who has become root since is told apart; -1: nobody's. proc(5)."""
+    with contextlib.suppress(MasuError, ValueError):
+        found = int(read_text(f"/proc/{pid}/loginuid") or NOBODY)
+        return found if found != NOBODY else -1
+    return -1

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -50,6 +50,8 @@ class OciRuntime:
     homes: Homes
     keeper: KeeperClient
     processes: ProcDirectory
+    variable: Callable[[str], str]
+    """The value of a secret. Raises StepFailed."""
 
     @property
     def facts(self) -> Facts:
@@ -96,7 +98,7 @@ class OciRuntime:
 
     def absent(self, config: Mapping[str, Any], root: Mapping[str, Any]) -> tuple[str, ...]:
         mounts = [each["source"] for each in config.get("mounts", ()) if each.get("type") == "bind"]
-        made = (f"{self.places.names}/", f"{self.places.spaces}/")
+        made = (f"{self.places.names}/", f"{self.places.spaces}/", f"{self.places.secrets}/")
         sources = [each for each in mounts if not each.startswith(made)]
         return tuple(path for path in (root["path"], *sources) if not os.path.exists(path))
 
@@ -177,7 +179,14 @@ class OciRuntime:
             if self._has_a_place(each, where)
         ]
         nodes = [_node_bind(f"{self._bundle(name)}/nodes", each.place) for each in where["nodes"]]
-        return {**config, "root": root, "linux": linux, "mounts": [*mounts, *nodes]}
+        process = {**config["process"], "env": [self._filled(each) for each in config["process"]["env"]]}
+        return {**config, "process": process, "root": root, "linux": linux, "mounts": [*mounts, *nodes]}
+
+    def _filled(self, variable: str | Mapping[str, str]) -> str:
+        """Here, and nowhere else, is a secret written down: the runtime reads it from the bundle config (0600)."""
+        if isinstance(variable, str):
+            return variable
+        return f"{variable['name']}={self.variable(variable['secret'])}"
 
     def _placed(self, name: str, mount: Mapping[str, Any], *, mapped: bool) -> Mapping[str, Any]:
         """What is mounted for this launch alone is found below the bundle."""

@@ -19,6 +19,7 @@ class Places:
     instance: str
     run_root: str = "/run/masu"
     state_root: str = "/var/lib/masu"
+    log_root: str = "/var/log/masu"
 
     @property
     def run(self) -> str:
@@ -58,6 +59,10 @@ class Places:
     @property
     def names(self) -> str:
         return f"{self.run}/names"
+
+    @property
+    def secrets(self) -> str:
+        return f"{self.run}/secrets"
 
     @property
     def devices(self) -> str:
@@ -123,6 +128,11 @@ class Places:
     @property
     def events(self) -> str:
         return f"{self.run}/events.jsonl"
+
+    @property
+    def audit(self) -> str:
+        """Of what was done, which stays when everything else of an instance has gone."""
+        return f"{self.log_root}/{self.instance}.audit.jsonl"
 
     @property
     def conditions(self) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from controller.checkpoints.users import Moves
 from controller.frozen import dataclass
 from controller.model.attachment import Leases
+from controller.model.audit import Entry
 from controller.model.checkpoint import (
     Checkpoint,
     Draft,
@@ -32,12 +33,14 @@ from controller.model.facts import Facts
 from controller.model.firewall import Firewall, Listener, Publication
 from controller.model.grant import Grants
 from controller.model.health import Health, Verdict
+from controller.model.host_policy import HostPolicy, Paths
 from controller.model.launch import ExitRecord, Init, LaunchRecipe
 from controller.model.links import AddressSeen, Device, LinkChange, LinkSeen, RouteSeen
 from controller.model.notice import Notice, Watch
 from controller.model.process import IdMap, IdRange, MountSeen, ProcessStat, RuntimeState
 from controller.model.queueing import Node, QueueingSeen
 from controller.model.record import Record
+from controller.model.secret import SecretFile
 from controller.model.snapshot import Snapshot
 from controller.model.space import NewSpace, Offer, Sort, Space, SpaceChange, SpaceSeen
 from controller.model.status import Condition
@@ -661,6 +664,40 @@ class Verdicts(Protocol):
     def forget(self, name: str) -> None: ...
 
 
+class Secrets(Protocol):
+    """Secrets of the host, and what containers have of them. Nobody is told what is in them."""
+
+    def lacks(self, secret: str, *, variable: bool) -> str:
+        """Why it cannot be had, in words; "": it can."""
+        ...
+
+    def given(self, container: str, variables: Mapping[str, str]) -> frozenset[str]:
+        """Of variable → secret: those that the container was started with as they are now."""
+        ...
+
+    def shown(self, container: str, files: Collection[SecretFile]) -> frozenset[str] | None:
+        """Targets of those that are as they are to be; None: nothing at all is there."""
+        ...
+
+    def put(self, container: str, files: Collection[SecretFile], owner: int) -> None:
+        """Each at once. `owner`: who is root inside. Raises StepFailed."""
+        ...
+
+    def remove(self, container: str) -> None: ...
+
+
+class Audit(Protocol):
+    """What masu did to the host, for those who ask later. Never raises: what cannot be written is counted."""
+
+    def revise(self, revision: str) -> None:
+        """From now on this version of the desired set is in force."""
+        ...
+
+    def append(self, entries: Collection[Entry]) -> None:
+        """All of a look at once; it is in the file when this returns, and on the disk a second later."""
+        ...
+
+
 class Clock(Protocol):
     """Time as an argument."""
 
@@ -712,12 +749,22 @@ class Host:
     checkpoints: CheckpointStores
     commands: Commands
     verdicts: Verdicts
+    secrets: Secrets
+    audit: Audit
 
 
 class SourcePort(Protocol):
     """Where the desired state comes from. `snapshot` raises SourceUnreadable."""
 
     def snapshot(self) -> Snapshot: ...
+
+
+class PolicyPort(Paths, Protocol):
+    """What specs may ask of this host. Looks only."""
+
+    def read(self) -> HostPolicy | None:
+        """None where nobody has written one. Raises NotPermitted, StepFailed, SpecInvalid."""
+        ...
 
 
 class Store(Protocol):

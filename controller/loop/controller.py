@@ -21,6 +21,7 @@ from controller.loop.ladder import Ladder
 from controller.loop.notices import Noticing
 from controller.loop.probes import Probing
 from controller.loop.queue import WorkQueue
+from controller.loop.warden import Warden
 from controller.model.attachment import Leases
 from controller.model.desired import DesiredSet
 from controller.model.event import Event
@@ -75,6 +76,7 @@ class Controller:
         store: Store,
         leases: LeaseStore,
         door: Door,
+        warden: Warden,
         ladder: Ladder,
         conditions: Conditions,
         log: EventLog,
@@ -96,7 +98,7 @@ class Controller:
         self._set = store.load()
         self._lease_store = leases
         self._leases = leases.load()
-        self._door, self._ladder = door, ladder
+        self._door, self.warden, self._ladder = door, warden, ladder
         self._saved = True
         self._desired: dict[str, Desired] = {}
         self._digests: dict[str, str] = {}
@@ -114,6 +116,7 @@ class Controller:
         Raises StepFailed when that cannot be saved; the next call tries again.
         """
         before = self._set
+        self.warden.refresh()
         after = self._accepted(before)
         if after != before:
             self._tell_source(before, after)
@@ -153,6 +156,7 @@ class Controller:
             self.queue.add_at(name, held_until)
             return None
         result = self._door.judge(self._reconcile(name, desired, contested, edited=edited))
+        result = self.warden.remark(result)
         memory.looked_at = now
         self._after(name, desired, result, memory, edited=edited)
         memory.digest = digest
@@ -218,7 +222,7 @@ class Controller:
             found = self._source.snapshot()
         except SourceUnreadable as error:
             return freeze(before, str(error))
-        after = accept(before, found, self._parse, self._host.facts.layout)
+        after = accept(before, found, self._parse, self._host.facts.layout, self.warden.judge)
         return self._guarded(before, after)
 
     def _guarded(self, before: DesiredSet, after: DesiredSet) -> DesiredSet:
@@ -239,6 +243,7 @@ class Controller:
         wanted, leases = resolve(self._named, after.resources, self._leases, leaving, self._made)
         gone = set[str]() if after.frozen else set(left) - set(wanted)
         wanted, stirred = self._door.decide(after.resources, wanted, left)
+        stirred |= self.warden.settle(after.resources)
         guaranteed = guarantee(self._named, after.resources, self._door.waiting)
         wanted[guaranteed.key] = guaranteed
         digests = {
@@ -248,6 +253,7 @@ class Controller:
         changed = {key for key in wanted if self._digests.get(key) != digests[key]}
         desired = {key: each for key in changed if (each := self._wish(wanted[key]))}
         self._give(leases)  # before anybody uses them
+        self._host.audit.revise(after.revision)
         with self._lock:
             self._set = after
             for key in [*self._desired]:
@@ -284,6 +290,8 @@ class Controller:
             self.probes.forget(name)
             self._ladder.forget(name)
             return self._reconciler.remove(name)
+        if desired.kind == CONTAINER and self.warden.why(name):  # a link may lead elsewhere than it did
+            leave = {*leave, *(f"mounts.{each.target}" for each in desired.parts.get("mounts", ()))}
         held = self._held(desired)
         climb = self._ladder.for_(desired) if held is None else None
         if climb is None:
@@ -305,9 +313,13 @@ class Controller:
             self._track(name, self.wanted(name), subject_of(name, group, self._host))
 
     def _held(self, desired: Desired) -> Wait | None:
-        """Nobody is born without room, nor before its groups, volumes, networks and their rules are in place."""
-        if desired.kind == CONTAINER and (wait := self._door.held(desired.name)):
-            return wait
+        """Nobody is born who is not allowed, nor without room, nor before groups, volumes, networks and their rules
+        are in place.
+        """
+        if desired.kind == CONTAINER:
+            wait = self.warden.held(desired.name) or self._door.held(desired.name)
+            if wait:
+                return wait
         with self._lock:
             unmet = [key for key in sorted(desired.needs) if not self._memory.get(key, Memory()).done]
         if not unmet:

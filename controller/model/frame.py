@@ -6,7 +6,7 @@ Pure values; the bundle config's shape is the OCI runtime specification's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from controller.frozen import dataclass
@@ -58,10 +58,29 @@ class IdMapping:
     uids: tuple[Extent, ...]
     gids: tuple[Extent, ...]
 
+    def user(self, inside: int) -> int:
+        return owner_of(inside, self.uids)
+
+    def group(self, inside: int) -> int:
+        return owner_of(inside, self.gids)
+
     @property
     def root_user(self) -> int:
         """The host id of the container's user 0."""
         return next((outside for inside, outside, _ in self.uids if inside == 0), 0)
+
+
+def without_secrets(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The bundle config for other programs to read: a variable that is a secret is left out of it."""
+    process = dict(config.get("process", {}))
+    process["env"] = [each for each in process.get("env", ()) if isinstance(each, str)]
+    return {**config, "process": process}
+
+
+def owner_of(inside: int, extents: Iterable[Sequence[int]]) -> int:
+    """The host's id of one inside; the first of all for one that is nobody there."""
+    found = [outside + inside - first for first, outside, size in extents if first <= inside < first + size]
+    return found[0] if found else next((outside for _, outside, _ in extents), 0)
 
 
 def resolve(config: Mapping[str, Any], ids: IdMapping | None, partners: Mapping[str, int]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from controller.host.ports import Host
 from controller.model.checkpoint import UPPER, Checkpoint, How, volume_tree
 from controller.model.frame import Frame
 from controller.reconcile.apply import Failpoint, apply
+from controller.reconcile.audit import entries
 from controller.reconcile.desired import Desired
 from controller.reconcile.plan import plan, subject_of
 from controller.reconcile.preflight import PART, check_dump, pays_ahead
@@ -229,7 +230,8 @@ class Acts:
 
     def _do(self, step: Step) -> Wait | None:
         """Raises what the step raises."""
-        outcome = apply((step,), self.host, self.failpoint)[0]
+        (outcome,) = apply((step,), self.host, self.failpoint)
+        self.host.audit.append(tuple(entries(self.name, (outcome,), self.host.clock.wall_ms())))
         if outcome.error:
             raise outcome.error
         return outcome.wait

@@ -31,6 +31,7 @@ from controller.model.resource import (
     digest,
     key_of,
 )
+from controller.model.secret import places_of, variables_of
 from controller.model.space import VOLUME_SORT, Space, content_path
 from controller.model.status import HOST_LACKS, Condition
 from controller.model.sysctl import sysctl_path
@@ -125,11 +126,12 @@ class Desired:
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """What an instance is called, and the directories of the files of names and of the spaces that it makes."""
+    """What an instance is called, and the directories of what it makes: files of names, spaces, secrets."""
 
     instance: str
     names: str
     spaces: str
+    secrets: str = ""
 
 
 class Made(NamedTuple):
@@ -282,6 +284,8 @@ def _container_wish(
     sections.update(_settings(container, attachments))
     sections["ports"] = publications
     mounts = [_mount(named, each) for each in container.section("mounts") or ()]
+    sections["secrets"] = _secrets(container)
+    mounts += _secret_mounts(named, container)
     if names:
         sections["names"] = names
         mounts += _generated(named, container)
@@ -300,6 +304,23 @@ def _checkpoint(container: Resource, shared: tuple[str, ...]) -> Mapping[str, An
         return None
     mounted = {"own": [each for each in written if each not in shared], "shared": list(shared)}
     return {**(section or {}), "mounted": mounted, "stopped": container.state == "stopped"}
+
+
+def _secrets(container: Resource) -> Mapping[str, Any] | None:
+    """With the user namespace, in which owners are meant."""
+    variables = variables_of(container.section("process.env") or {})
+    files = container.section("files") or ()
+    if not variables and not files:
+        return None
+    user = (container.section("namespaces") or {}).get("user", "host")
+    return {"variables": variables, "files": files, "user": user}
+
+
+def _secret_mounts(named: Named, container: Resource) -> list[dict[str, Any]]:
+    return [
+        {"source": f"{named.secrets}/{container.name}/{digest(place)}", "target": place, "readOnly": True}
+        for place in places_of(container.section("files") or ())
+    ]
 
 
 def _mount(named: Named, entry: Mapping[str, Any]) -> Mapping[str, Any]:

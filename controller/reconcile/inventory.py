@@ -32,11 +32,14 @@ def export(host: Host, identity: str, path: str, policy_of: PolicyOf) -> tuple[s
     return host.checkpoints.at(_key_file(found, policy_of)).export_to(identity, path)
 
 
-def take_in(host: Host, path: str, name: str, policy_of: PolicyOf) -> Checkpoint:
-    """`name`: of the container that it is to be of; "": as the archive says. Raises ArchiveRefused, StepFailed."""
+def take_in(host: Host, path: str, name: str, policy_of: PolicyOf, *, foreign: bool) -> Checkpoint:
+    """`name`: of the container that it is to be of; "": as the archive says. `foreign`: also of other programs.
+
+    Raises ArchiveRefused, StepFailed.
+    """
     policy = policy_of(name)
     origin = Origin(name, host.clock.wall_ms(), "imported")
-    return host.checkpoints.at(policy.key_file).import_from(path, origin, False, policy.min_free, unheard)
+    return host.checkpoints.at(policy.key_file).import_from(path, origin, foreign, policy.min_free, unheard)
 
 
 def give_up(host: Host, identity: str) -> None:

@@ -12,10 +12,11 @@ from controller.model.cgroups import cgroup_of
 from controller.model.status import HOST_LACKS, Condition
 from controller.reconcile import guard
 from controller.reconcile.apply import Failpoint, Outcome, apply
+from controller.reconcile.audit import entries
 from controller.reconcile.desired import Desired
 from controller.reconcile.plan import Plan, plan, removal
 from controller.steps._base import Stage, Wait
-from controller.steps.runtime import DOES_NOT_FIT, Await, LaunchContainer
+from controller.steps.runtime import DOES_NOT_FIT, NOT_ALLOWED, Await, LaunchContainer
 
 WAITING = "Waiting"
 AWAIT, LAUNCH = Await.__name__, LaunchContainer.__name__
@@ -39,10 +40,10 @@ class Result:
 
     @property
     def exit_code(self) -> int:
-        """0 converged, 4 there is no room for it, 5 the host lacks something, else what the error says."""
+        """0 converged, 4 no room for it or not allowed, 5 the host lacks something, else what the error says."""
         if self.converged:
             return 0
-        if any(each.reason == DOES_NOT_FIT for each in self.conditions):
+        if any(each.reason in {DOES_NOT_FIT, NOT_ALLOWED} for each in self.conditions):
             return GuardRefused.exit_code
         if self.error:
             return self.error.exit_code
@@ -87,24 +88,41 @@ class Reconciler:
         it does that itself: then all is done but that.
         """
         name, group = desired.name, self._group(desired.name)
-        return self._settle(
-            lambda: plan(desired, group, self.host),
-            desired.lacks,
-            lambda: watch(name, group),
-            leave,
-            held,
-            turn,
-        )
+        outcomes: list[Outcome] = []
+        try:
+            return self._settle(
+                outcomes,
+                lambda: plan(desired, group, self.host),
+                desired.lacks,
+                lambda: watch(name, group),
+                leave,
+                held,
+                turn,
+            )
+        finally:
+            self._put_down(name, outcomes)
 
     def remove(self, name: str) -> Result:
         """Take every trace of a container away."""
-        return self._settle(lambda: removal(name, self._group(name), self.host), (), lambda: None)
+        outcomes: list[Outcome] = []
+        try:
+            return self._settle(
+                outcomes, lambda: removal(name, self._group(name), self.host), (), lambda: None
+            )
+        finally:
+            self._put_down(name, outcomes)
+
+    def _put_down(self, name: str, outcomes: Collection[Outcome]) -> None:
+        """Once a look, when all is done, also where the look itself has failed."""
+        if outcomes:
+            self.host.audit.append(tuple(entries(name, outcomes, self.host.clock.wall_ms())))
 
     def _group(self, name: str) -> str:
         return cgroup_of(self.root, name)
 
     def _settle(
         self,
+        outcomes: list[Outcome],
         look: Look,
         lacks: tuple[Condition, ...],
         before_next: Callable[[], object],
@@ -112,7 +130,6 @@ class Reconciler:
         held: Wait | None = None,
         turn: Turn | None = None,
     ) -> Result:
-        outcomes: list[Outcome] = []
         for _ in range(MAX_PASSES):
             found = look()
             steps, refused = guard.split(found)

@@ -19,6 +19,7 @@ from dataclasses import replace
 
 from controller.errors import Problem, SourceUnreadable
 from controller.frozen import dataclass
+from controller.host.trust import AS_GOOD_AS_ROOT, distrust, doubtful
 from controller.model.snapshot import Snapshot, SourceFile
 from controller.sources.walk import Listing, outside, walk
 from controller.sources.watch import GONE_S, Watch
@@ -48,15 +49,16 @@ class _Reading:
 class DirectorySource:
     """Thread-safe. Remembers texts by inode and time stamps, so that an unchanged file is not read again."""
 
-    def __init__(self, path: str) -> None:
-        self._path = path.rstrip("/") or "/"
+    def __init__(self, path: str, *, root_only: bool = False) -> None:
+        """`root_only`: nothing is taken that others than root may write."""
+        self._path, self._root_only = path.rstrip("/") or "/", root_only
         self._known: dict[str, _Reading] = {}
         self._missed_at: dict[str, float] = {}
         self._told: frozenset[str] | None = None
         self._lock = threading.Lock()
 
     def snapshot(self) -> Snapshot:
-        """Raises SourceUnreadable when the source as a whole is missing or cannot be listed.
+        """Raises SourceUnreadable when the source as a whole is missing, cannot be listed, or may be anybody's.
 
         A file that went away less than GONE_S ago is still in it: a watch nudges again when that time is over.
         """
@@ -69,12 +71,15 @@ class DirectorySource:
 
     def _list(self) -> Listing:
         try:
+            why = distrust(self._path) if self._root_only else ""
+            if why:
+                raise SourceUnreadable(f"source {self._path} is not root's alone: {why}; {AS_GOOD_AS_ROOT}")
             if stat.S_ISREG(os.stat(self._path).st_mode):
                 return Listing((self._path,))
             os.scandir(self._path).close()
         except OSError as error:
             raise SourceUnreadable(f"source {self._path}: {os.strerror(error.errno or 0)}") from error
-        return walk(self._path)
+        return walk(self._path, root_only=self._root_only)
 
     def _leaving(self, listing: Listing) -> frozenset[str]:
         """What is not there, but may be about to come back; what is removed is a container that ends.
@@ -152,6 +157,8 @@ class DirectorySource:
         with _opened(path, os.O_PATH) as place:
             found = os.fstat(place)
             _check(found, os.readlink(f"/proc/self/fd/{place}"), "" if path == self._path else root)
+            if self._root_only and (why := doubtful(found)):
+                raise _Unfit(f"{why}: not followed")
             if known and is_unchanged(known.identity, known.at_ns, _identity(found)):
                 return known
             with _opened(f"/proc/self/fd/{place}", os.O_RDONLY | os.O_NONBLOCK) as descriptor:

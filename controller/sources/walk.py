@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from controller.errors import Problem
 from controller.frozen import dataclass
+from controller.host.trust import doubtful
 
 MAX_DEPTH = 32
 
@@ -25,9 +26,12 @@ class Listing:
         return any(path.startswith(f"{each}/") for each in self.unlisted)
 
 
-def walk(root: str) -> Listing:
-    """Read-only. Hidden directories are not entered, so neither are Kubernetes' `..2026_…`."""
-    found = _Walk(root)
+def walk(root: str, *, root_only: bool = False) -> Listing:
+    """Read-only. Hidden directories are not entered, so neither are Kubernetes' `..2026_…`.
+
+    `root_only`: nor those that others than root may write.
+    """
+    found = _Walk(root, root_only=root_only)
     paths = tuple(sorted(found.below(root, 0)))
     return Listing(paths, tuple(found.unlisted), tuple(found.problems))
 
@@ -50,14 +54,18 @@ def outside(target: str) -> str:
 class _Walk:
     """Collects what is in the way; `below` yields what is found."""
 
-    def __init__(self, root: str) -> None:
-        self._real_root = os.path.realpath(root)
+    def __init__(self, root: str, *, root_only: bool) -> None:
+        self._real_root, self._root_only = os.path.realpath(root), root_only
         self._entered: set[tuple[int, int]] = set()
         self.problems: list[Problem] = []
         self.unlisted: list[str] = []
 
     def below(self, directory: str, depth: int) -> Iterator[str]:
         try:
+            why = doubtful(os.stat(directory)) if self._root_only else ""
+            if why:
+                self._skip(directory, f"{why}: not entered")
+                return
             with os.scandir(directory) as entries:
                 found = [entry for entry in entries if not entry.name.startswith(".")]
         except FileNotFoundError:

@@ -19,10 +19,22 @@ USED_IN = {NETWORK: "spec.networks", GROUP: "spec.group", VOLUME: "spec.mounts"}
 """Kind → the section in which a container names one."""
 
 Parse = Callable[[bytes, str], tuple[Resource, ...]]
+Judge = Callable[[Mapping[str, Resource]], list[Misfit]]
 
 
-def accept(before: DesiredSet, found: Snapshot, parse: Parse, layout: str) -> DesiredSet:
-    """Pure. A file whose digest is known is not parsed again. `layout`: see `across.misfits`."""
+def anything(resources: Mapping[str, Resource]) -> list[Misfit]:
+    """Pure. The judge of a host without a policy."""
+    del resources
+    return []
+
+
+def accept(
+    before: DesiredSet, found: Snapshot, parse: Parse, layout: str, judge: Judge = anything
+) -> DesiredSet:
+    """Pure. A file whose digest is known is not parsed again. `layout`: see `across.misfits`.
+
+    `judge`: what of all that is asked for is not allowed here.
+    """
     states = {each.path: _read(before.files.get(each.path), each, parse) for each in found.files}
     _give_up(states, {each.path for each in found.files if each.is_leaving})
     unsure = [path for path in before.files if path not in states and _concerned(path, found.unreadable)]
@@ -30,13 +42,15 @@ def accept(before: DesiredSet, found: Snapshot, parse: Parse, layout: str) -> De
     if not states:
         reason = "the source holds no spec file; nothing is removed without `masu down`"
         return replace(before, unreadable=found.unreadable, frozen=reason)
-    settled = _settle_misfits(before, _keep_used(before, _settle_duplicates(before, states)), layout)
+    _place(states, found, parse, judge)
+    settled = _settle_misfits(before, _keep_used(before, _settle_duplicates(before, states)), layout, judge)
     return DesiredSet(found.revision, settled, found.unreadable)
 
 
-def across(desired: DesiredSet) -> list[Problem]:
+def across(desired: DesiredSet, judge: Judge = anything) -> list[Problem]:
     """Pure. Problems that only show when all files are seen together."""
-    return [_misfit_problem(each) for each in misfits(desired.resources, {}, "")]
+    found = (*judge(desired.resources), *misfits(desired.resources, {}, ""))
+    return [_misfit_problem(each) for each in found]
 
 
 def freeze(before: DesiredSet, reason: str) -> DesiredSet:
@@ -67,6 +81,16 @@ def _give_up(states: dict[str, FileState], leaving: Collection[str]) -> None:
             states[path] = FileState("", kept)  # without its digest, so that it is read anew if it comes back
 
 
+def _place(states: dict[str, FileState], found: Snapshot, parse: Parse, judge: Judge) -> None:
+    """What an earlier masu has read is known without its positions: whoever is refused is told where."""
+    resources = {each.key: each for state in states.values() for each in state.resources}
+    unmarked = {each.resource.file for each in judge(resources) if not each.resource.marks}
+    for file in found.files:
+        known = states[file.path]
+        if file.path in unmarked and known.digest:
+            states[file.path] = _read(replace(known, digest=""), file, parse)
+
+
 def _settle_duplicates(before: DesiredSet, found: Mapping[str, FileState]) -> dict[str, FileState]:
     """Whoever had the name keeps it; the other file is rejected with both named, and keeps its last version."""
     owners = _owners(before, found)
@@ -94,12 +118,15 @@ def _keep_used(before: DesiredSet, found: Mapping[str, FileState]) -> dict[str, 
     return kept
 
 
-def _settle_misfits(before: DesiredSet, found: Mapping[str, FileState], layout: str) -> dict[str, FileState]:
+def _settle_misfits(
+    before: DesiredSet, found: Mapping[str, FileState], layout: str, judge: Judge
+) -> dict[str, FileState]:
     """What does not fit the rest is rejected, and keeps its last version; one that had none is not made."""
     earlier, settled, judged = before.resources, dict(found), set[str]()
     while True:
         now = {each.key: each for state in settled.values() for each in state.resources}
-        new = [each for each in misfits(now, earlier, layout) if each.resource.key not in judged]
+        all_of_them = [*judge(now), *misfits(now, earlier, layout)]
+        new = [each for each in all_of_them if each.resource.key not in judged]
         if not new:
             return settled
         judged.update(each.resource.key for each in new)
@@ -108,11 +135,12 @@ def _settle_misfits(before: DesiredSet, found: Mapping[str, FileState], layout: 
 
 
 def _without(state: FileState, found: Iterable[Misfit], earlier: Mapping[str, Resource]) -> FileState:
-    wrong = {each.resource.key: each for each in found if each.resource in state.resources}
+    wrong = [each for each in found if each.resource in state.resources]
     if not wrong:
         return state
-    kept = [earlier.get(each.key) if each.key in wrong else each for each in state.resources]
-    problems = tuple(_misfit_problem(each) for each in wrong.values())
+    keys = {each.resource.key for each in wrong}
+    kept = [earlier.get(each.key) if each.key in keys else each for each in state.resources]
+    problems = tuple(_misfit_problem(each) for each in wrong)
     # The digest is spoiled so that the file is looked at again when the others have changed.
     return FileState("", tuple(each for each in kept if each), (*state.rejected, *problems))
 

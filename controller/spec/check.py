@@ -9,6 +9,7 @@ from controller.errors import Problem
 from controller.model.names import plain_path
 from controller.model.quantity import parse_bytes, parse_duration
 from controller.model.resource import Resource
+from controller.model.secret import place_of
 from controller.model.space import parse_size
 from controller.spec import check_devices, check_network, check_notify
 
@@ -57,6 +58,7 @@ def _container(document: Document, wanted: Resource) -> tuple[Problem, ...]:
         *_partners(document, wanted.name, spaces),
         *_rootfs(document, wanted.section("rootfs") or {}),
         *_targets(document, wanted.section("mounts") or ()),
+        *_files(document, wanted),
         *check_devices.devices(document, wanted),
         *check_network.interfaces(document, wanted, spaces),
         *_hugepages(document, wanted.section("limits.hugepages") or {}),
@@ -191,4 +193,21 @@ def _targets(document: Document, mounts: Iterable[Mapping[str, Any]]) -> Iterato
             )
         if target == "/":
             yield document.problem(("spec", "mounts", index), "/ is the root file system: see spec.rootfs")
+        seen.add(target)
+
+
+def _files(document: Document, wanted: Resource) -> Iterator[Problem]:
+    """The directory of a secret is masu's: what else is there would not be seen."""
+    mounted = {
+        plain_path(str(each.get("tmpfs") or each["target"])) for each in wanted.section("mounts") or ()
+    }
+    seen: set[str] = set()
+    for index, each in enumerate(wanted.section("files") or ()):
+        target, place = plain_path(each["target"]), place_of(each["target"])
+        path = ("spec", "files", index, "target")
+        if place in {"", "/etc", "/dev", "/proc", "/sys", "/bin", "/usr", "/lib"} or place in mounted:
+            message = f"{place or '/'} cannot be a directory for secrets alone: use for example /run/secrets"
+            yield document.problem(path, message)
+        if target in seen:
+            yield document.problem(path, f"{target} is already a file of this container")
         seen.add(target)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from controller.errors import Problem, SpecInvalid
+from controller.model.host_policy import HOST_POLICY
 from controller.model.resource import Resource
 from controller.spec import check, document, schema
 
 SHARED = frozenset(
     {"networks", "ports", "group", "mounts", "namespaces", "subnets", "gateways", "mtu", "policy", "device"}
-    | {"parent", "egress", "ingress"}
+    | {"parent", "egress", "ingress", "rootfs", "devices", "limits", "type"}
 )
-"""Sections that can be at odds with other documents."""
+"""Sections that can be at odds with other documents, or with the policy of the host."""
+RIGHTS = frozenset({"capabilities", "seccomp", "maskedPaths", "noNewPrivileges"})
+"""The same of `process`, which has much else in it."""
 
 
 def parse(text: bytes, file: str) -> tuple[Resource, ...]:
@@ -19,7 +22,7 @@ def parse(text: bytes, file: str) -> tuple[Resource, ...]:
     problems: list[Problem] = []
     resources: list[Resource] = []
     for each in documents:
-        found = schema.validate(each)
+        found = schema.validate(each) or _misplaced(each)
         if not found:
             resource = _resource(each)
             found = check.inside(each, resource)
@@ -31,14 +34,27 @@ def parse(text: bytes, file: str) -> tuple[Resource, ...]:
     return tuple(resources)
 
 
+def _misplaced(each: document.Document) -> tuple[Problem, ...]:
+    if each.value["kind"] != HOST_POLICY:
+        return ()
+    message = (
+        "is not for a source: whoever writes specs would allow himself what he likes; see masu run --policy"
+    )
+    return (each.problem(("kind",), message),)
+
+
 def _resource(each: document.Document) -> Resource:
     metadata, at = each.value["metadata"], each.problem(("metadata", "name"), "")
     name, labels = metadata["name"], metadata.get("labels", {})
     marks = {
         document.path_text(path): place
         for path, place in each.marks.items()
-        if len(path) > 1 and path[0] == "spec" and path[1] in SHARED
+        if len(path) > 1 and path[0] == "spec" and (path[1] in SHARED or _is_right(path))
     }
     return Resource(
         name, each.file, labels, each.value["spec"], at.line, at.column, each.value["kind"], marks
     )
+
+
+def _is_right(path: document.Path) -> bool:
+    return len(path) > 2 and path[1] == "process" and path[2] in RIGHTS

@@ -19,7 +19,7 @@ from controller.frozen import dataclass
 from controller.host.ports import Host
 from controller.model.checkpoint import ENDED, PROGRESS, SPEC, UPPER, Checkpoint, Draft, How, Origin, TreeCopy
 from controller.model.dump import Dumped, DumpOrder, RestoreOrder
-from controller.model.frame import Frame
+from controller.model.frame import Frame, without_secrets
 from controller.model.launch import Init
 from controller.model.quantity import about_bytes
 from controller.model.record import Exit, Record
@@ -216,7 +216,7 @@ class DumpContainer(Step):
             "origin": origin.to_json(),
             "tcp": dumped.tcp,
             "trees": {each.tree: each.path for each in copied},
-            "spec": dict(self.frame.config),
+            "spec": without_secrets(self.frame.config),
             "expected": memory + sum(files),
         }
         host.scratches.note(self.container, NOTE, json.dumps(note))

@@ -14,6 +14,7 @@ from controller.model.device import nodes_for, rules_for
 from controller.model.frame import Frame, IdMapping, resolve
 from controller.model.launch import Init
 from controller.model.record import Exit, Record, StopRule
+from controller.model.secret import SECRET_MISSING
 from controller.steps._base import Effect, Stage, Step, Wait
 from controller.steps.devices import nodes_made, seek
 from controller.steps.freezer import end, thaw
@@ -22,10 +23,10 @@ from controller.steps.living import live_pid
 LAUNCH_LOOK_MS = 100
 
 
-DOES_NOT_FIT = "DoesNotFit"
+DOES_NOT_FIT, NOT_ALLOWED = "DoesNotFit", "NotAllowed"
 FOR_PEOPLE = frozenset(
     {"AddressTaken", "SubnetTaken", "NameTaken", "DeviceTaken", "NoParent", "NoDevice"}
-    | {"NoAddressLeft", "MtuTooLarge", "NoPacketFilter", DOES_NOT_FIT}
+    | {"NoAddressLeft", "MtuTooLarge", "NoPacketFilter", DOES_NOT_FIT, NOT_ALLOWED, SECRET_MISSING}
 )
 """Reasons for waiting that last until somebody does something about them."""
 

@@ -95,6 +95,8 @@ class World:
             sys.stderr.write(f"{self.instance} is left behind: {done.stderr}\n")
             return
         end_volatile(self.run_dir)
+        for file in Path("/var/log/masu").glob(f"{self.instance}.audit.jsonl*"):
+            file.unlink()
         for each in (Path("/var/lib/masu") / self.instance, self.base):
             shutil.rmtree(each, ignore_errors=True)
 

@@ -172,6 +172,11 @@ class Masu:
         lines = self.run("events", "-o", "json").stdout.splitlines()
         return [{"container": "", **json.loads(line)} for line in lines]
 
+    def audit(self) -> list[dict[str, Any]]:
+        """What stands in the audit log, oldest first."""
+        found = sorted(Path("/var/log/masu").glob(f"{self.instance}.audit.jsonl*"), reverse=True)
+        return [json.loads(line) for each in found for line in each.read_text().splitlines()]
+
     def log(self) -> str:
         return self._log_path.read_text(errors="replace")
 
@@ -187,6 +192,7 @@ class Masu:
             (run, f"netns/{name}"),
             (run, f"names/{name}"),
             (run, f"devices/{name}.json"),
+            (run, f"secrets/{name}"),
             (run, f"scratch/{name}"),
             (run, f"keeper/exits/{name}.json"),
             (run, f"keeper/pipes/{name}.json"),
@@ -274,6 +280,8 @@ class Masu:
         left, alive = self.traces(), self.processes()
         for base in ("/run/masu", "/var/lib/masu"):
             shutil.rmtree(f"{base}/{self.instance}", ignore_errors=True)
+        for file in Path("/var/log/masu").glob(f"{self.instance}.audit.jsonl*"):
+            file.unlink()
         self._log.close()
         assert not left, f"left behind: {left}"
         assert not alive, f"still running: {alive}"

@@ -6,6 +6,9 @@ import os
 import resource
 import socket
 import stat
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -14,9 +17,22 @@ from typing import Any
 
 import pytest
 
-from controller.errors import GuardRefused, StepFailed
+from controller.errors import GuardRefused, MasuError, StepFailed
 from controller.host import control as control_module
 from controller.host.control import PAUSE_S, ControlSocket, ask
+from controller.model.audit import Peer
+
+
+class Heard(list[tuple[Peer, Mapping[str, Any], str]]):
+    """Who asked, for what, and the error that it came to."""
+
+    def append_(self, peer: Peer, request: Mapping[str, Any], error: MasuError | None) -> None:
+        self.append((peer, request, str(error or "")))
+
+
+@pytest.fixture
+def heard() -> Heard:
+    return Heard()
 
 
 def answer(value: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -27,9 +43,9 @@ def answer(value: Mapping[str, Any]) -> Mapping[str, Any]:
     return {"heard": value["what"]}
 
 
-def test_want_of_descriptors_passes(tmp_path: Path) -> None:
+def test_want_of_descriptors_passes(tmp_path: Path, heard: Heard) -> None:
     path = str(tmp_path / "control.socket")
-    control = ControlSocket(path, answer)
+    control = ControlSocket(path, answer, heard.append_)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with socket.socket(socket.AF_UNIX) as early:
         try:
@@ -61,11 +77,11 @@ def test_who_does_not_answer_is_not_waited_for(tmp_path: Path, monkeypatch: pyte
             ask(path, {"what": "hello"})
 
 
-def test_it_answers_and_errors_arrive_as_what_they_are(tmp_path: Path) -> None:
+def test_it_answers_and_errors_arrive_as_what_they_are(tmp_path: Path, heard: Heard) -> None:
     path = str(tmp_path / "control.socket")
     assert ask(path, {"what": "hello"}) is None, "nobody is there"
     Path(path).touch()  # a name that somebody has left
-    control = ControlSocket(path, answer)
+    control = ControlSocket(path, answer, heard.append_)
     try:
         assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
         assert ask(path, {"what": "hello"}) == {"heard": "hello"}
@@ -82,3 +98,30 @@ def test_it_answers_and_errors_arrive_as_what_they_are(tmp_path: Path) -> None:
         control.close()
     assert ask(path, {"what": "hello"}) is None
     assert not os.path.exists(path)
+    assert {(each.pid, each.uid) for each, _, _ in heard} == {(os.getpid(), os.geteuid())}
+    assert [(dict(request), said) for _, request, said in heard][:3] == [
+        ({"what": "hello"}, ""),
+        ({"what": "refuse"}, "not today"),
+        ({"what": "break"}, "KeyError: 'defect'"),
+    ]
+
+
+@pytest.mark.root
+def test_nobody_but_the_same_user_is_answered(heard: Heard) -> None:
+    """Also where somebody has opened the socket's mode."""
+    script = (
+        "import os, socket, sys; s = socket.socket(socket.AF_UNIX); os.setuid(65534); s.connect(sys.argv[1]);"
+        "os.write(1, s.recv(99) or b'nothing')"
+    )
+    with tempfile.TemporaryDirectory() as directory:  # pytest's own nobody else may pass
+        os.chmod(directory, 0o755)
+        path = f"{directory}/control.socket"
+        control = ControlSocket(path, answer, heard.append_)
+        try:
+            os.chmod(path, 0o666)
+            argv = [sys.executable, "-S", "-c", script, path]
+            done = subprocess.run(argv, capture_output=True, timeout=20, check=False)
+        finally:
+            control.close()
+    assert done.stdout == b"nothing", done.stderr
+    assert [(each.uid, said) for each, _, said in heard] == [(65534, "user 65534 may ask for nothing")]

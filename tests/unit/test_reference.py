@@ -10,7 +10,7 @@ from controller.spec.schema import kinds, schema
 REFERENCE = Path(__file__).resolve().parents[2] / "docs" / "reference.md"
 
 
-KINDS = ("Container", "Network", "Volume", "Group", "Node")
+KINDS = ("Container", "Network", "Volume", "Group", "Node", "HostPolicy")
 
 
 def test_the_reference_is_current() -> None:

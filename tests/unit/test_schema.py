@@ -224,7 +224,7 @@ def test_a_sysctl_name_cannot_leave_its_directory(key):
         ({"args": ["sleep", 10]}, "args[1]: expected a string, got a number: put it in quotes"),
         ({"arg": 1}, 'arg: unknown field, did you mean "args"?'),
         ({"env": {"A=B": "1"}}, 'env["A=B"]: "A=B" is not the name of an environment variable: no = and no spaces'),
-        ({"env": {"PORT": 80}}, "env.PORT: expected a string, got a number: put it in quotes"),
+        ({"env": {"PORT": 80}}, "env.PORT: 80 is not text: put it in quotes"),
         ({"user": "root"}, 'user: "root" is not a user: use numbers, as "1000" or "1000:1000"'),
         ({"user": "1:4294967295"}, 'user: "1:4294967295" is not a user: ids end at 4294967294'),
         ({"user": "1:"}, 'user: "1:" is not a user: use numbers, as "1000" or "1000:1000"'),
@@ -254,7 +254,7 @@ def test_each_mistake_in_a_process_is_one_problem(fields, problem):
             "kind: Contaner",
             [
                 (
-                    '1:1: kind: "Contaner" is not one of Container, Group, Network, Node, Volume,'
+                    '1:1: kind: "Contaner" is not one of Container, Group, HostPolicy, Network, Node, Volume,'
                     ' did you mean "Container"?'
                 )
             ],
@@ -295,15 +295,15 @@ def test_the_whole_schema_stands_alone_and_is_valid():
     assert set(whole["$defs"]) == {
         "metadata", "state", "rootfs", "process", "restart", "namespaces", "hostname", "sysctls", "mounts",
         "cpu", "hugepages", "memory", "pids", "io", "networks", "ports", "hosts", "resolver", "group", "notify",
-        "devices", "checkpoint", "health", "values",
+        "devices", "checkpoint", "health", "files", "values",
     }  # fmt: skip
     (full,) = read(FULL.encode(), "f.yaml")
     assert not list(Draft202012Validator(whole).iter_errors(full.value))
 
 
 def test_an_unknown_kind_has_no_schema():
-    assert schema.kinds() == ("Container", "Group", "Network", "Node", "Volume")
-    with pytest.raises(ValueError, match='"Pod" is not one of Container, Group, Network'):
+    assert schema.kinds() == ("Container", "Group", "HostPolicy", "Network", "Node", "Volume")
+    with pytest.raises(ValueError, match='"Pod" is not one of Container, Group, HostPolicy'):
         schema.schema("Pod")
 
 

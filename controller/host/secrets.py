@@ -1,0 +1,193 @@
+"""The Secrets port: files that only root may read, shown to containers from memory.
+
+Nothing of a secret is kept here: it is read whenever it is asked for. `<run>/secrets/<container>` is a tmpfs of its
+own, with a directory for each directory inside; only the container's root may pass through to it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import stat
+from collections.abc import Collection, Mapping
+from typing import Final
+
+from controller.errors import StepFailed
+from controller.host import syscalls
+from controller.host.new_mount import MountRefused, attach, new_mount
+from controller.host.places import Places
+from controller.host.syscalls import MountAttr
+from controller.host.text import failed, make_directories, read_text, remove_tree
+from controller.host.trust import distrust
+from controller.model.secret import SecretFile
+
+LARGEST: Final = 1 << 20
+LARGEST_VARIABLE: Final = 128 << 10
+"""MAX_ARG_STRLEN: execve(2)."""
+_ROOM: Final = 64 * LARGEST * 2
+_ATTRIBUTES: Final = MountAttr.NOSUID | MountAttr.NOEXEC | MountAttr.NODEV
+
+
+class SecretFiles:
+    """`source`: the directory of the host's secrets."""
+
+    def __init__(self, places: Places, source: str) -> None:
+        self._places, self._source = places, source
+
+    def lacks(self, secret: str, *, variable: bool) -> str:
+        """Read-only. Why it cannot be had, in words; "": it can."""
+        try:
+            text = self._read(secret)
+            if variable:
+                _as_variable(text)
+        except StepFailed as error:
+            return str(error)
+        return ""
+
+    def given(self, container: str, variables: Mapping[str, str]) -> frozenset[str]:
+        """Read-only. Of variable → secret: those that the container was started with as they are now, or of which
+        nothing is known now."""
+        try:
+            config = json.loads(read_text(f"{self._places.bundles}/{container}/config.json") or "")
+            started = dict(each.partition("=")[::2] for each in config["process"]["env"])
+        except (ValueError, KeyError, TypeError):
+            return frozenset(variables)
+        found = set()
+        for name, secret in variables.items():
+            try:
+                same = started.get(name) == self.variable(secret)
+            except StepFailed:
+                same = True
+            if same:
+                found.add(name)
+        return frozenset(found)
+
+    def shown(self, container: str, files: Collection[SecretFile]) -> frozenset[str] | None:
+        """Read-only. Targets of those that are as they are to be; None: nothing at all is there."""
+        base = self._base(container)
+        if not os.path.lexists(base):
+            return None
+        return frozenset(each.target for each in files if os.path.ismount(base) and self._is(base, each))
+
+    def put(self, container: str, files: Collection[SecretFile], owner: int) -> None:
+        """Each at once: whoever reads sees the old one or the new one. `owner`: who is root inside."""
+        base = self._base(container)
+        try:
+            self._mount(base, owner)
+            for each in files:
+                _replace(f"{base}/{each.directory}", each, self._read(each.secret))
+            for directory in os.listdir(base):
+                kept = {each.name for each in files if each.directory == directory}
+                for name in set(os.listdir(f"{base}/{directory}")) - kept:
+                    os.unlink(f"{base}/{directory}/{name}")
+        except OSError as error:
+            raise failed(error, "putting secrets into", base) from error
+
+    def remove(self, container: str) -> None:
+        base = self._base(container)
+        try:
+            while os.path.ismount(base):
+                syscalls.detach_mount(base)
+        except OSError as error:
+            raise failed(error, "removing", base) from error
+        remove_tree(base)
+        with contextlib.suppress(OSError):
+            os.rmdir(self._places.secrets)
+
+    def variable(self, secret: str) -> str:
+        """Read-only. Without the newline that editors put at the end. Raises StepFailed."""
+        return _as_variable(self._read(secret))
+
+    def _read(self, secret: str) -> bytes:
+        """Raises StepFailed, which never says what is in it."""
+        path = f"{self._source}/{secret}"
+        try:
+            why = distrust(path)
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError as error:
+            raise failed(error, "reading secret", path) from error
+        try:
+            found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode):
+                why = why or f"{path} is not a regular file"
+            elif found.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+                why = (
+                    why or f"{path} may be read by others than root (mode {stat.S_IMODE(found.st_mode):04o})"
+                )
+            elif found.st_size > LARGEST:
+                why = why or f"{path} is larger than {LARGEST >> 20} MiB"
+            if why:
+                raise StepFailed(f"secret {secret}: {why}", path=path)
+            return os.pread(descriptor, LARGEST, 0)
+        finally:
+            os.close(descriptor)
+
+    def _is(self, base: str, wanted: SecretFile) -> bool:
+        path = f"{base}/{wanted.directory}/{wanted.name}"
+        try:
+            found = os.lstat(path)
+            with open(path, "rb") as file:
+                same = file.read() == self._read(wanted.secret)
+        except StepFailed:
+            return True  # nobody knows what it is to be now: what is there stays
+        except OSError:
+            return False
+        return (
+            same
+            and stat.S_IMODE(found.st_mode) == wanted.mode
+            and (found.st_uid, found.st_gid) == wanted.owner
+        )
+
+    def _mount(self, base: str, owner: int) -> None:
+        if os.path.ismount(base):
+            return
+        make_directories(self._places.secrets, 0o711)
+        remove_tree(base)
+        os.mkdir(base, 0o700)
+        tree = _tmpfs()
+        try:
+            attach(tree, base)
+        finally:
+            os.close(tree)
+        os.chown(base, owner, owner)
+
+    def _base(self, container: str) -> str:
+        return f"{self._places.secrets}/{container}"
+
+
+def _as_variable(text: bytes) -> str:
+    """Raises StepFailed."""
+    try:
+        found = text.removesuffix(b"\n").decode()
+    except UnicodeDecodeError:
+        raise StepFailed("it is not text, as the value of a variable has to be: use files") from None
+    if "\0" in found or len(text) > LARGEST_VARIABLE:
+        raise StepFailed("it is too large for a variable, or holds a NUL: use files")
+    return found
+
+
+def _replace(directory: str, wanted: SecretFile, text: bytes) -> None:
+    if not os.path.isdir(directory):
+        os.mkdir(directory, 0o755)
+    new = f"{directory}/.{wanted.name[:200]}.new"
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(new)
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        while text:
+            text = text[os.write(descriptor, text) :]
+        os.fchown(descriptor, *wanted.owner)
+        os.fchmod(descriptor, wanted.mode)
+    finally:
+        os.close(descriptor)
+    os.rename(new, f"{directory}/{wanted.name}")
+
+
+def _tmpfs() -> int:
+    """A descriptor of its mount. Without swap where the kernel can (6.4)."""
+    settings = [("source", "masu-secrets"), ("mode", "0700"), ("size", str(_ROOM))]
+    try:
+        return new_mount("tmpfs", [*settings, ("noswap", None)], _ATTRIBUTES)
+    except MountRefused:
+        return new_mount("tmpfs", settings, _ATTRIBUTES)

@@ -1,0 +1,51 @@
+"""What a container is to have of the host's secrets: names and places, never what is in them. Pure values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from controller.frozen import dataclass
+from controller.model.names import plain_path
+from controller.model.resource import digest
+
+SECRET = "secret"  # noqa: S105  the key, not one of them
+SECRET_MISSING = "SecretMissing"  # noqa: S105
+
+
+@dataclass(frozen=True, slots=True)
+class SecretFile:
+    """`owner`: user and group on the host. `target`: where it is inside."""
+
+    secret: str
+    target: str
+    mode: int
+    owner: tuple[int, int]
+
+    @property
+    def directory(self) -> str:
+        return directory_of(self.target)
+
+    @property
+    def name(self) -> str:
+        return self.target.rpartition("/")[2]
+
+
+def directory_of(target: str) -> str:
+    """What the directory that a target is in is called on the host."""
+    return digest(place_of(target))
+
+
+def place_of(target: str) -> str:
+    """The directory that a target is in, inside."""
+    return plain_path(target).rpartition("/")[0]
+
+
+def places_of(files: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Directories inside, each once, in the order written."""
+    return tuple(dict.fromkeys(place_of(each["target"]) for each in files))
+
+
+def variables_of(env: Mapping[str, Any]) -> dict[str, str]:
+    """Name of the variable → the secret that it is to have."""
+    return {key: each[SECRET] for key, each in env.items() if isinstance(each, Mapping)}

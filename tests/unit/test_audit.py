@@ -1,0 +1,47 @@
+"""From what came of steps to lines that somebody reads later."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from controller.errors import StepFailed
+from controller.model.audit import Entry, Peer
+from controller.reconcile.apply import Outcome
+from controller.reconcile.audit import entries
+from controller.steps._base import Wait
+from controller.steps.runtime import Await, RemoveRecord
+
+STEP = RemoveRecord("web")
+
+
+def test_each_step_is_an_entry_and_waiting_is_none() -> None:
+    outcomes = [
+        Outcome(STEP),
+        Outcome(Await("web", "BackOff", "waits", 5), wait=Wait("BackOff", "waits", 5)),
+        Outcome(STEP, wait=Wait("Stopping", "has until then", 5)),
+        Outcome(STEP, error=StepFailed("no space")),
+    ]
+    found = list(entries("web", outcomes, 7))
+    assert [(each.outcome, each.why) for each in found] == [
+        ("done", ""),
+        ("waits", "has until then"),
+        ("failed", "no space"),
+    ]
+    assert {(each.at, each.container, each.step, each.what) for each in found} == {
+        (7, "web", "RemoveRecord", STEP.text)
+    }
+
+
+def test_a_line_is_one_line_and_leaves_out_what_is_empty() -> None:
+    def line(**fields: Any) -> dict[str, Any]:
+        text = Entry(1, "web", "done", **fields).to_line("r")
+        assert text.endswith("}\n")
+        assert text.count("\n") == 1
+        value: dict[str, Any] = json.loads(text)
+        return value
+
+    assert line() == {"at": 1, "revision": "r", "container": "web", "outcome": "done"}
+    assert line(why="two\nlines")["why"] == "two\nlines"
+    assert line(peer=Peer(5, 0))["pid"] == 5
+    assert "login" not in line(peer=Peer(5, 0))
