@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from controller.checkpoints.policy import Policy
 from controller.checkpoints.request import Request
@@ -45,7 +45,7 @@ from controller.host.nodes import DeviceNodes
 from controller.host.oci import OciRuntime
 from controller.host.oci_exec import exec_inside
 from controller.host.places import Places
-from controller.host.ports import EventLog, Host
+from controller.host.ports import EventLog, Host, SourcePort
 from controller.host.processes import ProcDirectory
 from controller.host.queueing import TrafficControl
 from controller.host.records import RecordFiles
@@ -104,14 +104,21 @@ from controller.reconcile.status import (
 from controller.report import narrate
 from controller.report.preview import Overview, Preview
 from controller.settings import Settings
-from controller.spec.accept import accept, across
+from controller.spec.accept import accept, across, whole
 from controller.spec.across import users
 from controller.steps.checkpointing import DUMPING, NOTE, PROGRESS, ClearScratch
 from controller.steps.freezer import frozen_by
 from controller.steps.runtime import DOES_NOT_FIT
 from controller.version import VERSION
 
+if TYPE_CHECKING:  # a command that reads no source waits for none of this
+    from controller.sources.directory import DirectorySource
+    from controller.sources.git import GitSource
+
+    Source = DirectorySource | GitSource
+
 POLL_S = 0.005
+SYNC = {"verb": "sync"}
 MARGIN_S = 10.0
 STILL_USED = Condition(
     "Waiting", status=True, reason="StillUsed", message="not touched: somebody is left who may be using it"
@@ -127,10 +134,23 @@ def _borrowed(controller: Controller, name: str) -> Iterator[None]:
         yield
 
 
-def _answering(requests: Requests) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:
+def _synced(source: Source, daemon: Daemon) -> Mapping[str, Any]:
+    """Fetch now. → the revision that was found, if the source has such. Raises SourceUnreadable."""
+    try:
+        commit = source.sync()
+    finally:
+        daemon.reload()
+    return {"commit": commit.id, "subject": commit.subject} if commit else {}
+
+
+def _answering(
+    requests: Requests, sync: Callable[[], Mapping[str, Any]]
+) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:
     """What the daemon answers on its control socket."""
 
     def answer(value: Mapping[str, Any]) -> Mapping[str, Any]:
+        if value == SYNC:
+            return sync()
         try:
             request = Request.from_json(value)
         except (ValueError, KeyError, TypeError) as error:
@@ -229,21 +249,23 @@ class App:
 
     def run(self, source: str) -> None:
         """The daemon: converge and keep converged until SIGTERM; containers go on running."""
-        with self._alone(), self._controller(source, notices=True) as (controller, told, acting):
+        found = self._source(source)
+        with self._alone(), self._controller(found, notices=True) as (controller, told, acting):
             self._mend(told)
             daemon = Daemon(
                 controller, self.host, told, workers=self.settings.workers, resync_s=self.settings.resync_s
             )
             service.raise_open_files()
-            service.on_signals(daemon.stop, daemon.reload)
-            files = self._source(source).watch(daemon.reload)
+            files = found.watch(daemon.reload)
+            service.on_signals(daemon.stop, files.hurry)
             self.keeper.guard(lambda held: told.event(self._keeper_replaced(held)))
             control = ExitStack()
             requests = self._requests(controller, told, acting)
             timetable = Timetable(self.host, told, controller.containers, requests.at_its_time)
 
             def ready() -> None:
-                control.callback(ControlSocket(self.places.control, _answering(requests)).close)
+                answering = _answering(requests, lambda: _synced(found, daemon))
+                control.callback(ControlSocket(self.places.control, answering).close)
                 control.callback(timetable.close)
                 timetable.start()
                 self._ready(source, told)
@@ -291,7 +313,8 @@ class App:
 
     def apply(self, source: str, wait_s: float) -> tuple[bool, Controller]:
         """Converge once, for at most `wait_s` seconds. → whether everything converged."""
-        with self._alone(), self._controller(source, notices=False) as (controller, told, _):
+        found = self._source(source)
+        with self._alone(), self._controller(found, notices=False) as (controller, told, _):
             self._mend(told)
             threads = [
                 threading.Thread(target=work, args=(controller, told, self.host), daemon=True)
@@ -310,9 +333,13 @@ class App:
 
     def plan(self, source: str) -> Preview:
         """Read-only. What `apply` would do."""
+        from controller.sources.choice import passing_source_of  # noqa: PLC0415
+
         before = self.store.load()
-        found = self._source(source).snapshot()
+        found = passing_source_of(source, self.settings).snapshot()
         after = accept(before, found, _parse, self.host.facts.layout)
+        if self.settings.atomic:
+            after = whole(before, after)
         left = present(self.places.group, self.host)
         known = recorded(self.host) | set(before.containers)
         wishes = self._wishes(after, left)
@@ -331,7 +358,7 @@ class App:
             plans=tuple(each for each in (*born, *removals) if each.changes),
             removed=tuple(sorted(removed)),
             rejected=after.rejected,
-            frozen=after.frozen,
+            frozen=after.silence,
             refused=_refusal(known, removed & known, allowed=self.settings.allow_removals),
             lacks=tuple(
                 (each.name, lack) for each in wanted for lack in (*each.lacks, *plans[each.name].lacks)
@@ -616,7 +643,9 @@ class App:
             lock.release()
 
     @contextmanager
-    def _controller(self, source: str, *, notices: bool) -> Iterator[tuple[Controller, EventLog, Acting]]:
+    def _controller(
+        self, source: SourcePort, *, notices: bool
+    ) -> Iterator[tuple[Controller, EventLog, Acting]]:
         """`notices`: with somebody who notices when a container is in want, and who asks whether it is well."""
         told = self._teller()
         triggers = TriggerFiles(self.homes, lambda name, watch: noticing.wake(name, watch))  # noqa: PLW0108
@@ -637,7 +666,7 @@ class App:
             self.host,
             Reconciler(self.host, self.places.group, self._failpoint()),
             self._named(),
-            self._source(source),
+            source,
             self.store,
             self.leases,
             Door(self.host, self.grants),
@@ -650,6 +679,7 @@ class App:
             _parse,
             work_queue,
             allow_removals=self.settings.allow_removals,
+            atomic=self.settings.atomic,
         )
         try:
             yield controller, told, acting
@@ -669,10 +699,17 @@ class App:
     def _failpoint(self) -> Failpoint:
         return service.failpoint(self.settings.fail_at, self.settings.trace_steps)
 
-    def _source(self, source: str):  # type: ignore[no-untyped-def]  # noqa: ANN202
-        from controller.sources.directory import DirectorySource  # noqa: PLC0415
+    def sync(self) -> Mapping[str, Any]:
+        """Have the daemon look at its source now. Raises SourceUnreadable, and StepFailed without a daemon."""
+        answer = ask(self.places.control, SYNC)
+        if answer is None:
+            raise StepFailed(f"no daemon runs as instance {self.settings.instance}: masu run, or masu apply")
+        return answer
 
-        return DirectorySource(source)
+    def _source(self, source: str) -> Source:
+        from controller.sources.choice import source_of  # noqa: PLC0415
+
+        return source_of(source, self.settings, self.places.git)
 
     def _teller(self) -> EventLog:
         from controller import log  # noqa: PLC0415
@@ -707,14 +744,14 @@ def _parse(text: bytes, file: str):  # type: ignore[no-untyped-def]  # noqa: ANN
     return parse(text, file)
 
 
-def validate(paths: tuple[str, ...]) -> tuple[Problem, ...]:
+def validate(paths: tuple[str, ...], settings: Settings) -> tuple[Problem, ...]:
     """Read-only, and of the files alone: every problem in every spec file below `paths`."""
-    from controller.sources.directory import DirectorySource  # noqa: PLC0415
+    from controller.sources.choice import passing_source_of  # noqa: PLC0415
 
     problems: list[Problem] = []
     known = DesiredSet()
     for path in paths:
-        found = DirectorySource(path).snapshot()
+        found = passing_source_of(path, settings).snapshot()
         accepted = accept(DesiredSet(), found, _parse, "")
         problems.extend(accepted.rejected)
         known = replace(known, files={**known.files, **accepted.files})

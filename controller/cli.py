@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from controller.checkpoints.request import Request
     from controller.report.preview import Preview
 
-SOURCE = "a directory of spec files (*.yaml, *.yml, also in directories below), or one file"
+SOURCE = (
+    "a directory of spec files (*.yaml, *.yml, also in directories below), or one file;"
+    " or of a repository: git+https://…, git+ssh://…, git+file:///…, with #REF:DIRECTORY"
+)
 DONE, FAILED, CHANGES, INVALID, REFUSED = 0, 1, 2, 3, 4
 
 EPILOG = """\
@@ -111,12 +114,23 @@ def _add_converging(verbs: Any) -> None:
     apply = _verb(verbs, "apply", _apply, "converge once")
     apply.add_argument("source", metavar="SOURCE", help=SOURCE)
     apply.add_argument("--wait", default="30s", metavar="DURATION", help="how long to try (default 30s)")
+    run.add_argument(
+        "--fetch-every",
+        default="60s",
+        metavar="DURATION",
+        help="how often a repository is asked (default: 60s)",
+    )
     for verb in (run, plan, apply):
+        _add_source(verb)
+        verb.add_argument(
+            "--atomic", action="store_true", help="take a revision with anything wrong in it not at all"
+        )
         verb.add_argument(
             "--allow-removals",
             action="store_true",
             help="remove even more than three and more than half of all containers at once",
         )
+    _verb(verbs, "sync", _sync, "have the daemon fetch and look at its source now")
     down = _verb(verbs, "down", _down, "remove containers of this instance with every trace")
     down.add_argument(
         "names", nargs="*", metavar="NAME", help="a container, or volume/NAME with all its data"
@@ -129,6 +143,23 @@ def _add_converging(verbs: Any) -> None:
         "--volumes", action="store_true", help="with --all: also volumes, with all the data in them"
     )
     down.add_argument("--now", action="store_true", help="kill at once, without stop signal and grace")
+
+
+def _add_source(verb: argparse.ArgumentParser) -> None:
+    """What goes for repositories alone."""
+    verb.add_argument(
+        "--require-signature",
+        default="",
+        metavar="FILE",
+        help="take no commit that is not signed by one of these: ssh's allowed signers, or a directory of GPG's",
+    )
+    verb.add_argument(
+        "--ssh-known-hosts",
+        default="",
+        metavar="FILE",
+        help="keys of the hosts of git+ssh, of which no other is believed (default: /etc/ssh/ssh_known_hosts)",
+    )
+    verb.add_argument("--ssh-key", default="", metavar="FILE", help="the private key for git+ssh")
 
 
 def _add_looking(verbs: Any) -> None:
@@ -200,7 +231,8 @@ def _add_checkpoints(verbs: Any) -> None:
 
 def _add_describing(verbs: Any) -> None:
     validate = _verb(verbs, "validate", _validate, "check spec files: file:line:col: path: what is wrong")
-    validate.add_argument("paths", nargs="+", metavar="PATH")
+    validate.add_argument("paths", nargs="+", metavar="PATH", help=SOURCE)
+    _add_source(validate)
     validate.add_argument("-o", "--output", choices=("text", "json"), default="text")
     doctor = _verb(verbs, "doctor", _doctor, "what this host can do, and how to fix what it cannot")
     doctor.add_argument("-o", "--output", choices=("text", "json"), default="text")
@@ -229,6 +261,11 @@ def _settings(arguments: argparse.Namespace) -> Settings:
         allow_removals=getattr(arguments, "allow_removals", False),
         resync_s=_duration_s(getattr(arguments, "resync", "30s"), "--resync"),
         last_wait_s=_duration_s(getattr(arguments, "last_wait", "60s"), "--last-wait"),
+        fetch_s=max(1.0, _duration_s(getattr(arguments, "fetch_every", "60s"), "--fetch-every")),
+        atomic=getattr(arguments, "atomic", False),
+        signers=getattr(arguments, "require_signature", ""),
+        known_hosts=getattr(arguments, "ssh_known_hosts", ""),
+        ssh_key=getattr(arguments, "ssh_key", ""),
         fail_at=fail_at,
         trace_steps=trace_steps,
     )
@@ -300,15 +337,22 @@ def _apply(arguments: argparse.Namespace) -> int:
         print(problem, file=sys.stderr)
     if controller.refused:
         raise controller.refused
-    if controller.frozen:
-        print(f"masu: {controller.frozen}; nothing was changed", file=sys.stderr)
-        return FAILED
+    if controller.silence:
+        print(f"masu: {controller.silence}; nothing was changed", file=sys.stderr)
+        return INVALID if arguments.atomic and controller.rejected else FAILED
     for name, conditions in sorted(controller.failures().items()):
         said = "; ".join(f"{each.reason}: {each.message}" for each in conditions) or "not converged in time"
         print(f"masu: {name}: {said}", file=sys.stderr)
     if controller.rejected:
         return INVALID
     return DONE if converged else controller.exit_code()
+
+
+def _sync(arguments: argparse.Namespace) -> int:
+    found = _app(arguments, runtime=False).sync()
+    if found:
+        print(f'{found["commit"]} "{found["subject"]}"')
+    return DONE
 
 
 def _down(arguments: argparse.Namespace) -> int:
@@ -484,7 +528,7 @@ def _restore(arguments: argparse.Namespace) -> int:
 def _validate(arguments: argparse.Namespace) -> int:
     from controller.app import validate  # noqa: PLC0415
 
-    problems = validate(tuple(arguments.paths))
+    problems = validate(tuple(arguments.paths), _settings(arguments))
     if arguments.output == "json":
         fields = ("file", "line", "column", "path", "message")
         print(json.dumps([{key: getattr(each, key) for key in fields} for each in problems], indent=2))

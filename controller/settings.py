@@ -11,7 +11,8 @@ from controller.frozen import dataclass
 @dataclass(frozen=True, slots=True)
 class Settings:
     """`resync_s` is the safety net below the nudges; `last_wait_s`: how long the last checkpoints may take when the
-    daemon ends; `fail_at` is a failpoint, `<step kind>:<n>`, for
+    daemon ends; `fetch_s`: how often a repository is asked; `atomic`: a revision is taken whole or not at all;
+    `signers`, `known_hosts` and `ssh_key`: files, "" for none; `fail_at` is a failpoint, `<step kind>:<n>`, for
     the interruption tests, and `trace_steps` a file to which the kind of every applied step is appended."""
 
     instance: str = "default"
@@ -22,6 +23,11 @@ class Settings:
     workers: int = 5
     resync_s: float = 30.0
     last_wait_s: float = 60.0
+    fetch_s: float = 60.0
+    atomic: bool = False
+    signers: str = ""
+    known_hosts: str = ""
+    ssh_key: str = ""
     fail_at: str = ""
     trace_steps: str = ""
     run_root: str = "/run/masu"

@@ -9,6 +9,7 @@ from typing import Any
 from controller.errors import Problem
 from controller.frozen import dataclass
 from controller.model.resource import CONTAINER, Resource
+from controller.model.snapshot import Commit
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +23,22 @@ class FileState:
 
 @dataclass(frozen=True, slots=True)
 class DesiredSet:
-    """What is desired, file by file. `frozen` says why the source is not followed at the moment."""
+    """What is desired, file by file. `frozen` says why the source is not followed at the moment, `stale` why this
+    is only the last that is known of it; `since`: when this revision was taken, in ms since 1970.
+    """
 
     revision: str = ""
     files: Mapping[str, FileState] = field(default_factory=dict)
     unreadable: tuple[Problem, ...] = ()
     frozen: str = ""
+    stale: str = ""
+    commit: Commit | None = None
+    since: int = 0
+
+    @property
+    def silence(self) -> str:
+        """Why nothing is heard of the source, or nothing is taken from it."""
+        return self.frozen or self.stale
 
     @property
     def resources(self) -> dict[str, Resource]:
@@ -51,6 +62,9 @@ class DesiredSet:
         return {
             "revision": self.revision,
             "frozen": self.frozen,
+            "stale": self.stale,
+            "commit": asdict(self.commit) if self.commit else None,
+            "since": self.since,
             "unreadable": [asdict(each) for each in self.unreadable],
             "files": {path: _file_json(state) for path, state in self.files.items()},
         }
@@ -60,7 +74,9 @@ class DesiredSet:
         """Raises KeyError or TypeError for anything `to_json` did not write."""
         files = {path: _file_state(state) for path, state in value["files"].items()}
         unreadable = tuple(Problem(**each) for each in value["unreadable"])
-        return cls(value["revision"], files, unreadable, value["frozen"])
+        commit = Commit(**value["commit"]) if value.get("commit") else None
+        last = value.get("stale", ""), commit, value.get("since", 0)
+        return cls(value["revision"], files, unreadable, value["frozen"], *last)
 
 
 def _file_json(state: FileState) -> dict[str, Any]:

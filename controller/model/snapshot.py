@@ -5,6 +5,9 @@ from __future__ import annotations
 from controller.errors import Problem
 from controller.frozen import dataclass
 
+SHORT = 10
+"""Digits of a hash that people are shown."""
+
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
@@ -20,12 +23,29 @@ class SourceFile:
 
 
 @dataclass(frozen=True, slots=True)
+class Commit:
+    """A revision of a repository, as it describes itself; `at`: ms since 1970 by its committer's clock."""
+
+    id: str
+    subject: str
+    at: int
+
+    @property
+    def title(self) -> str:
+        """As people say it: 3f2a9c1 "limit web"."""
+        return f'{self.id[:SHORT]} "{self.subject}"'
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """Everything that the source says at one moment, by path; `unreadable` names what could not be read.
 
     A directory, or the source itself, in `unreadable` stands for all the files below it that are not in `files`.
+    `stale`: why this is only the last that is known of a source that cannot be asked at the moment.
     """
 
     revision: str
     files: tuple[SourceFile, ...]
     unreadable: tuple[Problem, ...]
+    commit: Commit | None = None
+    stale: str = ""

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
+from controller.model.desired import DesiredSet
 from controller.model.event import Event
 from controller.model.finding import Finding
 from controller.model.node import NodeStatus
@@ -115,8 +116,17 @@ def status_json(instance: str, found: Overview) -> dict[str, Any]:
         "node": found.node.to_json() if found.node else None,
         "volumes": [each.to_json() for each in found.volumes],
         "rejected": [_problem_json(each) for each in found.desired.rejected],
-        "frozen": found.desired.frozen,
+        "frozen": found.desired.silence,
+        "source": _source_json(found.desired),
     }
+
+
+def _source_json(desired: DesiredSet) -> dict[str, Any] | None:
+    """The commit in force; None where the source is no repository. Times in milliseconds since 1970."""
+    commit = desired.commit
+    if commit is None:
+        return None
+    return {"commit": commit.id, "subject": commit.subject, "committedAt": commit.at, "since": desired.since}
 
 
 def _problem_json(problem: Any) -> dict[str, Any]:
@@ -148,12 +158,14 @@ def status_text(found: Overview, *, wide: bool, colours: bool) -> str:
         _node_lines(found.node, wide=wide, colours=colours),
     ):
         lines += ["", *part] if lines and part else part
+    if found.desired.commit:
+        lines.append(f"revision: {found.desired.commit.title} since {when(found.desired.since)}")
     lines += [_paint(f"rejected: {each}", "red", colours=colours) for each in found.desired.rejected]
     if found.containers and not found.daemon:
         said = "no daemon runs: nothing is repaired, and nobody is told (masu run SOURCE)"
         lines.append(_paint(said, "yellow", colours=colours))
-    if found.desired.frozen:
-        lines.append(_paint(f"source frozen: {found.desired.frozen}", "yellow", colours=colours))
+    if found.desired.silence:
+        lines.append(_paint(f"source frozen: {found.desired.silence}", "yellow", colours=colours))
     return "\n".join(lines) + "\n"
 
 

@@ -19,7 +19,7 @@ from dataclasses import replace
 
 from controller.errors import Problem, SourceUnreadable
 from controller.frozen import dataclass
-from controller.model.snapshot import Snapshot, SourceFile
+from controller.model.snapshot import Commit, Snapshot, SourceFile
 from controller.sources.walk import Listing, outside, walk
 from controller.sources.watch import GONE_S, Watch
 
@@ -62,6 +62,10 @@ class DirectorySource:
         """
         with self._lock:
             return self._read_all(self._list())
+
+    def sync(self) -> Commit | None:
+        """What is there is there already."""
+        return None
 
     def watch(self, nudge: Callable[[], None]) -> Watch:
         """Call `nudge` whenever a spec file was closed after writing, moved, removed, or may have been."""

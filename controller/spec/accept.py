@@ -29,9 +29,20 @@ def accept(before: DesiredSet, found: Snapshot, parse: Parse, layout: str) -> De
     states.update({path: before.files[path] for path in unsure})
     if not states:
         reason = "the source holds no spec file; nothing is removed without `masu down`"
-        return replace(before, unreadable=found.unreadable, frozen=reason)
+        return replace(before, unreadable=found.unreadable, frozen=reason, stale=found.stale)
     settled = _settle_misfits(before, _keep_used(before, _settle_duplicates(before, states)), layout)
-    return DesiredSet(found.revision, settled, found.unreadable)
+    since = before.since if found.revision == before.revision else 0
+    return DesiredSet(found.revision, settled, found.unreadable, "", found.stale, found.commit, since)
+
+
+def whole(before: DesiredSet, after: DesiredSet) -> DesiredSet:
+    """Pure. `after`, or `before` where anything in it is wrong: for those who want it whole or not at all."""
+    if after.frozen or not after.rejected:
+        return after
+    title = f"revision {after.commit.title}" if after.commit else "the source"
+    problems = after.rejected
+    reason = f"{title} is refused as a whole (--atomic): {len(problems)} problem{'s' * (len(problems) != 1)}"
+    return replace(before, unreadable=problems, frozen=reason)
 
 
 def across(desired: DesiredSet) -> list[Problem]:

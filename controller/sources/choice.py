@@ -1,0 +1,65 @@
+"""Which kind of source a word on the command line means. Looks at no source yet."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from controller.errors import Problem, SpecInvalid
+from controller.settings import Settings
+from controller.sources.directory import DirectorySource
+from controller.sources.git_url import GitUrl, is_git, parse
+
+if TYPE_CHECKING:
+    from controller.sources.git import GitSource, PassingGitSource
+    from controller.sources.git_process import GitOptions
+
+
+def source_of(source: str, settings: Settings, below: str) -> DirectorySource | GitSource:
+    """`below`: where copies of repositories are kept. Raises SpecInvalid."""
+    _check_options(source, settings)
+    if not is_git(source):
+        return DirectorySource(source)
+    from controller.sources.git import GitSource  # noqa: PLC0415  # not needed for a directory
+
+    return GitSource(_url(source), _options(settings), below, settings.fetch_s)
+
+
+def passing_source_of(source: str, settings: Settings) -> DirectorySource | PassingGitSource:
+    """For a look that keeps nothing. Raises SpecInvalid."""
+    _check_options(source, settings)
+    if not is_git(source):
+        return DirectorySource(source)
+    from controller.sources.git import PassingGitSource  # noqa: PLC0415
+
+    return PassingGitSource(_url(source), _options(settings))
+
+
+def _url(source: str) -> GitUrl:
+    try:
+        return parse(source)
+    except ValueError as error:
+        raise _wrong("SOURCE", str(error)) from error
+
+
+def _options(settings: Settings) -> GitOptions:
+    from controller.sources.git_process import KNOWN_HOSTS, GitOptions  # noqa: PLC0415
+
+    return GitOptions(settings.signers, settings.known_hosts or KNOWN_HOSTS, settings.ssh_key)
+
+
+def _check_options(source: str, settings: Settings) -> None:
+    files = {
+        "--require-signature": settings.signers,
+        "--ssh-known-hosts": settings.known_hosts,
+        "--ssh-key": settings.ssh_key,
+    }
+    for option, path in files.items():
+        if path and not is_git(source):
+            raise _wrong(option, f"is for a git source, which {source} is not")
+        if path and not os.path.exists(path):
+            raise _wrong(option, f"there is no {path}")
+
+
+def _wrong(option: str, why: str) -> SpecInvalid:
+    return SpecInvalid((Problem(option, 0, 0, "", why),))
