@@ -112,6 +112,7 @@ from controller.steps.runtime import DOES_NOT_FIT
 from controller.version import VERSION
 
 if TYPE_CHECKING:  # a command that reads no source waits for none of this
+    from controller.report.comparison import Comparison
     from controller.sources.directory import DirectorySource
     from controller.sources.git import GitSource
 
@@ -757,6 +758,28 @@ def validate(paths: tuple[str, ...], settings: Settings) -> tuple[Problem, ...]:
         known = replace(known, files={**known.files, **accepted.files})
     problems.extend(across(known))
     return tuple(sorted(set(problems)))
+
+
+def against(base: str, source: str, settings: Settings) -> Comparison:
+    """Read-only, and of the files alone: what `source` changes where `base` is in force."""
+    from controller.model.snapshot import moved_to  # noqa: PLC0415
+    from controller.reconcile.compare import compare  # noqa: PLC0415
+    from controller.report.comparison import Comparison  # noqa: PLC0415
+    from controller.sources.choice import passing_source_of, root_of  # noqa: PLC0415
+
+    known = passing_source_of(base, settings).snapshot()
+    found = passing_source_of(source, settings).snapshot()
+    moved = moved_to(known, root_of(base), root_of(source))
+    before = accept(DesiredSet(), moved, _parse, "")
+    after = accept(before, found, _parse, "")
+    if settings.atomic:
+        after = whole(before, after)
+    removed = set(before.containers) - set(after.containers)
+    refused = _refusal(set(before.containers), removed, allowed=settings.allow_removals)
+    rejected = {*after.rejected, *across(after)}
+    return Comparison(
+        compare(before.resources, after.resources), tuple(sorted(rejected)), after.silence, refused
+    )
 
 
 def _refusal(present: Collection[str], removed: Collection[str], *, allowed: bool) -> GuardRefused | None:

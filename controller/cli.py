@@ -110,7 +110,13 @@ def _add_converging(verbs: Any) -> None:
     )
     plan = _verb(verbs, "plan", _plan, "say what would change, and change nothing (exit 2: changes pending)")
     plan.add_argument("source", metavar="SOURCE", help=SOURCE)
-    plan.add_argument("-o", "--output", choices=("text", "json"), default="text")
+    plan.add_argument("-o", "--output", choices=("text", "json", "markdown"), default="text")
+    plan.add_argument(
+        "--against",
+        default="",
+        metavar="SOURCE",
+        help="say what SOURCE changes where this one is in force, without looking at any host",
+    )
     apply = _verb(verbs, "apply", _apply, "converge once")
     apply.add_argument("source", metavar="SOURCE", help=SOURCE)
     apply.add_argument("--wait", default="30s", metavar="DURATION", help="how long to try (default 30s)")
@@ -238,7 +244,13 @@ def _add_describing(verbs: Any) -> None:
     doctor.add_argument("-o", "--output", choices=("text", "json"), default="text")
     schema = _verb(verbs, "schema", _schema, "print the JSON schema of a kind")
     schema.add_argument("kind", nargs="?", default="Container", metavar="KIND")
-    schema.add_argument("-o", "--output", choices=("json", "markdown"), default="json")
+    schema.add_argument(
+        "-o",
+        "--output",
+        choices=("json", "markdown", "bundle"),
+        default="json",
+        help="bundle: one for every kind",
+    )
     _verb(verbs, "aspects", _aspects, "list what masu converges, key by key: live, restart or recreate")
 
 
@@ -312,12 +324,33 @@ def _run(arguments: argparse.Namespace) -> int:
 def _plan(arguments: argparse.Namespace) -> int:
     from controller.report import text  # noqa: PLC0415
 
+    if arguments.against:
+        return _against(arguments)
+    if arguments.output == "markdown":
+        print("masu plan: -o markdown is for --against SOURCE", file=sys.stderr)
+        return FAILED
     found = _app(arguments, runtime=False).plan(arguments.source)
     if arguments.output == "json":
         print(json.dumps(text.plan_json(found), indent=2, ensure_ascii=False))
     else:
         print(text.plan_text(found, colours=sys.stdout.isatty()), end="")
     return _plan_code(found)
+
+
+def _against(arguments: argparse.Namespace) -> int:
+    from controller.app import against  # noqa: PLC0415
+    from controller.report import comparison  # noqa: PLC0415
+
+    found = against(arguments.against, arguments.source, _settings(arguments))
+    if arguments.output == "json":
+        print(json.dumps(comparison.comparison_json(found), indent=2, ensure_ascii=False))
+    elif arguments.output == "markdown":
+        print(comparison.comparison_markdown(found), end="")
+    else:
+        print(comparison.comparison_text(found, colours=sys.stdout.isatty()), end="")
+    if found.rejected or found.refused:
+        return INVALID if found.rejected else REFUSED
+    return FAILED if found.frozen else CHANGES if found.changes else DONE
 
 
 def _plan_code(found: Preview) -> int:
@@ -552,12 +585,12 @@ def _doctor(arguments: argparse.Namespace) -> int:
 
 def _schema(arguments: argparse.Namespace) -> int:
     from controller.report.reference import markdown  # noqa: PLC0415
-    from controller.spec.schema import kinds, schema  # noqa: PLC0415
+    from controller.spec.schema import bundle, kinds, schema  # noqa: PLC0415
 
     if arguments.kind not in kinds():
         print(f"masu schema: there is no kind {arguments.kind!r}, only {', '.join(kinds())}", file=sys.stderr)
         return FAILED
-    found = schema(arguments.kind)
+    found = bundle() if arguments.output == "bundle" else schema(arguments.kind)
     if arguments.output == "markdown":
         print(markdown(arguments.kind, found), end="")
     else:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from controller.errors import Problem
 from controller.frozen import dataclass
 
@@ -49,3 +51,15 @@ class Snapshot:
     unreadable: tuple[Problem, ...]
     commit: Commit | None = None
     stale: str = ""
+
+
+def moved_to(found: Snapshot, root: str, other: str) -> Snapshot:
+    """Pure. With the paths that its files would have below another root; "" is the root of a repository."""
+
+    def moved(path: str) -> str:
+        below = path[len(root) :].lstrip("/")
+        return "/".join(each for each in (other, below) if each)
+
+    files = tuple(replace(each, path=moved(each.path)) for each in found.files)
+    problems = tuple(replace(each, file=moved(each.file)) for each in found.unreadable)
+    return replace(found, files=files, unreadable=problems)

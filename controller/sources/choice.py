@@ -35,6 +35,11 @@ def passing_source_of(source: str, settings: Settings) -> DirectorySource | Pass
     return PassingGitSource(_url(source), _options(settings))
 
 
+def root_of(source: str) -> str:
+    """What paths of its files begin with. Raises SpecInvalid."""
+    return _url(source).directory if is_git(source) else source.rstrip("/")
+
+
 def _url(source: str) -> GitUrl:
     try:
         return parse(source)

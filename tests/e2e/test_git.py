@@ -213,3 +213,38 @@ def test_down_takes_the_copy_away(masu: Masu, remote: Remote) -> None:
     assert copy.exists()
     assert masu.run("down", "--all").returncode == 0
     assert not copy.exists()
+
+
+def test_what_a_change_under_review_would_do(masu: Masu, remote: Remote, tmp_path: Path) -> None:
+    """Between two revisions, and between one and a checkout; no host is looked at."""
+    push(remote, "one", web=limited(10), other=container("other"), third=container("third"))
+    git(remote.work, "checkout", "-q", "-b", "change")
+    remote.write("nodes/edge/web.yaml", text(limited(20)))
+    remote.write("nodes/edge/other.yaml", text(container("other", process={"args": ["/bin/sleep", "5"]})))
+    (remote.work / "nodes/edge/third.yaml").unlink()
+    remote.write("nodes/edge/new.yaml", text(container("new", limits={"pids": {"max": 3}})))
+    git(remote.work, "add", "--all")
+    git(remote.work, "commit", "-q", "-m", "change")
+    git(remote.work, "push", "-q", "origin", "change")
+    for source in (remote.url("#change:nodes/edge"), str(remote.work / "nodes/edge")):
+        done = masu.run("plan", "--against", str(masu.source), "-o", "json", source)
+        assert done.returncode == 2, done.stderr
+        found = {each["container"]: each["action"] for each in json.loads(done.stdout)["changes"]}
+        assert found == {"new": "create", "other": "restart", "third": "delete", "web": "live"}
+    said = masu.run("plan", "--against", str(masu.source), source).stdout
+    assert "~ web: live\n    limits.pids.max: 10 → 20\n" in said
+    said = masu.run("plan", "--against", str(masu.source), "-o", "markdown", source).stdout
+    assert "| ~ live | `web` | `limits.pids.max`: `10` → `20` |" in said
+    assert masu.run("plan", "--against", source, source).returncode == 0
+    (remote.work / "nodes/edge/web.yaml").write_text("kind: Container\n")
+    done = masu.run("plan", "--against", str(masu.source), source)
+    assert done.returncode == 3
+    assert f"invalid: {source}/web.yaml:1:1" in done.stdout
+    assert "web: delete" not in done.stdout, "its last good version would stay"
+    assert masu.run("plan", "-o", "markdown", source).returncode == 1
+
+
+def test_one_schema_for_editors(masu: Masu) -> None:
+    done = masu.run("schema", "-o", "bundle")
+    assert done.returncode == 0
+    assert "Container" in json.loads(done.stdout)["$defs"]
