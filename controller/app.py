@@ -338,7 +338,7 @@ class App:
 
         before = self.store.load()
         found = passing_source_of(source, self.settings).snapshot()
-        after = accept(before, found, _parse, self.host.facts.layout)
+        after = accept(before, found, _parse, self.host.facts.layout, self.settings.node)
         if self.settings.atomic:
             after = whole(before, after)
         left = present(self.places.group, self.host)
@@ -681,6 +681,7 @@ class App:
             work_queue,
             allow_removals=self.settings.allow_removals,
             atomic=self.settings.atomic,
+            node=self.settings.node,
         )
         try:
             yield controller, told, acting
@@ -753,7 +754,7 @@ def validate(paths: tuple[str, ...], settings: Settings) -> tuple[Problem, ...]:
     known = DesiredSet()
     for path in paths:
         found = passing_source_of(path, settings).snapshot()
-        accepted = accept(DesiredSet(), found, _parse, "")
+        accepted = accept(DesiredSet(), found, _parse, "", settings.node)
         problems.extend(accepted.rejected)
         known = replace(known, files={**known.files, **accepted.files})
     problems.extend(across(known))
@@ -770,16 +771,18 @@ def against(base: str, source: str, settings: Settings) -> Comparison:
     known = passing_source_of(base, settings).snapshot()
     found = passing_source_of(source, settings).snapshot()
     moved = moved_to(known, root_of(base), root_of(source))
-    before = accept(DesiredSet(), moved, _parse, "")
-    after = accept(before, found, _parse, "")
+    before = accept(DesiredSet(), moved, _parse, "", settings.node)
+    after = accept(before, found, _parse, "", settings.node)
     if settings.atomic:
         after = whole(before, after)
     removed = set(before.containers) - set(after.containers)
     refused = _refusal(set(before.containers), removed, allowed=settings.allow_removals)
     rejected = {*after.rejected, *across(after)}
-    return Comparison(
-        compare(before.resources, after.resources), tuple(sorted(rejected)), after.silence, refused
+    elsewhere = {each.key for state in after.files.values() for each in state.elsewhere} - set(
+        after.resources
     )
+    changes = compare(before.resources, after.resources)
+    return Comparison(changes, tuple(sorted(rejected)), after.silence, refused, len(elsewhere))
 
 
 def _refusal(present: Collection[str], removed: Collection[str], *, allowed: bool) -> GuardRefused | None:

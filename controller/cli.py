@@ -166,6 +166,11 @@ def _add_source(verb: argparse.ArgumentParser) -> None:
         help="keys of the hosts of git+ssh, of which no other is believed (default: /etc/ssh/ssh_known_hosts)",
     )
     verb.add_argument("--ssh-key", default="", metavar="FILE", help="the private key for git+ssh")
+    verb.add_argument(
+        "--node",
+        metavar="NAME",
+        help="the host's name, for `placement` (default: hostname; where no host is looked at: none)",
+    )
 
 
 def _add_looking(verbs: Any) -> None:
@@ -278,9 +283,17 @@ def _settings(arguments: argparse.Namespace) -> Settings:
         signers=getattr(arguments, "require_signature", ""),
         known_hosts=getattr(arguments, "ssh_known_hosts", ""),
         ssh_key=getattr(arguments, "ssh_key", ""),
+        node=_node(arguments),
         fail_at=fail_at,
         trace_steps=trace_steps,
     )
+
+
+def _node(arguments: argparse.Namespace) -> str:
+    """Without a word, none where no host is looked at: what counts on one alone is then checked by itself."""
+    said: str | None = getattr(arguments, "node", None)
+    hostless = arguments.call is _validate or bool(getattr(arguments, "against", ""))
+    return ("" if hostless else os.uname().nodename) if said is None else said
 
 
 def _app(arguments: argparse.Namespace, *, runtime: bool) -> App:

@@ -12,6 +12,7 @@ from controller.frozen import dataclass
 class Settings:
     """`resync_s` is the safety net below the nudges; `last_wait_s`: how long the last checkpoints may take when the
     daemon ends; `fetch_s`: how often a repository is asked; `atomic`: a revision is taken whole or not at all;
+    `node`: the host's name, for `placement`;
     `signers`, `known_hosts` and `ssh_key`: files, "" for none; `fail_at` is a failpoint, `<step kind>:<n>`, for
     the interruption tests, and `trace_steps` a file to which the kind of every applied step is appended."""
 
@@ -28,6 +29,7 @@ class Settings:
     signers: str = ""
     known_hosts: str = ""
     ssh_key: str = ""
+    node: str = ""
     fail_at: str = ""
     trace_steps: str = ""
     run_root: str = "/run/masu"

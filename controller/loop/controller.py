@@ -86,12 +86,13 @@ class Controller:
         *,
         allow_removals: bool,
         atomic: bool,
+        node: str,
     ) -> None:
         self._host, self._reconciler, self._named = host, reconciler, named
         self._source, self._store, self._parse = source, store, parse
         self._conditions, self._log, self._tracker = conditions, log, tracker
         self._notices, self.probes = notices, probes
-        self._allow_removals, self._atomic = allow_removals, atomic
+        self._allow_removals, self._atomic, self._node = allow_removals, atomic, node
         self._lock = threading.Lock()
         self._taking = threading.Lock()  # held by whoever changes what is desired, or who has which lease
         self._set = store.load()
@@ -221,7 +222,7 @@ class Controller:
             found = self._source.snapshot()
         except SourceUnreadable as error:
             return freeze(before, str(error))
-        after = accept(before, found, self._parse, self._host.facts.layout)
+        after = accept(before, found, self._parse, self._host.facts.layout, self._node)
         if self._atomic:
             after = whole(before, after)
         return self._guarded(before, after)

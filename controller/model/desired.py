@@ -14,11 +14,15 @@ from controller.model.snapshot import Commit
 
 @dataclass(frozen=True, slots=True)
 class FileState:
-    """One spec file: `resources` are of its last good version, `digest` is of the version last looked at."""
+    """One spec file: `resources` are of its last good version, `digest` is of the version last looked at.
+
+    `elsewhere`: what of it counts on other hosts alone.
+    """
 
     digest: str
     resources: tuple[Resource, ...]
     rejected: tuple[Problem, ...] = ()
+    elsewhere: tuple[Resource, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +88,7 @@ def _file_json(state: FileState) -> dict[str, Any]:
         "digest": state.digest,
         "resources": [each.to_json() for each in state.resources],
         "rejected": [asdict(each) for each in state.rejected],
+        **({"elsewhere": [each.to_json() for each in state.elsewhere]} if state.elsewhere else {}),
     }
 
 
@@ -92,4 +97,7 @@ def _file_state(value: Mapping[str, Any]) -> FileState:
         value["resources"] if "resources" in value else value["containers"]
     )  # as the first version wrote it
     resources = tuple(Resource.from_json(each) for each in written)
-    return FileState(value["digest"], resources, tuple(Problem(**each) for each in value["rejected"]))
+    elsewhere = tuple(Resource.from_json(each) for each in value.get("elsewhere", ()))
+    return FileState(
+        value["digest"], resources, tuple(Problem(**each) for each in value["rejected"]), elsewhere
+    )

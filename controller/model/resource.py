@@ -55,6 +55,8 @@ class Resource:
     column: int = 1
     kind: str = CONTAINER
     marks: Mapping[str, tuple[int, int]] = field(default_factory=dict, compare=False, repr=False)
+    placement: Mapping[str, Any] | None = None
+    """On which hosts it counts; None: on all."""
 
     def place(self, path: str) -> tuple[int, int]:
         """Line and column of what stands at `path`, such as `spec.ports[0]`, or of what is nearest above it."""
@@ -99,10 +101,12 @@ class Resource:
             "labels": dict(self.labels),
             "spec": self.spec,
             "at": [self.line, self.column],
+            **({"placement": self.placement} if self.placement is not None else {}),
         }
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Resource:
         line, column = value.get("at", (1, 1))
         kind = value.get("kind", CONTAINER)
-        return cls(value["name"], value["file"], value["labels"], value["spec"], line, column, kind)
+        written = value["name"], value["file"], value["labels"], value["spec"], line, column, kind
+        return cls(*written, {}, value.get("placement"))

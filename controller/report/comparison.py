@@ -21,12 +21,14 @@ INDIRECT = "because of what it uses"
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """`rejected`: what is wrong with the newer of the two; `frozen`: why that would not be followed at all."""
+    """`rejected`: what is wrong with the newer of the two; `frozen`: why that would not be followed at all;
+    `elsewhere`: how many documents count on other hosts alone."""
 
     changes: tuple[Change, ...]
     rejected: tuple[Problem, ...] = ()
     frozen: str = ""
     refused: GuardRefused | None = None
+    elsewhere: int = 0
 
 
 def comparison_json(found: Comparison) -> dict[str, Any]:
@@ -43,6 +45,7 @@ def comparison_json(found: Comparison) -> dict[str, Any]:
         "rejected": [problem_json(each) for each in found.rejected],
         "refused": [str(found.refused)] if found.refused else [],
         "frozen": found.frozen,
+        "elsewhere": found.elsewhere,
     }
 
 
@@ -61,7 +64,12 @@ def comparison_text(found: Comparison, *, colours: bool) -> str:
     lines += [f"invalid: {each}" for each in found.rejected]
     lines += [f"refused: {found.refused}"] if found.refused else []
     lines += [f"source frozen: {found.frozen}"] if found.frozen else []
+    lines += [_elsewhere(found)] if found.elsewhere else []
     return "\n".join([*lines, _summary(found)]) + "\n"
+
+
+def _elsewhere(found: Comparison) -> str:
+    return f"not looked at: {found.elsewhere} that count on other hosts alone (--node NAME)"
 
 
 def comparison_markdown(found: Comparison) -> str:
@@ -76,6 +84,7 @@ def comparison_markdown(found: Comparison) -> str:
     for title, said in (("Invalid", wrong), ("Refused", [str(found.refused)] if found.refused else [])):
         lines += ["", f"**{title}**", "", *(f"- {_code(each)}" for each in said)] if said else []
     lines += ["", f"**Not followed**: {_code(found.frozen)}"] if found.frozen else []
+    lines += ["", _elsewhere(found)] if found.elsewhere else []
     return "\n".join(lines) + "\n"
 
 

@@ -14,6 +14,7 @@ from controller.model.resource import GROUP, NETWORK, VOLUME, Resource
 from controller.model.snapshot import Snapshot, SourceFile
 from controller.spec.across import misfits, users
 from controller.spec.misfit import Misfit
+from controller.spec.placement import placed
 
 USED_IN = {NETWORK: "spec.networks", GROUP: "spec.group", VOLUME: "spec.mounts"}
 """Kind → the section in which a container names one."""
@@ -21,9 +22,10 @@ USED_IN = {NETWORK: "spec.networks", GROUP: "spec.group", VOLUME: "spec.mounts"}
 Parse = Callable[[bytes, str], tuple[Resource, ...]]
 
 
-def accept(before: DesiredSet, found: Snapshot, parse: Parse, layout: str) -> DesiredSet:
+def accept(before: DesiredSet, found: Snapshot, parse: Parse, layout: str, node: str = "") -> DesiredSet:
     """Pure. A file whose digest is known is not parsed again. `layout`: see `across.misfits`."""
     states = {each.path: _read(before.files.get(each.path), each, parse) for each in found.files}
+    states = placed(states, node)
     _give_up(states, {each.path for each in found.files if each.is_leaving})
     unsure = [path for path in before.files if path not in states and _concerned(path, found.unreadable)]
     states.update({path: before.files[path] for path in unsure})
@@ -66,7 +68,8 @@ def _read(known: FileState | None, file: SourceFile, parse: Parse) -> FileState:
     try:
         return FileState(file.digest, parse(file.text, file.path))
     except SpecInvalid as error:
-        return FileState(file.digest, known.resources if known else (), error.problems)
+        before = known or FileState("", ())
+        return FileState(file.digest, before.resources, error.problems, before.elsewhere)
 
 
 def _give_up(states: dict[str, FileState], leaving: Collection[str]) -> None:

@@ -40,5 +40,13 @@ def _resource(each: document.Document) -> Resource:
         if len(path) > 1 and path[0] == "spec" and path[1] in SHARED
     }
     return Resource(
-        name, each.file, labels, each.value["spec"], at.line, at.column, each.value["kind"], marks
+        name,
+        each.file,
+        labels,
+        each.value["spec"],
+        at.line,
+        at.column,
+        each.value["kind"],
+        marks,
+        each.value.get("placement"),
     )

@@ -248,3 +248,17 @@ def test_one_schema_for_editors(masu: Masu) -> None:
     done = masu.run("schema", "-o", "bundle")
     assert done.returncode == 0
     assert "Container" in json.loads(done.stdout)["$defs"]
+
+
+def test_one_repository_for_many_hosts(masu: Masu, remote: Remote) -> None:
+    here, there = {"placement": {"nodes": ["edge-7"]}}, {"placement": {"nodes": ["edge-8"]}}
+    push(remote, "one", web=text({**limited(7), **here}, {**limited(8), **there}), all=limited(5, "all"))
+    assert masu.apply("--node", "edge-7").returncode == 0
+    assert (limit(masu), limit(masu, "all")) == ("7", "5")
+    assert masu.apply("--node", "edge-8").returncode == 0
+    assert (limit(masu), limit(masu, "all")) == ("8", "5")
+    assert masu.apply().returncode == 0, "this host is called neither"
+    until(lambda: not masu.pid(), "it does not count here")
+    assert masu.pid("all")
+    said = masu.run("plan", "--against", str(masu.source), str(masu.source)).stdout
+    assert "not looked at: 1 that count on other hosts alone" in said

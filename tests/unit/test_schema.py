@@ -295,7 +295,7 @@ def test_the_whole_schema_stands_alone_and_is_valid():
     assert set(whole["$defs"]) == {
         "metadata", "state", "rootfs", "process", "restart", "namespaces", "hostname", "sysctls", "mounts",
         "cpu", "hugepages", "memory", "pids", "io", "networks", "ports", "hosts", "resolver", "group", "notify",
-        "devices", "checkpoint", "health", "values",
+        "devices", "checkpoint", "health", "placement", "values",
     }  # fmt: skip
     (full,) = read(FULL.encode(), "f.yaml")
     assert not list(Draft202012Validator(whole).iter_errors(full.value))
