@@ -113,10 +113,10 @@ from controller.version import VERSION
 
 if TYPE_CHECKING:  # a command that reads no source waits for none of this
     from controller.report.comparison import Comparison
-    from controller.sources.directory import DirectorySource
     from controller.sources.git import GitSource
+    from controller.sources.layers import LayeredDirectory
 
-    Source = DirectorySource | GitSource
+    Source = LayeredDirectory | GitSource
 
 POLL_S = 0.005
 SYNC = {"verb": "sync"}
@@ -339,7 +339,7 @@ class App:
         before = self.store.load()
         found = passing_source_of(source, self.settings).snapshot()
         after = accept(before, found, _parse, self.host.facts.layout, self.settings.node)
-        if self.settings.atomic:
+        if self.settings.atomic or found.atomic:
             after = whole(before, after)
         left = present(self.places.group, self.host)
         known = recorded(self.host) | set(before.containers)
@@ -773,7 +773,7 @@ def against(base: str, source: str, settings: Settings) -> Comparison:
     moved = moved_to(known, root_of(base), root_of(source))
     before = accept(DesiredSet(), moved, _parse, "", settings.node)
     after = accept(before, found, _parse, "", settings.node)
-    if settings.atomic:
+    if settings.atomic or found.atomic:
         after = whole(before, after)
     removed = set(before.containers) - set(after.containers)
     refused = _refusal(set(before.containers), removed, allowed=settings.allow_removals)

@@ -223,7 +223,7 @@ class Controller:
         except SourceUnreadable as error:
             return freeze(before, str(error))
         after = accept(before, found, self._parse, self._host.facts.layout, self._node)
-        if self._atomic:
+        if self._atomic or found.atomic:
             after = whole(before, after)
         return self._guarded(before, after)
 

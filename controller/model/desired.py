@@ -16,13 +16,14 @@ from controller.model.snapshot import Commit
 class FileState:
     """One spec file: `resources` are of its last good version, `digest` is of the version last looked at.
 
-    `elsewhere`: what of it counts on other hosts alone.
+    `elsewhere`: what of it counts on other hosts alone. `parts`: other files that have patched it.
     """
 
     digest: str
     resources: tuple[Resource, ...]
     rejected: tuple[Problem, ...] = ()
     elsewhere: tuple[Resource, ...] = ()
+    parts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +90,7 @@ def _file_json(state: FileState) -> dict[str, Any]:
         "resources": [each.to_json() for each in state.resources],
         "rejected": [asdict(each) for each in state.rejected],
         **({"elsewhere": [each.to_json() for each in state.elsewhere]} if state.elsewhere else {}),
+        **({"parts": list(state.parts)} if state.parts else {}),
     }
 
 
@@ -98,6 +100,5 @@ def _file_state(value: Mapping[str, Any]) -> FileState:
     )  # as the first version wrote it
     resources = tuple(Resource.from_json(each) for each in written)
     elsewhere = tuple(Resource.from_json(each) for each in value.get("elsewhere", ()))
-    return FileState(
-        value["digest"], resources, tuple(Problem(**each) for each in value["rejected"]), elsewhere
-    )
+    problems = tuple(Problem(**each) for each in value["rejected"])
+    return FileState(value["digest"], resources, problems, elsewhere, tuple(value.get("parts", ())))

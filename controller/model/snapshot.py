@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from dataclasses import replace
 
 from controller.errors import Problem
@@ -15,13 +16,15 @@ SHORT = 10
 class SourceFile:
     """`path` as shown to people; `digest` is the SHA-256 of the text, in hexadecimal.
 
-    `is_leaving`: it is not there, but it went only just now and may be about to come back.
+    `is_leaving`: it is not there, but it went only just now and may be about to come back. `layer`: what is in a
+    higher one patches what is below.
     """
 
     path: str
     text: bytes
     digest: str
     is_leaving: bool = False
+    layer: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +54,16 @@ class Snapshot:
     unreadable: tuple[Problem, ...]
     commit: Commit | None = None
     stale: str = ""
+    atomic: bool = False
+    """It is to be taken whole or not at all."""
 
 
 def moved_to(found: Snapshot, root: str, other: str) -> Snapshot:
     """Pure. With the paths that its files would have below another root; "" is the root of a repository."""
 
     def moved(path: str) -> str:
+        if root and path != root and not path.startswith(f"{root}/"):  # of a base, which is beside it
+            return posixpath.normpath(posixpath.join(other, posixpath.relpath(path, root)))
         below = path[len(root) :].lstrip("/")
         return "/".join(each for each in (other, below) if each)
 

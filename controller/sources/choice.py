@@ -7,29 +7,29 @@ from typing import TYPE_CHECKING
 
 from controller.errors import Problem, SpecInvalid
 from controller.settings import Settings
-from controller.sources.directory import DirectorySource
 from controller.sources.git_url import GitUrl, is_git, parse
+from controller.sources.layers import LayeredDirectory
 
 if TYPE_CHECKING:
     from controller.sources.git import GitSource, PassingGitSource
     from controller.sources.git_process import GitOptions
 
 
-def source_of(source: str, settings: Settings, below: str) -> DirectorySource | GitSource:
+def source_of(source: str, settings: Settings, below: str) -> LayeredDirectory | GitSource:
     """`below`: where copies of repositories are kept. Raises SpecInvalid."""
     _check_options(source, settings)
     if not is_git(source):
-        return DirectorySource(source)
+        return LayeredDirectory(source)
     from controller.sources.git import GitSource  # noqa: PLC0415  # not needed for a directory
 
     return GitSource(_url(source), _options(settings), below, settings.fetch_s)
 
 
-def passing_source_of(source: str, settings: Settings) -> DirectorySource | PassingGitSource:
+def passing_source_of(source: str, settings: Settings) -> LayeredDirectory | PassingGitSource:
     """For a look that keeps nothing. Raises SpecInvalid."""
     _check_options(source, settings)
     if not is_git(source):
-        return DirectorySource(source)
+        return LayeredDirectory(source)
     from controller.sources.git import PassingGitSource  # noqa: PLC0415
 
     return PassingGitSource(_url(source), _options(settings))

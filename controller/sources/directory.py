@@ -19,7 +19,7 @@ from dataclasses import replace
 
 from controller.errors import Problem, SourceUnreadable
 from controller.frozen import dataclass
-from controller.model.snapshot import Commit, Snapshot, SourceFile
+from controller.model.snapshot import Snapshot, SourceFile
 from controller.sources.walk import Listing, outside, walk
 from controller.sources.watch import GONE_S, Watch
 
@@ -62,10 +62,6 @@ class DirectorySource:
         """
         with self._lock:
             return self._read_all(self._list())
-
-    def sync(self) -> Commit | None:
-        """What is there is there already."""
-        return None
 
     def watch(self, nudge: Callable[[], None]) -> Watch:
         """Call `nudge` whenever a spec file was closed after writing, moved, removed, or may have been."""
@@ -115,7 +111,7 @@ class DirectorySource:
                 known[path] = last
         self._known, self._told = known, frozenset(problem.file for problem in problems)
         ordered = tuple(files[path] for path in sorted(files))
-        return Snapshot(_revision(ordered), ordered, tuple(problems))
+        return Snapshot(revision_of(ordered), ordered, tuple(problems))
 
     def _reading_or(self, problems: list[Problem], path: str, root: str) -> _Reading | None:
         """None: it is not there, or `problems` says why not."""
@@ -258,6 +254,7 @@ def _identity(found: os.stat_result) -> Identity:
     return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
-def _revision(files: tuple[SourceFile, ...]) -> str:
+def revision_of(files: tuple[SourceFile, ...]) -> str:
+    """Pure. Changes when and only when a file or its text does."""
     text = "\n".join(f"{file.path} {file.digest}" for file in files)
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:12]

@@ -17,14 +17,16 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 
-from controller.errors import Problem, SourceUnreadable
+from controller.errors import Problem, SourceUnreadable, SpecInvalid
 from controller.frozen import dataclass
 from controller.model.snapshot import Commit, Snapshot, SourceFile
 from controller.sources.git_process import Git, GitFailed, GitOptions, Unavailable
 from controller.sources.git_repository import CURRENT, Damaged, Repository, Vanished
 from controller.sources.git_tree import Unfit
 from controller.sources.git_url import GitUrl
+from controller.sources.layers import stacked
 
 FIRST_S = 10.0
 """How long the first look waits for the first fetch: containers that ran before are kept meanwhile in any case."""
@@ -71,7 +73,7 @@ class GitSource:
         if known.refused:
             problems = (*problems, Problem(str(self._url), 0, 0, "", known.refused))
         stale = f"source {self._url}: {known.silent}" if known.silent else ""
-        return Snapshot(known.found.revision, known.found.files, problems, known.found.commit, stale)
+        return replace(known.found, unreadable=problems, stale=stale)
 
     def refresh(self) -> bool:
         """Fetch now. → whether anything is to be said that was not."""
@@ -159,12 +161,20 @@ class GitSource:
         """Raises Unfit, Vanished, Damaged."""
         if self._options.signers:
             self._repository.check_signature(commit)
-        content = self._repository.content(commit)
-        files = tuple(
-            SourceFile(path, text, hashlib.sha256(text).hexdigest())
-            for path, text in sorted(content.texts.items())
-        )
-        return Snapshot(commit, files, content.problems, self._repository.describe(commit))
+
+        def look(directory: str) -> Snapshot:
+            content = self._repository.content(commit, directory)
+            files = tuple(
+                SourceFile(path, text, hashlib.sha256(text).hexdigest())
+                for path, text in sorted(content.texts.items())
+            )
+            return Snapshot(commit, files, content.problems, described)
+
+        described = self._repository.describe(commit)
+        try:
+            return stacked(self._url.directory, look, inside=True)[0]
+        except SpecInvalid as error:
+            raise Unfit(str(error)) from error
 
     def _forget_others(self) -> None:
         """Copies of what was the source before."""

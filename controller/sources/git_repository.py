@@ -110,15 +110,14 @@ class Repository:
         at, _, subject = said.decode("utf-8", "replace").rstrip("\n").partition("\0")
         return Commit(commit, escaped(subject)[:MOST_SUBJECT], int(at or 0) * 1000)
 
-    def content(self, commit: str) -> Content:
-        """Raises Unfit, Vanished, and Damaged."""
-        chosen = choose(*self._entries(commit))
+    def content(self, commit: str, directory: str) -> Content:
+        """Of what is below a directory, or of one file. Raises Unfit, Vanished, and Damaged."""
+        chosen = choose(*self._entries(commit, directory))
         texts = dict(self._texts(chosen.objects))
         return Content(texts, chosen.problems)
 
-    def _entries(self, commit: str) -> tuple[Iterable[Entry], str]:
+    def _entries(self, commit: str, directory: str) -> tuple[Iterable[Entry], str]:
         """With what their paths are below; of a single file, that one."""
-        directory = self._url.directory
         ((kind, _, _),) = self._look(f"{commit}:{directory}")
         if kind == "missing":
             self._kind_of(f"{commit}^{{tree}}", "tree")

@@ -24,7 +24,7 @@ Parse = Callable[[bytes, str], tuple[Resource, ...]]
 
 def accept(before: DesiredSet, found: Snapshot, parse: Parse, layout: str, node: str = "") -> DesiredSet:
     """Pure. A file whose digest is known is not parsed again. `layout`: see `across.misfits`."""
-    states = {each.path: _read(before.files.get(each.path), each, parse) for each in found.files}
+    states = _states(before.files, found, parse)
     states = placed(states, node)
     _give_up(states, {each.path for each in found.files if each.is_leaving})
     unsure = [path for path in before.files if path not in states and _concerned(path, found.unreadable)]
@@ -45,6 +45,14 @@ def whole(before: DesiredSet, after: DesiredSet) -> DesiredSet:
     problems = after.rejected
     reason = f"{title} is refused as a whole (--atomic): {len(problems)} problem{'s' * (len(problems) != 1)}"
     return replace(before, unreadable=problems, frozen=reason)
+
+
+def _states(before: Mapping[str, FileState], found: Snapshot, parse: Parse) -> dict[str, FileState]:
+    if any(each.layer for each in found.files):
+        from controller.spec.layers import states_of  # noqa: PLC0415  # brings YAML, which `status` does not need
+
+        return states_of(before, found.files, found.unreadable)
+    return {each.path: _read(before.get(each.path), each, parse) for each in found.files}
 
 
 def across(desired: DesiredSet) -> list[Problem]:
@@ -104,7 +112,8 @@ def _keep_used(before: DesiredSet, found: Mapping[str, FileState]) -> dict[str, 
                 now = kept.get(path, FileState("", ()))
                 problem = _problem(user, USED_IN[each.kind], why)
                 # Without its digest, so that the file is looked at again as long as this is so.
-                kept[path] = FileState("", (*now.resources, each), (*now.rejected, problem))
+                both, rejected = (*now.resources, each), (*now.rejected, problem)
+                kept[path] = replace(now, digest="", resources=both, rejected=rejected)
     return kept
 
 
@@ -128,7 +137,8 @@ def _without(state: FileState, found: Iterable[Misfit], earlier: Mapping[str, Re
     kept = [earlier.get(each.key) if each.key in wrong else each for each in state.resources]
     problems = tuple(_misfit_problem(each) for each in wrong.values())
     # The digest is spoiled so that the file is looked at again when the others have changed.
-    return FileState("", tuple(each for each in kept if each), (*state.rejected, *problems))
+    resources = tuple(each for each in kept if each)
+    return replace(state, digest="", resources=resources, rejected=(*state.rejected, *problems))
 
 
 def _misfit_problem(each: Misfit) -> Problem:
@@ -136,7 +146,7 @@ def _misfit_problem(each: Misfit) -> Problem:
 
 
 def _problem(resource: Resource, path: str, message: str) -> Problem:
-    return Problem(resource.file, *resource.place(path), path, message)
+    return Problem(*resource.where(path), path, message)
 
 
 def _owners(before: DesiredSet, found: Mapping[str, FileState]) -> dict[str, str]:
@@ -160,4 +170,4 @@ def _reject(
     keys = {each.key for each in taken}
     kept = tuple(each for each in known.resources if each.key not in keys) if known else ()
     # The digest is spoiled so that the file is looked at again when the other one gives the name up.
-    return FileState("", kept, (*state.rejected, *problems))
+    return replace(state, digest="", resources=kept, rejected=(*state.rejected, *problems))

@@ -15,7 +15,11 @@ SHARED = frozenset(
 
 def parse(text: bytes, file: str) -> tuple[Resource, ...]:
     """Pure. Every document of one file; raises SpecInvalid with every problem found."""
-    documents = document.read(text, file)
+    return resources_of(document.read(text, file))
+
+
+def resources_of(documents: tuple[document.Document, ...]) -> tuple[Resource, ...]:
+    """Pure. Raises SpecInvalid with every problem found."""
     problems: list[Problem] = []
     resources: list[Resource] = []
     for each in documents:
@@ -48,5 +52,6 @@ def _resource(each: document.Document) -> Resource:
         at.column,
         each.value["kind"],
         marks,
+        {document.path_text(path): file for path, file in each.files.items()},
         each.value.get("placement"),
     )

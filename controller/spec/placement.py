@@ -46,7 +46,8 @@ def _split(state: FileState, node: str, labels: Mapping[str, str]) -> FileState:
     twice: list[Problem] = []
     for each in (*state.resources, *state.elsewhere):
         if not counts(each.placement, node, labels):
-            elsewhere.append(each)
+            if each not in elsewhere:  # one that was kept for whoever uses it is in both
+                elsewhere.append(each)
         elif each.key in here:
             twice.append(_problem(each, here.values()))
         else:

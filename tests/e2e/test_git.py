@@ -262,3 +262,42 @@ def test_one_repository_for_many_hosts(masu: Masu, remote: Remote) -> None:
     assert masu.pid("all")
     said = masu.run("plan", "--against", str(masu.source), str(masu.source)).stdout
     assert "not looked at: 1 that count on other hosts alone" in said
+
+
+def test_a_base_and_what_one_host_has_of_its_own(masu: Masu, remote: Remote) -> None:
+    """The same files from a repository and from a checkout of it."""
+    remote.write("base/web.yaml", text(limited(10)))
+    remote.write("base/all.yaml", text(limited(5, "all")))
+    remote.write("nodes/edge/masu.yaml", "base: ../../base\n")
+    patch = {**container(), "spec": {"limits": {"pids": {"max": 20}}}}
+    push(remote, "one", web=patch)
+    masu.start("--fetch-every", "1s")
+    pid = masu.running()
+    until(lambda: (limit(masu), limit(masu, "all")) == ("20", "5"), "patched")
+    remote.write("base/web.yaml", text(container(limits={"pids": {"max": 11}}, hostname="box")))
+    push(remote, "two")
+    until(lambda: masu.run("exec", "web", "--", "hostname").stdout == "box\n", "the base has changed")
+    assert (limit(masu), masu.pid()) == ("20", pid)
+    line = text({**patch, "spec": {"limits": {"pids": {"max": "lots"}}}})
+    push(remote, "three", web=line)
+    (told, *_) = until(lambda: whole(masu)["rejected"], "told")
+    assert (told["file"], told["line"]) == (
+        "nodes/edge/web.yaml",
+        line.splitlines().index("      max: lots") + 1,
+    )
+    assert (limit(masu), masu.pid()) == ("20", pid)
+    push(remote, "four", web=patch)
+    until(lambda: not whole(masu)["rejected"], "mended")
+    masu.stop()
+    checkout = str(remote.work / "nodes/edge")
+    assert masu.run("validate", checkout).returncode == 0
+    assert masu.run("plan", "--against", str(masu.source), checkout).returncode == 0
+    remote.write("base/web.yaml", text(container(limits={"pids": {"max": 11}}, hostname="other")))
+    said = masu.run("plan", "--against", str(masu.source), checkout).stdout
+    assert "~ web: live\n    hostname: box → other\n" in said
+    masu.source = Path(checkout)
+    masu.start()
+    until(lambda: masu.run("exec", "web", "--", "hostname").stdout == "other\n", "from the checkout")
+    (remote.work / "base/web.yaml").write_text(text(container(hostname="again")))
+    until(lambda: masu.run("exec", "web", "--", "hostname").stdout == "again\n", "the base is watched, too")
+    assert masu.pid() == pid

@@ -614,3 +614,29 @@ def test_a_keyring_says_whose_signature_counts(remote: Remote, below: Path, tmp_
     finally:
         for ring in rings.values():
             subprocess.run(["gpgconf", "--homedir", str(ring), "--kill", "all"], check=False, timeout=30)
+
+
+def test_a_directory_that_is_laid_over_another(remote: Remote, below: Path) -> None:
+    remote.write("base/web.yaml", "a")
+    remote.write("nodes/edge/masu.yaml", "base: ../../base\natomic: true\n")
+    remote.write("nodes/edge/patch.yaml", "b")
+    first = remote.push("one")
+    one = source(remote, below, "#main:nodes/edge")
+    found = one.snapshot()
+    assert [(each.path, each.layer) for each in found.files] == [
+        ("base/web.yaml", 0),
+        ("nodes/edge/patch.yaml", 1),
+    ]
+    assert found.atomic
+    remote.write("nodes/edge/masu.yaml", "base: ../../../etc\n")
+    remote.push("out")
+    found = one.snapshot()
+    assert found.revision == first
+    assert "nodes/edge/masu.yaml:1:1: base: ../etc leads out of the repository" in wrong(found)[str(one._url)]
+    remote.write("nodes/edge/masu.yaml", "base: ../../gone\n")
+    remote.push("gone")
+    assert "it has no gone" in one.snapshot().stale
+    (remote.work / "nodes/edge/masu.yaml").unlink()
+    (remote.work / "nodes/edge/masu.yaml").symlink_to("/etc/shadow")
+    remote.push("link")
+    assert "masu.yaml: is a symbolic link" in wrong(one.snapshot())[str(one._url)]

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from controller.errors import SpecInvalid
 from controller.settings import Settings
 from controller.sources.choice import passing_source_of, source_of
-from controller.sources.directory import DirectorySource
 from controller.sources.git import GitSource, PassingGitSource
 from controller.sources.git_tree import Entry, Unfit, choose, entries
 from controller.sources.git_url import GitUrl, is_git, parse
+from controller.sources.layers import LayeredDirectory
 
 HTTPS = "git+https://example.org/ops/specs.git"
 
@@ -90,7 +90,7 @@ def test_whatever_is_parsed_is_a_plain_argument(text: str) -> None:
 
 
 def test_which_kind_of_source_it_is() -> None:
-    assert isinstance(source_of("specs/", Settings(), "/x"), DirectorySource)
+    assert isinstance(source_of("specs/", Settings(), "/x"), LayeredDirectory)
     assert isinstance(source_of(HTTPS, Settings(), "/x"), GitSource)
     assert isinstance(passing_source_of(HTTPS, Settings()), PassingGitSource)
     for settings in (Settings(signers="/dev/null"), Settings(ssh_key="/dev/null")):

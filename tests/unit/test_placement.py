@@ -113,3 +113,20 @@ def test_more_conditions_count_on_fewer_hosts(
     assert both == (counts({"nodes": nodes}, node, labels) and counts({"labels": wanted}, node, labels))
     assert counts(None, node, labels)
     assert not counts({"labels": wanted}, "", labels)
+
+
+def test_what_is_used_here_stays_once_although_its_file_is_bad() -> None:
+    network = """\
+apiVersion: masu/v1
+kind: Network
+metadata: {name: home}
+placement: {nodes: [%s]}
+spec: {subnets: [10.88.0.0/24]}
+"""
+    user = web(name="all").replace("spec: {rootfs", "spec: {networks: [{network: home}], rootfs")
+    state = take(DesiredSet(), "a", home=network % "a", all=user)
+    assert "network/home" in state.resources
+    for text in (network % "b", "kind: Nonsense", "kind: Nonsense", "kind: Nonsense"):
+        state = take(state, "a", home=text, all=user)
+        assert "network/home" in state.resources
+        assert len(state.files["home.yaml"].elsewhere) <= 1
