@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from controller.checkpoints.policy import Policy
 from controller.checkpoints.request import Request
@@ -55,7 +55,7 @@ from controller.host.oci import OciRuntime
 from controller.host.oci_exec import exec_inside
 from controller.host.places import Places
 from controller.host.policy_file import PolicyFile
-from controller.host.ports import EventLog, Host
+from controller.host.ports import EventLog, Host, SourcePort
 from controller.host.processes import ProcDirectory
 from controller.host.queueing import TrafficControl
 from controller.host.records import RecordFiles
@@ -121,7 +121,7 @@ from controller.reconcile.status import (
 from controller.report import narrate
 from controller.report.preview import Overview, Preview
 from controller.settings import POLICY, SECRETS, Settings
-from controller.spec.accept import accept, across
+from controller.spec.accept import accept, across, whole
 from controller.spec.across import users
 from controller.spec.host_policy import excesses, forbidden
 from controller.spec.misfit import Misfit
@@ -131,7 +131,15 @@ from controller.steps.freezer import frozen_by
 from controller.steps.runtime import DOES_NOT_FIT, NOT_ALLOWED
 from controller.version import VERSION
 
+if TYPE_CHECKING:  # a command that reads no source waits for none of this
+    from controller.report.comparison import Comparison
+    from controller.sources.git import GitSource
+    from controller.sources.layers import LayeredDirectory
+
+    Source = LayeredDirectory | GitSource
+
 POLL_S = 0.005
+SYNC = {"verb": "sync"}
 MARGIN_S = 10.0
 STILL_USED = Condition(
     "Waiting", status=True, reason="StillUsed", message="not touched: somebody is left who may be using it"
@@ -147,10 +155,23 @@ def _borrowed(controller: Controller, name: str) -> Iterator[None]:
         yield
 
 
-def _answering(requests: Requests, warden: Warden) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:
+def _synced(source: Source, daemon: Daemon) -> Mapping[str, Any]:
+    """Fetch now. → the revision that was found, if the source has such. Raises SourceUnreadable."""
+    try:
+        commit = source.sync()
+    finally:
+        daemon.reload()
+    return {"commit": commit.id, "subject": commit.subject} if commit else {}
+
+
+def _answering(
+    requests: Requests, warden: Warden, sync: Callable[[], Mapping[str, Any]]
+) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:
     """What the daemon answers on its control socket."""
 
     def answer(value: Mapping[str, Any]) -> Mapping[str, Any]:
+        if value == SYNC:
+            return sync()
         try:
             request = Request.from_json(value)
         except (ValueError, KeyError, TypeError) as error:
@@ -266,24 +287,24 @@ class App:
     def run(self, source: str) -> None:
         """The daemon: converge and keep converged until SIGTERM; containers go on running."""
         self._check(source)
-        with (
-            self._alone(),
-            self._controller(source, notices=True) as (controller, told, acting),
-        ):
+        found = self._source(source)
+        with self._alone(), self._controller(found, notices=True) as (controller, told, acting):
             self._mend(told)
             daemon = Daemon(
                 controller, self.host, told, workers=self.settings.workers, resync_s=self.settings.resync_s
             )
             service.raise_open_files()
-            service.on_signals(daemon.stop, daemon.reload)
-            watches = self._watches(source, daemon.reload, controller.resync)
+            files = found.watch(daemon.reload)
+            service.on_signals(daemon.stop, files.hurry)
+            watches = self._watches(daemon.reload, controller.resync)
+            watches.callback(files.close)
             self.keeper.guard(lambda held: told.event(self._keeper_replaced(held)))
             control = ExitStack()
             requests = self._requests(controller, told, acting)
             timetable = Timetable(self.host, told, controller.containers, requests.at_its_time)
 
             def ready() -> None:
-                answer = _answering(requests, controller.warden)
+                answer = _answering(requests, controller.warden, lambda: _synced(found, daemon))
                 control.callback(ControlSocket(self.places.control, answer, self._heard).close)
                 control.callback(timetable.close)
                 timetable.start()
@@ -334,10 +355,11 @@ class App:
     def apply(self, source: str, wait_s: float) -> tuple[bool, Controller]:
         """Converge once, for at most `wait_s` seconds. → whether everything converged."""
         self._check(source)
+        found = self._source(source)
         with (
             self._alone(),
             self._asked("apply"),
-            self._controller(source, notices=False) as (controller, told, _),
+            self._controller(found, notices=False) as (controller, told, _),
         ):
             self._mend(told)
             threads = [
@@ -357,14 +379,18 @@ class App:
 
     def plan(self, source: str) -> Preview:
         """Read-only. What `apply` would do."""
+        from controller.sources.choice import passing_source_of  # noqa: PLC0415
+
         before = self.store.load()
-        found = self._source(source).snapshot()
+        found = passing_source_of(source, self.settings).snapshot()
         policy = self.policy.read()
 
         def judge(resources: Mapping[str, Resource]) -> list[Misfit]:
             return forbidden(resources, policy, self.policy)
 
-        after = accept(before, found, _parse, self.host.facts.layout, judge)
+        after = accept(before, found, _parse, self.host.facts.layout, judge, self.settings.node)
+        if self.settings.atomic or found.atomic:
+            after = whole(before, after)
         left = present(self.places.group, self.host)
         known = recorded(self.host) | set(before.containers)
         wishes = self._wishes(after, left)
@@ -388,7 +414,7 @@ class App:
             plans=tuple(each for each in (*born, *removals) if each.changes),
             removed=tuple(sorted(removed)),
             rejected=after.rejected,
-            frozen=after.frozen,
+            frozen=after.silence,
             refused=_refusal(known, removed & known, allowed=self.settings.allow_removals),
             lacks=tuple(
                 (each.name, lack) for each in wanted for lack in (*each.lacks, *plans[each.name].lacks)
@@ -718,7 +744,9 @@ class App:
         self.audit.append((Entry(at, name, outcome, why=said, request=verb, peer=peer),))
 
     @contextmanager
-    def _controller(self, source: str, *, notices: bool) -> Iterator[tuple[Controller, EventLog, Acting]]:
+    def _controller(
+        self, source: SourcePort, *, notices: bool
+    ) -> Iterator[tuple[Controller, EventLog, Acting]]:
         """`notices`: with somebody who notices when a container is in want, and who asks whether it is well."""
         told = self._teller()
         self.audit.told = lambda said: told.event(
@@ -742,7 +770,7 @@ class App:
             self.host,
             Reconciler(self.host, self.places.group, self._failpoint()),
             self._named(),
-            self._source(source, root_only=not self.settings.unsafe_source),
+            source,
             self.store,
             self.leases,
             Door(self.host, self.grants),
@@ -756,6 +784,8 @@ class App:
             _parse,
             work_queue,
             allow_removals=self.settings.allow_removals,
+            atomic=self.settings.atomic,
+            node=self.settings.node,
         )
         try:
             yield controller, told, acting
@@ -775,12 +805,11 @@ class App:
     def _failpoint(self) -> Failpoint:
         return service.failpoint(self.settings.fail_at, self.settings.trace_steps)
 
-    def _watches(self, source: str, nudge: Callable[[], None], resync: Callable[[], None]) -> ExitStack:
-        """On the source, the policy and the secrets of the host. What comes later is found by the resync."""
+    def _watches(self, nudge: Callable[[], None], resync: Callable[[], None]) -> ExitStack:
+        """On the policy and the secrets of the host. What comes later is found by the resync."""
         from controller.sources.watch import Watch  # noqa: PLC0415
 
         watches = ExitStack()
-        watches.callback(self._source(source).watch(nudge).close)
         if self.policy.read():
             watches.callback(Watch(self.policy.path, nudge).close)
         if os.path.isdir(SECRETS):
@@ -789,15 +818,25 @@ class App:
 
     def _check(self, source: str) -> None:
         """Raises GuardRefused, NotPermitted, SpecInvalid. A source that is not there may come."""
+        from controller.sources.choice import path_of  # noqa: PLC0415
+
         self.policy.read()
+        path = path_of(source, self.settings)
         with suppress(OSError):
-            if not self.settings.unsafe_source and (why := distrust(source)):
+            if path and not self.settings.unsafe_source and (why := distrust(path)):
                 raise GuardRefused(f"source {source} is not root's alone: {why}; {AS_GOOD_AS_ROOT}")
 
-    def _source(self, source: str, *, root_only: bool = False):  # type: ignore[no-untyped-def]  # noqa: ANN202
-        from controller.sources.directory import DirectorySource  # noqa: PLC0415
+    def sync(self) -> Mapping[str, Any]:
+        """Have the daemon look at its source now. Raises SourceUnreadable, and StepFailed without a daemon."""
+        answer = ask(self.places.control, SYNC)
+        if answer is None:
+            raise StepFailed(f"no daemon runs as instance {self.settings.instance}: masu run, or masu apply")
+        return answer
 
-        return DirectorySource(source, root_only=root_only)
+    def _source(self, source: str) -> Source:
+        from controller.sources.choice import source_of  # noqa: PLC0415
+
+        return source_of(source, self.settings, self.places.git)
 
     def _teller(self) -> EventLog:
         from controller import log  # noqa: PLC0415
@@ -838,24 +877,24 @@ def _parse_policy(text: bytes, file: str, paths: Paths) -> HostPolicy:
     return parse_policy(text, file, paths)
 
 
-def validate(paths: tuple[str, ...], policy_path: str = "") -> tuple[Problem, ...]:
+def validate(paths: tuple[str, ...], settings: Settings) -> tuple[Problem, ...]:
     """Read-only, and of the files alone: every problem in every spec file below `paths`.
 
-    `policy_path`: that of a host that they are meant for, whoever this copy of it belongs to; "": none. Symbolic
-    links are not followed then: those there are not known here. Raises SpecInvalid where that one is wrong.
+    The policy, if one is named, is that of a host that they are meant for, whoever this copy of it belongs to.
+    Symbolic links are not followed then: those there are not known here. Raises SpecInvalid where it is wrong.
     """
-    from controller.sources.directory import DirectorySource  # noqa: PLC0415
+    from controller.sources.choice import passing_source_of  # noqa: PLC0415
 
     problems: list[Problem] = []
     known = DesiredSet()
-    policy = _policy_at(policy_path) if policy_path else None
+    policy = _policy_at(settings.policy) if settings.policy else None
 
     def judge(resources: Mapping[str, Resource]) -> list[Misfit]:
         return forbidden(resources, policy, AsWritten())
 
     for path in paths:
-        found = DirectorySource(path).snapshot()
-        accepted = accept(DesiredSet(), found, _parse, "")
+        found = passing_source_of(path, settings).snapshot()
+        accepted = accept(DesiredSet(), found, _parse, "", node=settings.node)
         problems.extend(accepted.rejected)
         known = replace(known, files={**known.files, **accepted.files})
     problems.extend(across(known, judge))
@@ -867,6 +906,35 @@ def _policy_at(path: str) -> HostPolicy:
     if text is None:
         raise SpecInvalid((Problem(path, 0, 0, "", "No such file"),))
     return _parse_policy(text.encode("utf-8", "surrogateescape"), path, AsWritten())
+
+
+def against(base: str, source: str, settings: Settings) -> Comparison:
+    """Read-only, and of the files alone: what `source` changes where `base` is in force."""
+    from controller.model.snapshot import moved_to  # noqa: PLC0415
+    from controller.reconcile.compare import compare  # noqa: PLC0415
+    from controller.report.comparison import Comparison  # noqa: PLC0415
+    from controller.sources.choice import passing_source_of, root_of  # noqa: PLC0415
+
+    known = passing_source_of(base, settings).snapshot()
+    found = passing_source_of(source, settings).snapshot()
+    policy = _policy_at(settings.policy) if settings.policy else None
+
+    def judge(resources: Mapping[str, Resource]) -> list[Misfit]:
+        return forbidden(resources, policy, AsWritten())
+
+    moved = moved_to(known, root_of(base), root_of(source))
+    before = accept(DesiredSet(), moved, _parse, "", judge, settings.node)
+    after = accept(before, found, _parse, "", judge, settings.node)
+    if settings.atomic or found.atomic:
+        after = whole(before, after)
+    removed = set(before.containers) - set(after.containers)
+    refused = _refusal(set(before.containers), removed, allowed=settings.allow_removals)
+    rejected = {*after.rejected, *across(after, judge)}
+    elsewhere = {each.key for state in after.files.values() for each in state.elsewhere} - set(
+        after.resources
+    )
+    changes = compare(before.resources, after.resources)
+    return Comparison(changes, tuple(sorted(rejected)), after.silence, refused, len(elsewhere))
 
 
 def _refusal(present: Collection[str], removed: Collection[str], *, allowed: bool) -> GuardRefused | None:

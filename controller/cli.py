@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from controller.checkpoints.request import Request
     from controller.report.preview import Preview
 
-SOURCE = "a directory of spec files (*.yaml, *.yml, also in directories below), or one file"
+SOURCE = (
+    "a directory of spec files (*.yaml, *.yml, also in directories below), or one file;"
+    " or of a repository: git+https://…, git+ssh://…, git+file:///…, with #REF:DIRECTORY"
+)
 DONE, FAILED, CHANGES, INVALID, REFUSED = 0, 1, 2, 3, 4
 
 EPILOG = """\
@@ -107,7 +110,13 @@ def _add_converging(verbs: Any) -> None:
     )
     plan = _verb(verbs, "plan", _plan, "say what would change, and change nothing (exit 2: changes pending)")
     plan.add_argument("source", metavar="SOURCE", help=SOURCE)
-    plan.add_argument("-o", "--output", choices=("text", "json"), default="text")
+    plan.add_argument("-o", "--output", choices=("text", "json", "markdown"), default="text")
+    plan.add_argument(
+        "--against",
+        default="",
+        metavar="SOURCE",
+        help="say what SOURCE changes where this one is in force, without looking at any host",
+    )
     apply = _verb(verbs, "apply", _apply, "converge once")
     apply.add_argument("source", metavar="SOURCE", help=SOURCE)
     apply.add_argument("--wait", default="30s", metavar="DURATION", help="how long to try (default 30s)")
@@ -117,13 +126,24 @@ def _add_converging(verbs: Any) -> None:
             action="store_true",
             help="converge a source that others than root may write: they are then as good as root",
         )
+    run.add_argument(
+        "--fetch-every",
+        default="60s",
+        metavar="DURATION",
+        help="how often a repository is asked (default: 60s)",
+    )
     for verb in (run, plan, apply):
+        _add_source(verb)
         _add_policy(verb)
+        verb.add_argument(
+            "--atomic", action="store_true", help="take a revision with anything wrong in it not at all"
+        )
         verb.add_argument(
             "--allow-removals",
             action="store_true",
             help="remove even more than three and more than half of all containers at once",
         )
+    _verb(verbs, "sync", _sync, "have the daemon fetch and look at its source now")
     down = _verb(verbs, "down", _down, "remove containers of this instance with every trace")
     down.add_argument(
         "names", nargs="*", metavar="NAME", help="a container, or volume/NAME with all its data"
@@ -136,6 +156,28 @@ def _add_converging(verbs: Any) -> None:
         "--volumes", action="store_true", help="with --all: also volumes, with all the data in them"
     )
     down.add_argument("--now", action="store_true", help="kill at once, without stop signal and grace")
+
+
+def _add_source(verb: argparse.ArgumentParser) -> None:
+    """What goes for repositories alone."""
+    verb.add_argument(
+        "--require-signature",
+        default="",
+        metavar="FILE",
+        help="take no commit that is not signed by one of these: ssh's allowed signers, or a directory of GPG's",
+    )
+    verb.add_argument(
+        "--ssh-known-hosts",
+        default="",
+        metavar="FILE",
+        help="keys of the hosts of git+ssh, of which no other is believed (default: /etc/ssh/ssh_known_hosts)",
+    )
+    verb.add_argument("--ssh-key", default="", metavar="FILE", help="the private key for git+ssh")
+    verb.add_argument(
+        "--node",
+        metavar="NAME",
+        help="the host's name, for `placement` (default: hostname; where no host is looked at: none)",
+    )
 
 
 def _add_looking(verbs: Any) -> None:
@@ -209,14 +251,21 @@ def _add_checkpoints(verbs: Any) -> None:
 
 def _add_describing(verbs: Any) -> None:
     validate = _verb(verbs, "validate", _validate, "check spec files: file:line:col: path: what is wrong")
-    validate.add_argument("paths", nargs="+", metavar="PATH")
+    validate.add_argument("paths", nargs="+", metavar="PATH", help=SOURCE)
+    _add_source(validate)
     _add_policy(validate, usual="")
     validate.add_argument("-o", "--output", choices=("text", "json"), default="text")
     doctor = _verb(verbs, "doctor", _doctor, "what this host can do, and how to fix what it cannot")
     doctor.add_argument("-o", "--output", choices=("text", "json"), default="text")
     schema = _verb(verbs, "schema", _schema, "print the JSON schema of a kind")
     schema.add_argument("kind", nargs="?", default="Container", metavar="KIND")
-    schema.add_argument("-o", "--output", choices=("json", "markdown"), default="json")
+    schema.add_argument(
+        "-o",
+        "--output",
+        choices=("json", "markdown", "bundle"),
+        default="json",
+        help="bundle: one for every kind",
+    )
     _verb(verbs, "aspects", _aspects, "list what masu converges, key by key: live, restart or recreate")
 
 
@@ -250,9 +299,22 @@ def _settings(arguments: argparse.Namespace) -> Settings:
         policy=getattr(arguments, "policy", ""),
         unsafe_source=getattr(arguments, "allow_unsafe_source", False),
         last_wait_s=_duration_s(getattr(arguments, "last_wait", "60s"), "--last-wait"),
+        fetch_s=max(1.0, _duration_s(getattr(arguments, "fetch_every", "60s"), "--fetch-every")),
+        atomic=getattr(arguments, "atomic", False),
+        signers=getattr(arguments, "require_signature", ""),
+        known_hosts=getattr(arguments, "ssh_known_hosts", ""),
+        ssh_key=getattr(arguments, "ssh_key", ""),
+        node=_node(arguments),
         fail_at=fail_at,
         trace_steps=trace_steps,
     )
+
+
+def _node(arguments: argparse.Namespace) -> str:
+    """Without a word, none where no host is looked at: what counts on one alone is then checked by itself."""
+    said: str | None = getattr(arguments, "node", None)
+    hostless = arguments.call is _validate or bool(getattr(arguments, "against", ""))
+    return ("" if hostless else os.uname().nodename) if said is None else said
 
 
 def _app(arguments: argparse.Namespace, *, runtime: bool) -> App:
@@ -312,12 +374,33 @@ def _run(arguments: argparse.Namespace) -> int:
 def _plan(arguments: argparse.Namespace) -> int:
     from controller.report import text  # noqa: PLC0415
 
+    if arguments.against:
+        return _against(arguments)
+    if arguments.output == "markdown":
+        print("masu plan: -o markdown is for --against SOURCE", file=sys.stderr)
+        return FAILED
     found = _app(arguments, runtime=False).plan(arguments.source)
     if arguments.output == "json":
         print(json.dumps(text.plan_json(found), indent=2, ensure_ascii=False))
     else:
         print(text.plan_text(found, colours=sys.stdout.isatty()), end="")
     return _plan_code(found)
+
+
+def _against(arguments: argparse.Namespace) -> int:
+    from controller.app import against  # noqa: PLC0415
+    from controller.report import comparison  # noqa: PLC0415
+
+    found = against(arguments.against, arguments.source, _settings(arguments))
+    if arguments.output == "json":
+        print(json.dumps(comparison.comparison_json(found), indent=2, ensure_ascii=False))
+    elif arguments.output == "markdown":
+        print(comparison.comparison_markdown(found), end="")
+    else:
+        print(comparison.comparison_text(found, colours=sys.stdout.isatty()), end="")
+    if found.rejected or found.refused:
+        return INVALID if found.rejected else REFUSED
+    return FAILED if found.frozen else CHANGES if found.changes else DONE
 
 
 def _plan_code(found: Preview) -> int:
@@ -337,15 +420,22 @@ def _apply(arguments: argparse.Namespace) -> int:
         print(problem, file=sys.stderr)
     if controller.refused:
         raise controller.refused
-    if controller.frozen:
-        print(f"masu: {controller.frozen}; nothing was changed", file=sys.stderr)
-        return FAILED
+    if controller.silence:
+        print(f"masu: {controller.silence}; nothing was changed", file=sys.stderr)
+        return INVALID if arguments.atomic and controller.rejected else FAILED
     for name, conditions in sorted(controller.failures().items()):
         said = "; ".join(f"{each.reason}: {each.message}" for each in conditions) or "not converged in time"
         print(f"masu: {name}: {said}", file=sys.stderr)
     if controller.rejected:
         return INVALID
     return DONE if converged else controller.exit_code()
+
+
+def _sync(arguments: argparse.Namespace) -> int:
+    found = _app(arguments, runtime=False).sync()
+    if found:
+        print(f'{found["commit"]} "{found["subject"]}"')
+    return DONE
 
 
 def _down(arguments: argparse.Namespace) -> int:
@@ -514,7 +604,7 @@ def _restore(arguments: argparse.Namespace) -> int:
 def _validate(arguments: argparse.Namespace) -> int:
     from controller.app import validate  # noqa: PLC0415
 
-    problems = validate(tuple(arguments.paths), arguments.policy)
+    problems = validate(tuple(arguments.paths), _settings(arguments))
     if arguments.output == "json":
         fields = ("file", "line", "column", "path", "message")
         print(json.dumps([{key: getattr(each, key) for key in fields} for each in problems], indent=2))
@@ -538,12 +628,12 @@ def _doctor(arguments: argparse.Namespace) -> int:
 
 def _schema(arguments: argparse.Namespace) -> int:
     from controller.report.reference import markdown  # noqa: PLC0415
-    from controller.spec.schema import kinds, schema  # noqa: PLC0415
+    from controller.spec.schema import bundle, kinds, schema  # noqa: PLC0415
 
     if arguments.kind not in kinds():
         print(f"masu schema: there is no kind {arguments.kind!r}, only {', '.join(kinds())}", file=sys.stderr)
         return FAILED
-    found = schema(arguments.kind)
+    found = bundle() if arguments.output == "bundle" else schema(arguments.kind)
     if arguments.output == "markdown":
         print(markdown(arguments.kind, found), end="")
     else:

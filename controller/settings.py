@@ -17,7 +17,9 @@ SECRETS = "/etc/masu/secrets"
 class Settings:
     """`resync_s` is the safety net below the nudges; `last_wait_s`: how long the last checkpoints may take when the
     daemon ends; `policy`: the file of the host's policy, if one was named; `unsafe_source`: others than root may
-    write it; `fail_at` is a failpoint, `<step kind>:<n>`, for
+    write it; `fetch_s`: how often a repository is asked; `atomic`: a revision is taken whole or not at all; `node`:
+    the host's name, for `placement`; `signers`, `known_hosts` and `ssh_key`: files, "" for none; `fail_at` is a
+    failpoint, `<step kind>:<n>`, for
     the interruption tests, and `trace_steps` a file to which the kind of every applied step is appended."""
 
     instance: str = "default"
@@ -30,6 +32,12 @@ class Settings:
     last_wait_s: float = 60.0
     policy: str = ""
     unsafe_source: bool = False
+    fetch_s: float = 60.0
+    atomic: bool = False
+    signers: str = ""
+    known_hosts: str = ""
+    ssh_key: str = ""
+    node: str = ""
     fail_at: str = ""
     trace_steps: str = ""
     run_root: str = "/run/masu"

@@ -147,6 +147,11 @@ class Places:
         return f"{self.state}/desired.json"
 
     @property
+    def git(self) -> str:
+        """Copies of repositories that are sources."""
+        return f"{self.state}/git"
+
+    @property
     def ranges(self) -> str:
         return f"{self.state_root}/id-ranges.json"
 
@@ -172,6 +177,7 @@ class Places:
             self.runtime,
             self.keeper,
             self.names,
+            self.git,
         ):
             shutil.rmtree(directory, ignore_errors=True)
         if not os.path.isdir(f"{self.checkpoints}/manifests") or not os.listdir(

@@ -10,7 +10,7 @@ import time
 import traceback
 from collections.abc import Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from controller.aspects._base import Subject
 from controller.errors import GuardRefused, MasuError, Problem, SourceUnreadable
@@ -33,7 +33,7 @@ from controller.reconcile.leases import without
 from controller.reconcile.plan import present, recorded, subject_of
 from controller.reconcile.reconciler import Reconciler, Result, waiting
 from controller.report import narrate
-from controller.spec.accept import Parse, accept, freeze
+from controller.spec.accept import Parse, accept, freeze, whole
 from controller.steps._base import Wait
 from controller.steps.runtime import FOR_PEOPLE
 
@@ -87,12 +87,14 @@ class Controller:
         queue: WorkQueue,
         *,
         allow_removals: bool,
+        atomic: bool,
+        node: str,
     ) -> None:
         self._host, self._reconciler, self._named = host, reconciler, named
         self._source, self._store, self._parse = source, store, parse
         self._conditions, self._log, self._tracker = conditions, log, tracker
         self._notices, self.probes = notices, probes
-        self._allow_removals = allow_removals
+        self._allow_removals, self._atomic, self._node = allow_removals, atomic, node
         self._lock = threading.Lock()
         self._taking = threading.Lock()  # held by whoever changes what is desired, or who has which lease
         self._set = store.load()
@@ -118,6 +120,8 @@ class Controller:
         before = self._set
         self.warden.refresh()
         after = self._accepted(before)
+        if after.revision != before.revision:
+            after = replace(after, since=self._host.clock.wall_ms())
         if after != before:
             self._tell_source(before, after)
         with self._taking:
@@ -214,15 +218,18 @@ class Controller:
         return self._set.rejected
 
     @property
-    def frozen(self) -> str:
-        return self._set.frozen
+    def silence(self) -> str:
+        return self._set.silence
 
     def _accepted(self, before: DesiredSet) -> DesiredSet:
         try:
             found = self._source.snapshot()
         except SourceUnreadable as error:
             return freeze(before, str(error))
-        after = accept(before, found, self._parse, self._host.facts.layout, self.warden.judge)
+        judge = self.warden.judge
+        after = accept(before, found, self._parse, self._host.facts.layout, judge, self._node)
+        if self._atomic or found.atomic:
+            after = whole(before, after)
         return self._guarded(before, after)
 
     def _guarded(self, before: DesiredSet, after: DesiredSet) -> DesiredSet:
@@ -496,9 +503,12 @@ class Controller:
         mended = {each.file for each in before.rejected} - {each.file for each in after.rejected}
         for file in sorted(mended & set(after.files)):
             self._log.event(Event(at, "", "Accepted", f"{file} is in force again"))
-        if after.frozen and after.frozen != before.frozen:
-            self._log.event(Event(at, "", "SourceFrozen", after.frozen, level="warning"))
-        if before.frozen and not after.frozen:
+        if after.commit and after.revision != before.revision:
+            change = {"key": "revision", "old": before.revision, "new": after.revision}
+            self._log.event(Event(at, "", "Revision", after.commit.title, **change))
+        if after.silence and after.silence != before.silence:
+            self._log.event(Event(at, "", "SourceFrozen", after.silence, level="warning"))
+        if before.silence and not after.silence:
             self._log.event(Event(at, "", "SourceBack", "the source is followed again"))
 
 

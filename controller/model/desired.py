@@ -9,25 +9,41 @@ from typing import Any
 from controller.errors import Problem
 from controller.frozen import dataclass
 from controller.model.resource import CONTAINER, Resource
+from controller.model.snapshot import Commit
 
 
 @dataclass(frozen=True, slots=True)
 class FileState:
-    """One spec file: `resources` are of its last good version, `digest` is of the version last looked at."""
+    """One spec file: `resources` are of its last good version, `digest` is of the version last looked at.
+
+    `elsewhere`: what of it counts on other hosts alone. `parts`: other files that have patched it.
+    """
 
     digest: str
     resources: tuple[Resource, ...]
     rejected: tuple[Problem, ...] = ()
+    elsewhere: tuple[Resource, ...] = ()
+    parts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class DesiredSet:
-    """What is desired, file by file. `frozen` says why the source is not followed at the moment."""
+    """What is desired, file by file. `frozen` says why the source is not followed at the moment, `stale` why this
+    is only the last that is known of it; `since`: when this revision was taken, in ms since 1970.
+    """
 
     revision: str = ""
     files: Mapping[str, FileState] = field(default_factory=dict)
     unreadable: tuple[Problem, ...] = ()
     frozen: str = ""
+    stale: str = ""
+    commit: Commit | None = None
+    since: int = 0
+
+    @property
+    def silence(self) -> str:
+        """Why nothing is heard of the source, or nothing is taken from it."""
+        return self.frozen or self.stale
 
     @property
     def resources(self) -> dict[str, Resource]:
@@ -51,6 +67,9 @@ class DesiredSet:
         return {
             "revision": self.revision,
             "frozen": self.frozen,
+            "stale": self.stale,
+            "commit": asdict(self.commit) if self.commit else None,
+            "since": self.since,
             "unreadable": [asdict(each) for each in self.unreadable],
             "files": {path: _file_json(state) for path, state in self.files.items()},
         }
@@ -60,7 +79,9 @@ class DesiredSet:
         """Raises KeyError or TypeError for anything `to_json` did not write."""
         files = {path: _file_state(state) for path, state in value["files"].items()}
         unreadable = tuple(Problem(**each) for each in value["unreadable"])
-        return cls(value["revision"], files, unreadable, value["frozen"])
+        commit = Commit(**value["commit"]) if value.get("commit") else None
+        last = value.get("stale", ""), commit, value.get("since", 0)
+        return cls(value["revision"], files, unreadable, value["frozen"], *last)
 
 
 def _file_json(state: FileState) -> dict[str, Any]:
@@ -68,6 +89,8 @@ def _file_json(state: FileState) -> dict[str, Any]:
         "digest": state.digest,
         "resources": [each.to_json() for each in state.resources],
         "rejected": [asdict(each) for each in state.rejected],
+        **({"elsewhere": [each.to_json() for each in state.elsewhere]} if state.elsewhere else {}),
+        **({"parts": list(state.parts)} if state.parts else {}),
     }
 
 
@@ -76,4 +99,6 @@ def _file_state(value: Mapping[str, Any]) -> FileState:
         value["resources"] if "resources" in value else value["containers"]
     )  # as the first version wrote it
     resources = tuple(Resource.from_json(each) for each in written)
-    return FileState(value["digest"], resources, tuple(Problem(**each) for each in value["rejected"]))
+    elsewhere = tuple(Resource.from_json(each) for each in value.get("elsewhere", ()))
+    problems = tuple(Problem(**each) for each in value["rejected"])
+    return FileState(value["digest"], resources, problems, elsewhere, tuple(value.get("parts", ())))

@@ -55,14 +55,22 @@ class Resource:
     column: int = 1
     kind: str = CONTAINER
     marks: Mapping[str, tuple[int, int]] = field(default_factory=dict, compare=False, repr=False)
+    files: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
+    """Path → in which other file that mark is."""
+    placement: Mapping[str, Any] | None = None
+    """On which hosts it counts; None: on all."""
 
     def place(self, path: str) -> tuple[int, int]:
         """Line and column of what stands at `path`, such as `spec.ports[0]`, or of what is nearest above it."""
+        return self.where(path)[1:]
+
+    def where(self, path: str) -> tuple[str, int, int]:
+        """The same with its file."""
         while path:
             if path in self.marks:
-                return self.marks[path]
+                return self.files.get(path, self.file), *self.marks[path]
             path = path[: max(path.rfind("."), path.rfind("["), 0)]
-        return self.line, self.column
+        return self.file, self.line, self.column
 
     @property
     def key(self) -> str:
@@ -99,10 +107,12 @@ class Resource:
             "labels": dict(self.labels),
             "spec": self.spec,
             "at": [self.line, self.column],
+            **({"placement": self.placement} if self.placement is not None else {}),
         }
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Resource:
         line, column = value.get("at", (1, 1))
         kind = value.get("kind", CONTAINER)
-        return cls(value["name"], value["file"], value["labels"], value["spec"], line, column, kind)
+        written = value["name"], value["file"], value["labels"], value["spec"], line, column, kind
+        return cls(*written, {}, {}, value.get("placement"))

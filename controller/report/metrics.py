@@ -106,6 +106,15 @@ def _families(instance: str, found: Overview) -> Iterator[str]:
     yield from _family("daemon", "gauge", "", "Whether masu run is there.", [(where, bool(found.daemon))])
     rejected = len(found.desired.rejected)
     yield from _family("rejected_files", "gauge", "", "Problems in spec files.", [(where, rejected)])
+    silent = bool(found.desired.silence)
+    yield from _family(
+        "source_frozen", "gauge", "", "Whether nothing is heard of the source.", [(where, silent)]
+    )
+    if found.desired.commit:
+        which = f'{where},revision="{found.desired.revision}"'
+        taken = [(which, found.desired.since / 1000)]
+        help_ = "Since when the revision is in force."
+        yield from _family("revision_timestamp_seconds", "gauge", "seconds", help_, taken)
     for name, kind, unit, help_, read in CONTAINER:
         values = [(f'{where},container="{each.name}"', read(each)) for each in found.containers]
         yield from _family(f"container_{name}", kind, unit, help_, values)

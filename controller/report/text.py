@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
+from controller.model.desired import DesiredSet
 from controller.model.event import Event
 from controller.model.finding import Finding
 from controller.model.node import NodeStatus
@@ -48,7 +49,7 @@ TO_DO = {
 }
 
 
-def _paint(text: str, colour: str, *, colours: bool) -> str:
+def paint(text: str, colour: str, *, colours: bool) -> str:
     return f"\x1b[{COLOURS[colour]}m{text}\x1b[0m" if colours else text
 
 
@@ -63,7 +64,7 @@ def plan_json(found: Preview) -> dict[str, Any]:
             }
             for each in found.plans
         ],
-        "rejected": [_problem_json(each) for each in found.rejected],
+        "rejected": [problem_json(each) for each in found.rejected],
         "refused": _refusals(found),
         "lacks": [{"container": name, "message": lack.message} for name, lack in found.lacks],
         "waits": [{"container": name, "message": why} for name, why in found.waits],
@@ -92,7 +93,7 @@ def plan_text(found: Preview, *, colours: bool) -> str:
 
 def _plan_lines(plan: Plan, *, colours: bool) -> list[str]:
     mark, colour = MARKS[plan.effect]
-    head = _paint(f"{mark} {plan.container}: {plan.effect.value}", colour, colours=colours)
+    head = paint(f"{mark} {plan.container}: {plan.effect.value}", colour, colours=colours)
     return [head, *(f"    {step.text}" for step in plan.steps)]
 
 
@@ -114,12 +115,21 @@ def status_json(instance: str, found: Overview) -> dict[str, Any]:
         "groups": [each.to_json() for each in found.groups],
         "node": found.node.to_json() if found.node else None,
         "volumes": [each.to_json() for each in found.volumes],
-        "rejected": [_problem_json(each) for each in found.desired.rejected],
-        "frozen": found.desired.frozen,
+        "rejected": [problem_json(each) for each in found.desired.rejected],
+        "frozen": found.desired.silence,
+        "source": _source_json(found.desired),
     }
 
 
-def _problem_json(problem: Any) -> dict[str, Any]:
+def _source_json(desired: DesiredSet) -> dict[str, Any] | None:
+    """The commit in force; None where the source is no repository. Times in milliseconds since 1970."""
+    commit = desired.commit
+    if commit is None:
+        return None
+    return {"commit": commit.id, "subject": commit.subject, "committedAt": commit.at, "since": desired.since}
+
+
+def problem_json(problem: Any) -> dict[str, Any]:
     return {"file": problem.file, "line": problem.line, "column": problem.column, "message": problem.message}
 
 
@@ -130,7 +140,7 @@ def status_text(found: Overview, *, wide: bool, colours: bool) -> str:
     lines = [] if alone else table(rows)
     for each in found.containers:
         if each.verdict not in {"", READY}:
-            lines.append(_paint(f"  {each.name}: no checkpoints: {each.verdict}", "yellow", colours=colours))
+            lines.append(paint(f"  {each.name}: no checkpoints: {each.verdict}", "yellow", colours=colours))
     for each in found.containers if wide else ():
         lines += [f"  {each.name}: addresses: {', '.join(each.addresses)}"] if each.addresses else []
         lines += [f"  {each.name}: ports: {', '.join(each.ports)}"] if each.ports else []
@@ -148,12 +158,14 @@ def status_text(found: Overview, *, wide: bool, colours: bool) -> str:
         _node_lines(found.node, wide=wide, colours=colours),
     ):
         lines += ["", *part] if lines and part else part
-    lines += [_paint(f"rejected: {each}", "red", colours=colours) for each in found.desired.rejected]
+    if found.desired.commit:
+        lines.append(f"revision: {found.desired.commit.title} since {when(found.desired.since)}")
+    lines += [paint(f"rejected: {each}", "red", colours=colours) for each in found.desired.rejected]
     if found.containers and not found.daemon:
         said = "no daemon runs: nothing is repaired, and nobody is told (masu run SOURCE)"
-        lines.append(_paint(said, "yellow", colours=colours))
-    if found.desired.frozen:
-        lines.append(_paint(f"source frozen: {found.desired.frozen}", "yellow", colours=colours))
+        lines.append(paint(said, "yellow", colours=colours))
+    if found.desired.silence:
+        lines.append(paint(f"source frozen: {found.desired.silence}", "yellow", colours=colours))
     return "\n".join(lines) + "\n"
 
 
@@ -228,7 +240,7 @@ def _node_lines(node: NodeStatus | None, *, wide: bool, colours: bool) -> list[s
         rows.append((each.key, total, reserved, amount, *counts, each.policy))
     lines = table(rows)
     waits = f"no room for: {', '.join(node.waiting)}"
-    return [*lines, *([_paint(waits, "yellow", colours=colours)] if node.waiting else [])]
+    return [*lines, *([paint(waits, "yellow", colours=colours)] if node.waiting else [])]
 
 
 def _disk_text(disk: Disk) -> str:
@@ -262,7 +274,7 @@ def _details(each: Status, *, colours: bool) -> list[str]:
     ]
     lines += [_condition(each.name, said) for said in each.conditions if not said.good]
     good = [_condition(each.name, said) for said in each.conditions if said.good]
-    return [*good, *(_paint(line, "yellow", colours=colours) for line in lines)]
+    return [*good, *(paint(line, "yellow", colours=colours) for line in lines)]
 
 
 def _condition(name: str, said: Condition) -> str:
@@ -280,7 +292,7 @@ def doctor_text(findings: Iterable[Finding], *, colours: bool) -> str:
     lines = []
     for each in findings:
         word, colour = marks[each.level]
-        lines.append(f"{_paint(word, colour, colours=colours)}  {each.subject:<22}  {each.found}")
+        lines.append(f"{paint(word, colour, colours=colours)}  {each.subject:<22}  {each.found}")
         if each.fix:
             lines.append(f"         {'':<22}  → {each.fix}")
     return "\n".join(lines) + "\n"

@@ -116,7 +116,7 @@ class DirectorySource:
                 known[path] = last
         self._known, self._told = known, frozenset(problem.file for problem in problems)
         ordered = tuple(files[path] for path in sorted(files))
-        return Snapshot(_revision(ordered), ordered, tuple(problems))
+        return Snapshot(revision_of(ordered), ordered, tuple(problems))
 
     def _reading_or(self, problems: list[Problem], path: str, root: str) -> _Reading | None:
         """None: it is not there, or `problems` says why not."""
@@ -261,6 +261,7 @@ def _identity(found: os.stat_result) -> Identity:
     return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
-def _revision(files: tuple[SourceFile, ...]) -> str:
+def revision_of(files: tuple[SourceFile, ...]) -> str:
+    """Pure. Changes when and only when a file or its text does."""
     text = "\n".join(f"{file.path} {file.digest}" for file in files)
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:12]

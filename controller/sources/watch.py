@@ -59,6 +59,10 @@ class Watch:
         self._thread = threading.Thread(target=self._follow, name="source", daemon=True)
         self._thread.start()
 
+    def hurry(self) -> None:
+        """Somebody wants it looked at now."""
+        self._nudge()
+
     def close(self) -> None:
         """No nudge comes after this, and no descriptor stays open."""
         self._closed.set()

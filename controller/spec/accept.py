@@ -14,6 +14,7 @@ from controller.model.resource import GROUP, NETWORK, VOLUME, Resource
 from controller.model.snapshot import Snapshot, SourceFile
 from controller.spec.across import misfits, users
 from controller.spec.misfit import Misfit
+from controller.spec.placement import placed
 
 USED_IN = {NETWORK: "spec.networks", GROUP: "spec.group", VOLUME: "spec.mounts"}
 """Kind → the section in which a container names one."""
@@ -29,22 +30,55 @@ def anything(resources: Mapping[str, Resource]) -> list[Misfit]:
 
 
 def accept(
-    before: DesiredSet, found: Snapshot, parse: Parse, layout: str, judge: Judge = anything
+    before: DesiredSet,
+    found: Snapshot,
+    parse: Parse,
+    layout: str,
+    judge: Judge = anything,
+    node: str = "",
 ) -> DesiredSet:
     """Pure. A file whose digest is known is not parsed again. `layout`: see `across.misfits`.
 
-    `judge`: what of all that is asked for is not allowed here.
+    `judge`: what of all that is asked for is not allowed here. `node`: see `placement`.
     """
-    states = {each.path: _read(before.files.get(each.path), each, parse) for each in found.files}
+    states = placed(_states(before.files, found, parse), node)
+    if unplaced := _unplaced(states, judge):
+        again = {path: replace(each, digest="") for path, each in before.files.items() if path in unplaced}
+        known = {**before.files, **again}
+        states = placed(_states(known, found, parse), node)
     _give_up(states, {each.path for each in found.files if each.is_leaving})
     unsure = [path for path in before.files if path not in states and _concerned(path, found.unreadable)]
     states.update({path: before.files[path] for path in unsure})
     if not states:
         reason = "the source holds no spec file; nothing is removed without `masu down`"
-        return replace(before, unreadable=found.unreadable, frozen=reason)
-    _place(states, found, parse, judge)
+        return replace(before, unreadable=found.unreadable, frozen=reason, stale=found.stale)
     settled = _settle_misfits(before, _keep_used(before, _settle_duplicates(before, states)), layout, judge)
-    return DesiredSet(found.revision, settled, found.unreadable)
+    since = before.since if found.revision == before.revision else 0
+    return DesiredSet(found.revision, settled, found.unreadable, "", found.stale, found.commit, since)
+
+
+def whole(before: DesiredSet, after: DesiredSet) -> DesiredSet:
+    """Pure. `after`, or `before` where anything in it is wrong: for those who want it whole or not at all."""
+    if after.frozen or not after.rejected:
+        return after
+    title = f"revision {after.commit.title}" if after.commit else "the source"
+    problems = after.rejected
+    reason = f"{title} is refused as a whole (--atomic): {len(problems)} problem{'s' * (len(problems) != 1)}"
+    return replace(before, unreadable=problems, frozen=reason)
+
+
+def _states(before: Mapping[str, FileState], found: Snapshot, parse: Parse) -> dict[str, FileState]:
+    if any(each.layer for each in found.files):
+        from controller.spec.layers import states_of  # noqa: PLC0415  # brings YAML, which `status` does not need
+
+        return states_of(before, found.files, found.unreadable)
+    return {each.path: _read(before.get(each.path), each, parse) for each in found.files}
+
+
+def _unplaced(states: Mapping[str, FileState], judge: Judge) -> frozenset[str]:
+    """Files of what is refused that an earlier masu has read, without its positions: who is told, is told where."""
+    resources = {each.key: each for state in states.values() for each in state.resources}
+    return frozenset(each.resource.file for each in judge(resources) if not each.resource.marks)
 
 
 def across(desired: DesiredSet, judge: Judge = anything) -> list[Problem]:
@@ -69,7 +103,8 @@ def _read(known: FileState | None, file: SourceFile, parse: Parse) -> FileState:
     try:
         return FileState(file.digest, parse(file.text, file.path))
     except SpecInvalid as error:
-        return FileState(file.digest, known.resources if known else (), error.problems)
+        before = known or FileState("", ())
+        return FileState(file.digest, before.resources, error.problems, before.elsewhere)
 
 
 def _give_up(states: dict[str, FileState], leaving: Collection[str]) -> None:
@@ -79,16 +114,6 @@ def _give_up(states: dict[str, FileState], leaving: Collection[str]) -> None:
         kept = tuple(each for each in states[path].resources if each.key not in staying)
         if kept != states[path].resources:
             states[path] = FileState("", kept)  # without its digest, so that it is read anew if it comes back
-
-
-def _place(states: dict[str, FileState], found: Snapshot, parse: Parse, judge: Judge) -> None:
-    """What an earlier masu has read is known without its positions: whoever is refused is told where."""
-    resources = {each.key: each for state in states.values() for each in state.resources}
-    unmarked = {each.resource.file for each in judge(resources) if not each.resource.marks}
-    for file in found.files:
-        known = states[file.path]
-        if file.path in unmarked and known.digest:
-            states[file.path] = _read(replace(known, digest=""), file, parse)
 
 
 def _settle_duplicates(before: DesiredSet, found: Mapping[str, FileState]) -> dict[str, FileState]:
@@ -114,7 +139,8 @@ def _keep_used(before: DesiredSet, found: Mapping[str, FileState]) -> dict[str, 
                 now = kept.get(path, FileState("", ()))
                 problem = _problem(user, USED_IN[each.kind], why)
                 # Without its digest, so that the file is looked at again as long as this is so.
-                kept[path] = FileState("", (*now.resources, each), (*now.rejected, problem))
+                both, rejected = (*now.resources, each), (*now.rejected, problem)
+                kept[path] = replace(now, digest="", resources=both, rejected=rejected)
     return kept
 
 
@@ -142,7 +168,8 @@ def _without(state: FileState, found: Iterable[Misfit], earlier: Mapping[str, Re
     kept = [earlier.get(each.key) if each.key in keys else each for each in state.resources]
     problems = tuple(_misfit_problem(each) for each in wrong)
     # The digest is spoiled so that the file is looked at again when the others have changed.
-    return FileState("", tuple(each for each in kept if each), (*state.rejected, *problems))
+    resources = tuple(each for each in kept if each)
+    return replace(state, digest="", resources=resources, rejected=(*state.rejected, *problems))
 
 
 def _misfit_problem(each: Misfit) -> Problem:
@@ -150,7 +177,7 @@ def _misfit_problem(each: Misfit) -> Problem:
 
 
 def _problem(resource: Resource, path: str, message: str) -> Problem:
-    return Problem(resource.file, *resource.place(path), path, message)
+    return Problem(*resource.where(path), path, message)
 
 
 def _owners(before: DesiredSet, found: Mapping[str, FileState]) -> dict[str, str]:
@@ -174,4 +201,4 @@ def _reject(
     keys = {each.key for each in taken}
     kept = tuple(each for each in known.resources if each.key not in keys) if known else ()
     # The digest is spoiled so that the file is looked at again when the other one gives the name up.
-    return FileState("", kept, (*state.rejected, *problems))
+    return replace(state, digest="", resources=kept, rejected=(*state.rejected, *problems))

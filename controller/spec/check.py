@@ -43,7 +43,15 @@ def inside(document: Document, wanted: Resource) -> tuple[Problem, ...]:
             return tuple(check_network.network(document, wanted))
         case "Volume":
             return tuple(_size(document, wanted.spec, ()))
+        case "Node":
+            return tuple(_placed(document, wanted))
     return ()
+
+
+def _placed(document: Document, wanted: Resource) -> Iterator[Problem]:
+    if wanted.placement and "labels" in wanted.placement:
+        why = "a Node is placed by its name: its own labels are what others are placed by"
+        yield document.problem(("placement", "labels"), why)
 
 
 def _container(document: Document, wanted: Resource) -> tuple[Problem, ...]:
@@ -67,10 +75,10 @@ def _container(document: Document, wanted: Resource) -> tuple[Problem, ...]:
 
 
 def unique_in_file(documents: Iterable[Document]) -> list[Problem]:
-    """Pure. The same name twice in one file."""
+    """Pure. The same name twice in one file. Who has a `placement` may count on different hosts."""
     seen: dict[tuple[Any, Any], Document] = {}
     problems = []
-    for each in documents:
+    for each in (each for each in documents if "placement" not in each.value):
         metadata = each.value.get("metadata")
         name = metadata.get("name") if isinstance(metadata, Mapping) else None
         before = seen.setdefault((each.value.get("kind"), name), each)

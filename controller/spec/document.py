@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import field
 from itertools import pairwise
 from typing import Any, NoReturn
 
@@ -57,6 +58,8 @@ class Document:
     index: int
     value: dict[str, Any]
     marks: Mapping[Path, Position]
+    files: Mapping[Path, str] = field(default_factory=dict)
+    """Which other file a mark is in: of a document that is laid over another one."""
 
     def problem(self, path: Sequence[str | int], message: str) -> Problem:
         """A problem at `path`, positioned at its nearest ancestor that is written down."""
@@ -64,7 +67,7 @@ class Document:
         while known and known not in self.marks:
             known = known[:-1]
         line, column = self.marks.get(known, (0, 0))
-        return Problem(self.file, line, column, path_text(path), message)
+        return Problem(self.files.get(known, self.file), line, column, path_text(path), message)
 
 
 def read(text: bytes, file: str) -> tuple[Document, ...]:

@@ -18,7 +18,11 @@ RIGHTS = frozenset({"capabilities", "seccomp", "maskedPaths", "noNewPrivileges"}
 
 def parse(text: bytes, file: str) -> tuple[Resource, ...]:
     """Pure. Every document of one file; raises SpecInvalid with every problem found."""
-    documents = document.read(text, file)
+    return resources_of(document.read(text, file))
+
+
+def resources_of(documents: tuple[document.Document, ...]) -> tuple[Resource, ...]:
+    """Pure. Raises SpecInvalid with every problem found."""
     problems: list[Problem] = []
     resources: list[Resource] = []
     for each in documents:
@@ -52,7 +56,16 @@ def _resource(each: document.Document) -> Resource:
         if len(path) > 1 and path[0] == "spec" and (path[1] in SHARED or _is_right(path))
     }
     return Resource(
-        name, each.file, labels, each.value["spec"], at.line, at.column, each.value["kind"], marks
+        name,
+        each.file,
+        labels,
+        each.value["spec"],
+        at.line,
+        at.column,
+        each.value["kind"],
+        marks,
+        {document.path_text(path): file for path, file in each.files.items()},
+        each.value.get("placement"),
     )
 
 

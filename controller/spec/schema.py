@@ -52,6 +52,32 @@ def schema(kind: str) -> dict[str, Any]:
     return {**whole, "$defs": _used(whole, defs)}
 
 
+def bundle() -> dict[str, Any]:
+    """One JSON Schema for documents of every kind, for editors: they are told of one file."""
+    defs: dict[str, Any] = {}
+    for kind in kinds():
+        whole = schema(kind)
+        defs.update(whole.pop("$defs"))
+        dialect = whole.pop("$schema")
+        defs[kind] = whole
+    return {
+        "$schema": dialect,
+        "title": "masu",
+        "description": "What masu converges: one document, of any kind.",
+        "type": "object",
+        "required": ["apiVersion", "kind", "metadata", "spec"],
+        "properties": {"kind": {"description": "What the document describes.", "enum": list(kinds())}},
+        "allOf": [
+            {
+                "if": {"properties": {"kind": {"const": kind}}, "required": ["kind"]},
+                "then": {"$ref": f"#/$defs/{kind}"},
+            }
+            for kind in kinds()
+        ],
+        "$defs": dict(sorted(defs.items())),
+    }
+
+
 def validate(document: Document) -> tuple[Problem, ...]:
     """Every problem of a document against the schema of its kind, in the order of the file."""
     kind = document.value.get("kind")

@@ -7,8 +7,8 @@ import hashlib
 from controller.errors import Problem, SpecInvalid
 from controller.model.desired import DesiredSet
 from controller.model.resource import Resource
-from controller.model.snapshot import Snapshot, SourceFile
-from controller.spec.accept import accept, across, freeze
+from controller.model.snapshot import Commit, Snapshot, SourceFile
+from controller.spec.accept import accept, across, freeze, whole
 from controller.spec.parse import parse as real_parse
 
 
@@ -141,3 +141,29 @@ def test_a_problem_between_files_stands_where_its_section_is_written() -> None:
     assert resource.place("spec.networks[0].network") == (8, 5)
     assert resource.place("spec.networks[7].network") == (7, 3)
     assert resource.place("spec.hostname") == (resource.line, resource.column) == (3, 12)
+
+
+def test_a_revision_is_taken_whole_or_not_at_all_if_somebody_wants_it_so() -> None:
+    first = take(DesiredSet(), one="a=1", two="b=1")
+    assert whole(DesiredSet(), first) == first
+    second = take(first, one="bad", two="b=2")
+    kept = whole(first, second)
+    assert versions(kept) == {"a": "1", "b": "1"}
+    assert kept.revision == first.revision
+    assert [problem.file for problem in kept.rejected] == ["one.yaml"]
+    assert "refused as a whole (--atomic): 1 problem" in kept.frozen
+    third = take(kept, one="a=2", two="b=2")
+    assert (whole(kept, third), third.frozen, third.rejected) == (third, "", ())
+
+
+def test_a_commit_and_its_time_stay_with_the_revision() -> None:
+    commit = Commit("c" * 40, "limit web", 1000)
+    files = snapshot({"one.yaml": "a=1"}).files
+    first = accept(DesiredSet(), Snapshot("c" * 40, files, (), commit), parse, "")
+    assert (first.commit, first.since) == (commit, 0)
+    taken = DesiredSet.from_json(first.to_json())
+    assert taken == first
+    timed = DesiredSet(first.revision, first.files, commit=commit, since=77)
+    stale = accept(timed, Snapshot("c" * 40, files, (), commit, "nobody answers"), parse, "")
+    assert (stale.since, stale.silence, stale.frozen) == (77, "nobody answers", "")
+    assert accept(stale, Snapshot("d" * 40, files, ()), parse, "").since == 0

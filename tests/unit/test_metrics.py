@@ -7,6 +7,7 @@ import re
 from controller.model.counters import Counts
 from controller.model.desired import DesiredSet
 from controller.model.health import HEALTHY, PASSED
+from controller.model.snapshot import Commit
 from controller.model.status import READY, Condition, ContainerStatus, LastCheckpoint
 from controller.report.metrics import metrics
 from controller.report.preview import Overview
@@ -46,3 +47,11 @@ def test_the_unit_is_the_end_of_the_name() -> None:
     lines = metrics("default", Overview(DesiredSet(), (RUNS,))).splitlines()
     for _, _, name, unit in (line.split() for line in lines if line.startswith("# UNIT")):
         assert name.endswith(f"_{unit}")
+
+
+def test_the_revision_of_a_repository_is_a_label() -> None:
+    commit = Commit("c" * 40, 'say "no"', 1000)
+    text = metrics("default", Overview(DesiredSet("c" * 40, stale="gone", commit=commit, since=2500), ()))
+    assert f'masu_revision_timestamp_seconds{{instance="default",revision="{"c" * 40}"}} 2.5' in text
+    assert 'masu_source_frozen{instance="default"} 1' in text
+    assert "revision" not in metrics("default", Overview(DesiredSet("abc"), ()))

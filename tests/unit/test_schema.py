@@ -295,7 +295,7 @@ def test_the_whole_schema_stands_alone_and_is_valid():
     assert set(whole["$defs"]) == {
         "metadata", "state", "rootfs", "process", "restart", "namespaces", "hostname", "sysctls", "mounts",
         "cpu", "hugepages", "memory", "pids", "io", "networks", "ports", "hosts", "resolver", "group", "notify",
-        "devices", "checkpoint", "health", "files", "values",
+        "devices", "checkpoint", "health", "placement", "files", "values",
     }  # fmt: skip
     (full,) = read(FULL.encode(), "f.yaml")
     assert not list(Draft202012Validator(whole).iter_errors(full.value))
@@ -404,3 +404,22 @@ def test_the_validator_is_not_imported_before_it_is_needed():
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=30, check=True
     )
     assert done.stdout == "False\n"
+
+
+def test_one_schema_for_all_kinds_says_the_same_as_each() -> None:
+    whole = schema.bundle()
+    Draft202012Validator.check_schema(whole)
+    both = Draft202012Validator(whole)
+    good = {
+        "apiVersion": "masu/v1",
+        "kind": "Container",
+        "metadata": {"name": "web"},
+        "spec": {"rootfs": {"path": "/srv"}, "process": {"args": ["/bin/web"]}},
+    }
+    assert both.is_valid(good)
+    assert both.is_valid({**good, "kind": "Volume", "spec": {"size": "1Gi"}})
+    assert not both.is_valid({**good, "kind": "Volume"})
+    assert not both.is_valid({**good, "kind": "Nonsense"})
+    assert not both.is_valid({**good, "spec": {**good["spec"], "nonsense": 1}})
+    assert "Group" in whole["$defs"]
+    assert "group" in whole["$defs"]

@@ -1,0 +1,82 @@
+"""Which kind of source a word on the command line means. Looks at no source yet."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+from controller.errors import Problem, SpecInvalid
+from controller.settings import Settings
+from controller.sources.git_url import GitUrl, is_git, parse
+from controller.sources.layers import LayeredDirectory
+
+if TYPE_CHECKING:
+    from controller.sources.git import GitSource, PassingGitSource
+    from controller.sources.git_process import GitOptions
+
+
+def source_of(source: str, settings: Settings, below: str) -> LayeredDirectory | GitSource:
+    """`below`: where copies of repositories are kept. Raises SpecInvalid."""
+    _check_options(source, settings)
+    if not is_git(source):
+        return LayeredDirectory(source, root_only=not settings.unsafe_source)
+    from controller.sources.git import GitSource  # noqa: PLC0415  # not needed for a directory
+
+    return GitSource(_url(source), _options(settings), below, settings.fetch_s)
+
+
+def passing_source_of(source: str, settings: Settings) -> LayeredDirectory | PassingGitSource:
+    """For a look that keeps nothing. Raises SpecInvalid."""
+    _check_options(source, settings)
+    if not is_git(source):
+        return LayeredDirectory(source)
+    from controller.sources.git import PassingGitSource  # noqa: PLC0415
+
+    return PassingGitSource(_url(source), _options(settings))
+
+
+def path_of(source: str, settings: Settings) -> str:
+    """Where on this host whoever may write decides what is desired; "" where it is elsewhere, or has to be signed.
+
+    Raises SpecInvalid.
+    """
+    if not is_git(source):
+        return source
+    parts = urlsplit(_url(source).url)
+    return unquote(parts.path) if parts.scheme == "file" and not settings.signers else ""
+
+
+def root_of(source: str) -> str:
+    """What paths of its files begin with. Raises SpecInvalid."""
+    return _url(source).directory if is_git(source) else source.rstrip("/")
+
+
+def _url(source: str) -> GitUrl:
+    try:
+        return parse(source)
+    except ValueError as error:
+        raise _wrong("SOURCE", str(error)) from error
+
+
+def _options(settings: Settings) -> GitOptions:
+    from controller.sources.git_process import KNOWN_HOSTS, GitOptions  # noqa: PLC0415
+
+    return GitOptions(settings.signers, settings.known_hosts or KNOWN_HOSTS, settings.ssh_key)
+
+
+def _check_options(source: str, settings: Settings) -> None:
+    files = {
+        "--require-signature": settings.signers,
+        "--ssh-known-hosts": settings.known_hosts,
+        "--ssh-key": settings.ssh_key,
+    }
+    for option, path in files.items():
+        if path and not is_git(source):
+            raise _wrong(option, f"is for a git source, which {source} is not")
+        if path and not os.path.exists(path):
+            raise _wrong(option, f"there is no {path}")
+
+
+def _wrong(option: str, why: str) -> SpecInvalid:
+    return SpecInvalid((Problem(option, 0, 0, "", why),))
