@@ -86,6 +86,14 @@ class Places:
         return f"{self.state}/layers"
 
     @property
+    def images(self) -> str:
+        return f"{self.state}/images"
+
+    @property
+    def pins(self) -> str:
+        return f"{self.state}/pins.json"
+
+    @property
     def spaces(self) -> str:
         return f"{self.state}/spaces"
 
@@ -172,6 +180,7 @@ class Places:
         for directory in (
             self.namespaces,
             self.layers,
+            self.images,
             self.snapshots,
             self.scratch,
             *spaces,
