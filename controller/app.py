@@ -31,6 +31,7 @@ from controller.host.errands import Errands
 from controller.host.grants import GrantFile
 from controller.host.halves import in_halves
 from controller.host.hardware import SysfsHardware
+from controller.host.images import ImageStore
 from controller.host.inside import NamespaceInside
 from controller.host.journal import Journal
 from controller.host.keeping import KeeperClient
@@ -44,6 +45,7 @@ from controller.host.nftables import NftablesFirewall
 from controller.host.nodes import DeviceNodes
 from controller.host.oci import OciRuntime
 from controller.host.oci_exec import exec_inside
+from controller.host.pins import PinFile
 from controller.host.places import Places
 from controller.host.ports import EventLog, Host
 from controller.host.processes import ProcDirectory
@@ -70,6 +72,8 @@ from controller.loop.farewell import Farewell
 from controller.loop.ladder import Ladder
 from controller.loop.notices import NobodyNotices, Notices, Noticing
 from controller.loop.probes import NobodyProbes, Probes
+from controller.loop.pulls import Pulls
+from controller.loop.pulls import remove as remove_images
 from controller.loop.queue import WorkQueue
 from controller.loop.requests import Requests
 from controller.loop.take_down import deny_grace, set_rules, take_down
@@ -79,9 +83,10 @@ from controller.model.checkpoint import Checkpoint
 from controller.model.desired import DesiredSet
 from controller.model.event import Event
 from controller.model.grant import Grants
+from controller.model.image import Choice, Pins
 from controller.model.launch import Init
 from controller.model.node import NodeStatus, node_in
-from controller.model.resource import CONTAINER, GROUP, NETWORK, VOLUME, key_of, kind_of
+from controller.model.resource import CONTAINER, GROUP, NETWORK, VOLUME, Resource, key_of, kind_of
 from controller.model.space import VOLUME_SORT, Space
 from controller.model.status import LIMITED, Condition, ContainerStatus, LastCheckpoint
 from controller.reconcile import guard, inventory
@@ -89,7 +94,8 @@ from controller.reconcile.admission import House
 from controller.reconcile.apply import Failpoint
 from controller.reconcile.capacity import foresee, in_force, node_status
 from controller.reconcile.checkpointing import mend
-from controller.reconcile.desired import Desired, Named, Wish, desire, guarantee, resolve
+from controller.reconcile.desired import NO_IMAGES, Desired, Named, Wish, desire, guarantee, resolve
+from controller.reconcile.images import find, foresee_images, unused, wants_in
 from controller.reconcile.leases import without
 from controller.reconcile.plan import Plan, existing, plan, present, recorded, removal, subject_of
 from controller.reconcile.preflight import PART, Verdict, verdict
@@ -108,7 +114,7 @@ from controller.spec.accept import accept, across
 from controller.spec.across import users
 from controller.steps.checkpointing import DUMPING, NOTE, PROGRESS, ClearScratch
 from controller.steps.freezer import frozen_by
-from controller.steps.runtime import DOES_NOT_FIT
+from controller.steps.runtime import DOES_NOT_FIT, IMAGE_UNKNOWN
 from controller.version import VERSION
 
 POLL_S = 0.005
@@ -176,6 +182,7 @@ class App:
     store: DesiredFile
     leases: LeaseFile
     grants: GrantFile
+    pins: PinFile
     conditions: ConditionFiles
 
     @classmethod
@@ -200,6 +207,7 @@ class App:
             records=RecordFiles(places.records),
             runtime=runs,
             layers=LayerDirectories(places),
+            images=ImageStore(places.images, found.machine),
             spaces=spaces,
             clock=SystemClock(),
             namespaces=namespaces,
@@ -223,8 +231,8 @@ class App:
         )
         store, conditions = DesiredFile(places, VERSION), ConditionFiles(places.conditions)
         leases, grants = LeaseFile(places.leases), GrantFile(places.grants, found.boot_id)
-        journal = Journal(places.events)
-        files = (journal, keeper, store, leases, grants, conditions)
+        journal, pins = Journal(places.events), PinFile(places.pins)
+        files = (journal, keeper, store, leases, grants, pins, conditions)
         return cls(settings, places, host, homes, namespaces, firewall, *files)
 
     def run(self, source: str) -> None:
@@ -235,7 +243,12 @@ class App:
                 controller, self.host, told, workers=self.settings.workers, resync_s=self.settings.resync_s
             )
             service.raise_open_files()
-            service.on_signals(daemon.stop, daemon.reload)
+
+            def reread() -> None:
+                controller.pulls.ask_anew()
+                daemon.reload()
+
+            service.on_signals(daemon.stop, reread)
             files = self._source(source).watch(daemon.reload)
             self.keeper.guard(lambda held: told.event(self._keeper_replaced(held)))
             control = ExitStack()
@@ -301,11 +314,13 @@ class App:
                 thread.start()
             controller.reload()
             deadline = time.monotonic() + wait_s
-            while not controller.settled() and time.monotonic() < deadline and not controller.stuck():
+            while time.monotonic() < deadline and not (controller.settled() or controller.stuck()):
                 time.sleep(POLL_S)
             controller.queue.close()
             for thread in threads:
                 thread.join(timeout=5)
+            controller.pulls.close()
+            self._tidy_images(self.pins.load(), told)
             return controller.settled(), controller
 
     def plan(self, source: str) -> Preview:
@@ -315,7 +330,8 @@ class App:
         after = accept(before, found, _parse, self.host.facts.layout)
         left = present(self.places.group, self.host)
         known = recorded(self.host) | set(before.containers)
-        wishes = self._wishes(after, left)
+        images, unknown = foresee_images(after.resources, self.pins.load(), self.host)
+        wishes = self._wishes(after, left, {name: each.choice for name, each in images.items()})
         removed = frozenset[str]() if after.frozen else left - set(wishes)
         wanted = [desire(each, self.host.facts) for _, each in sorted(wishes.items())]
         plans = {each.name: self._planned(each) for each in wanted}
@@ -345,6 +361,12 @@ class App:
             waits=(
                 *((name, why) for name, each in plans.items() for why in each.hindrances),
                 *((name, f"{DOES_NOT_FIT}: {why}") for name, why in let_in.unfit.items()),
+                *(
+                    (name, f"{each.misfit.reason}: {each.misfit.message}")
+                    for name, each in images.items()
+                    if each.misfit
+                ),
+                *((name, f"{IMAGE_UNKNOWN}: {why}") for name, why in unknown.items()),
             ),
             unfit=tuple(let_in.unfit),
             node=self._node(after, let_in.grants, let_in.unfit),
@@ -434,6 +456,7 @@ class App:
                 self.conditions.remove(each)
                 if keys or left:
                     self.leases.save(without(self.leases.load(), each))
+            self._forget_images(gone, last=not keys and not left)
             if not keys and not left:
                 self.leases.save({})  # also those of a damaged file
                 self.store.clear()
@@ -516,7 +539,9 @@ class App:
         return Requests(self.host, self._failpoint(), told, wanted, hold, controller.restored, acting)
 
     def _mend(self, told: EventLog) -> None:
-        """What a masu that was killed in the middle of a checkpoint has left."""
+        """What a masu that was killed in the middle of a checkpoint, or of a pull, has left."""
+        with suppress(MasuError):
+            self.host.images.sweep()
         for name, said in mend(self.host, self.places.group_of):
             message = f"a checkpoint was interrupted: {said}"
             told.event(Event(self.host.clock.wall_ms(), name, "Mended", message))
@@ -591,11 +616,31 @@ class App:
             if left and kind_of(key) == VOLUME:
                 raise GuardRefused(f"{key} is used by {left[0].title}: remove that first")
 
-    def _wishes(self, desired: DesiredSet, left: Collection[str]) -> Mapping[str, Wish]:
-        """Read-only. With the addresses that were given, and those that would be."""
+    def _wishes(
+        self, desired: DesiredSet, left: Collection[str], images: Mapping[str, Choice] | None = None
+    ) -> Mapping[str, Wish]:
+        """Read-only. With the addresses that were given, and those that would be; `images`: not those of now."""
         resources = desired.resources
         leaving = {*left} - set(resources)
-        return resolve(self._named(), resources, self.leases.load(), leaving)[0]
+        chosen = self._images(resources) if images is None else images
+        return resolve(self._named(), resources, self.leases.load(), leaving, images=chosen)[0]
+
+    def _images(self, resources: Mapping[str, Resource]) -> Mapping[str, Choice]:
+        """Read-only."""
+        if not wants_in(resources):
+            return NO_IMAGES
+        found = find(resources, self.pins.load(), self.host)
+        return {name: each.choice for name, each in found.items()}
+
+    def _tidy_images(self, pins: Pins, told: EventLog) -> None:
+        with suppress(MasuError):
+            remove_images(unused(pins, self.host), self.host, self._failpoint(), told)
+
+    def _forget_images(self, gone: Collection[str], *, last: bool) -> None:
+        """Of containers that were removed. `last`: nobody is left, and the file may be damaged."""
+        pins = {} if last else {name: each for name, each in self.pins.load().items() if name not in gone}
+        self.pins.save(pins)
+        self._tidy_images(pins, Tellers(self.journal.append))
 
     def _named(self) -> Named:
         return Named(self.places.instance, self.places.names, self.places.spaces)
@@ -633,6 +678,15 @@ class App:
             DeviceWatch(),
             triggers,
         )
+        pulls = Pulls(
+            self.host,
+            self._failpoint(),
+            told,
+            self.pins,
+            lambda: controller.retake(),  # noqa: PLW0108
+            work_queue.add,
+            anew=not notices,
+        )
         controller = Controller(
             self.host,
             Reconciler(self.host, self.places.group, self._failpoint()),
@@ -642,6 +696,7 @@ class App:
             self.leases,
             Door(self.host, self.grants),
             Ladder(self.host, self._failpoint(), told, acting, self.places.group_of, probing.paused),
+            pulls,
             self.conditions,
             told,
             watch,
@@ -654,6 +709,7 @@ class App:
         try:
             yield controller, told, acting
         finally:
+            pulls.close()
             probing.close()
             noticing.close()
             watch.close()

@@ -125,7 +125,7 @@ class DumpContainer(Step):
             how=self.how,
             spec_digest=self.frame.digest,
             frame_digest=self.frame.frame_digest,
-            rootfs=str(self.frame.root["path"]),
+            rootfs=self.frame.rootfs,
             kernel=host.facts.kernel,
             criu=host.criu.abilities().version,
             runtime=host.facts.runtime.name if host.facts.runtime else "",
