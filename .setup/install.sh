@@ -7,8 +7,8 @@ umask 022
 cd "$(dirname "$0")/.."
 
 PREFIX=/opt/masu
-PACKAGES=(busybox-static e2fsprogs git iproute2 nftables util-linux)
-TEST_PACKAGES=(btrfs-progs iperf3 mmdebstrap qemu-system-x86 strace)
+PACKAGES=(busybox-static e2fsprogs git iproute2 nftables skopeo umoci util-linux)
+TEST_PACKAGES=(btrfs-progs docker-registry iperf3 mmdebstrap qemu-system-x86 strace)
 APT=(apt-get -qq -y -o DPkg::Lock::Timeout=120)
 purpose=${1:-run}
 
@@ -64,6 +64,12 @@ install_packages() { # names …: installs those that are missing
         die "$said"$'\n'"set-up: apt-get could not install ${missing[*]}: see its message above, then run this again"
 }
 
+keep_stopped() { # package: its service is for tests alone, which run it themselves; not where somebody has it already
+    [ -n "$(missing_packages "$1")" ] && [ ! -e "/etc/systemd/system/$1.service" ] || return 0
+    mkdir -p /etc/systemd/system
+    ln -sfn /dev/null "/etc/systemd/system/$1.service"
+}
+
 # shellcheck source=.setup/environment.sh
 . .setup/environment.sh
 # shellcheck source=.setup/rootfs.sh
@@ -80,6 +86,7 @@ install_packages "${PACKAGES[@]}"
 make_rootfs
 make_runtimes
 if [ "$purpose" = test ]; then
+    keep_stopped docker-registry
     install_packages "${TEST_PACKAGES[@]}"
     make_programs
 fi

@@ -40,6 +40,7 @@ from controller.host.errands import Errands
 from controller.host.grants import GrantFile
 from controller.host.halves import in_halves
 from controller.host.hardware import SysfsHardware
+from controller.host.images import ImageStore
 from controller.host.inside import NamespaceInside
 from controller.host.journal import Journal
 from controller.host.keeping import KeeperClient
@@ -53,6 +54,7 @@ from controller.host.nftables import NftablesFirewall
 from controller.host.nodes import DeviceNodes
 from controller.host.oci import OciRuntime
 from controller.host.oci_exec import exec_inside
+from controller.host.pins import PinFile
 from controller.host.places import Places
 from controller.host.policy_file import PolicyFile
 from controller.host.ports import EventLog, Host, SourcePort
@@ -75,7 +77,7 @@ from controller.host.uevents import DeviceWatch
 from controller.host.verdicts import Verdicts
 from controller.host.visits import Visits
 from controller.host.watch import KernelWatch
-from controller.host.whole_images import WholeImages
+from controller.host.whole_dumps import WholeDumps
 from controller.loop.acting import Acting
 from controller.loop.controller import Controller, work
 from controller.loop.daemon import Daemon
@@ -84,6 +86,8 @@ from controller.loop.farewell import Farewell
 from controller.loop.ladder import Ladder
 from controller.loop.notices import NobodyNotices, Notices, Noticing
 from controller.loop.probes import NobodyProbes, Probes
+from controller.loop.pulls import Pulls
+from controller.loop.pulls import remove as remove_images
 from controller.loop.queue import WorkQueue
 from controller.loop.requests import Requests
 from controller.loop.take_down import deny_grace, set_rules, take_down
@@ -96,6 +100,7 @@ from controller.model.desired import DesiredSet
 from controller.model.event import Event
 from controller.model.grant import Grants
 from controller.model.host_policy import AsWritten, HostPolicy, Paths
+from controller.model.image import Choice, Pins
 from controller.model.launch import Init
 from controller.model.node import NodeStatus, node_in
 from controller.model.resource import CONTAINER, GROUP, NETWORK, VOLUME, Resource, key_of, kind_of
@@ -106,7 +111,8 @@ from controller.reconcile.admission import House
 from controller.reconcile.apply import Failpoint
 from controller.reconcile.capacity import foresee, in_force, node_status
 from controller.reconcile.checkpointing import mend
-from controller.reconcile.desired import Desired, Named, Wish, desire, guarantee, resolve
+from controller.reconcile.desired import NO_IMAGES, Desired, Named, Wish, desire, guarantee, resolve
+from controller.reconcile.images import find, foresee_images, unused, wants_in
 from controller.reconcile.leases import without
 from controller.reconcile.plan import Plan, existing, plan, present, recorded, removal, subject_of
 from controller.reconcile.preflight import PART, Verdict, verdict
@@ -128,7 +134,7 @@ from controller.spec.misfit import Misfit
 from controller.steps._base import Stage
 from controller.steps.checkpointing import DUMPING, NOTE, ClearScratch
 from controller.steps.freezer import frozen_by
-from controller.steps.runtime import DOES_NOT_FIT, NOT_ALLOWED
+from controller.steps.runtime import DOES_NOT_FIT, IMAGE_UNKNOWN, NOT_ALLOWED
 from controller.version import VERSION
 
 if TYPE_CHECKING:  # a command that reads no source waits for none of this
@@ -225,6 +231,7 @@ class App:
     store: DesiredFile
     leases: LeaseFile
     grants: GrantFile
+    pins: PinFile
     conditions: ConditionFiles
     policy: PolicyFile
     audit: AuditFile
@@ -253,6 +260,7 @@ class App:
             records=RecordFiles(places.records),
             runtime=runs,
             layers=LayerDirectories(places),
+            images=ImageStore(places.images, found.machine),
             spaces=spaces,
             clock=SystemClock(),
             namespaces=namespaces,
@@ -269,7 +277,7 @@ class App:
             tallies=TallyFiles(homes, places.counters),
             criu=LazyCriu(runs),
             scratches=ScratchDirectories(places.scratch),
-            images=WholeImages(),
+            dumps=WholeDumps(),
             snapshots=FileSnapshots(places, Twins(spaces, places.spaces)),
             checkpoints=LocalStores(places.checkpoints),
             commands=Errands(homes, places),
@@ -279,9 +287,9 @@ class App:
         )
         store, conditions = DesiredFile(places, VERSION), ConditionFiles(places.conditions)
         leases, grants = LeaseFile(places.leases), GrantFile(places.grants, found.boot_id)
-        journal = Journal(places.events)
+        journal, pins = Journal(places.events), PinFile(places.pins)
         policy = PolicyFile(settings.policy or POLICY, _parse_policy, needed=bool(settings.policy))
-        files = (journal, keeper, store, leases, grants, conditions, policy, audit)
+        files = (journal, keeper, store, leases, grants, pins, conditions, policy, audit)
         return cls(settings, places, host, homes, namespaces, firewall, *files)
 
     def run(self, source: str) -> None:
@@ -295,7 +303,12 @@ class App:
             )
             service.raise_open_files()
             files = found.watch(daemon.reload)
-            service.on_signals(daemon.stop, files.hurry)
+
+            def reread() -> None:
+                controller.pulls.ask_anew()
+                files.hurry()
+
+            service.on_signals(daemon.stop, reread)
             watches = self._watches(daemon.reload, controller.resync)
             watches.callback(files.close)
             self.keeper.guard(lambda held: told.event(self._keeper_replaced(held)))
@@ -370,11 +383,13 @@ class App:
                 thread.start()
             controller.reload()
             deadline = time.monotonic() + wait_s
-            while not controller.settled() and time.monotonic() < deadline and not controller.stuck():
+            while time.monotonic() < deadline and not (controller.settled() or controller.stuck()):
                 time.sleep(POLL_S)
             controller.queue.close()
             for thread in threads:
                 thread.join(timeout=5)
+            controller.pulls.close()
+            self._tidy_images(self.pins.load(), told)
             return controller.settled(), controller
 
     def plan(self, source: str) -> Preview:
@@ -393,7 +408,8 @@ class App:
             after = whole(before, after)
         left = present(self.places.group, self.host)
         known = recorded(self.host) | set(before.containers)
-        wishes = self._wishes(after, left)
+        images, unknown = foresee_images(after.resources, self.pins.load(), self.host)
+        wishes = self._wishes(after, left, {name: each.choice for name, each in images.items()})
         removed = frozenset[str]() if after.frozen else left - set(wishes)
         wanted = [desire(each, self.host.facts) for _, each in sorted(wishes.items())]
         plans = {each.name: self._planned(each) for each in wanted}
@@ -429,6 +445,12 @@ class App:
                 *((name, why) for name, each in plans.items() for why in each.hindrances),
                 *((name, f"{DOES_NOT_FIT}: {why}") for name, why in let_in.unfit.items()),
                 *((name, f"{NOT_ALLOWED}: {why}") for name, why in forbidden_births.items()),
+                *(
+                    (name, f"{each.misfit.reason}: {each.misfit.message}")
+                    for name, each in images.items()
+                    if each.misfit
+                ),
+                *((name, f"{IMAGE_UNKNOWN}: {why}") for name, why in unknown.items()),
             ),
             unfit=(*let_in.unfit, *forbidden_births),
             node=self._node(after, let_in.grants, let_in.unfit),
@@ -533,6 +555,7 @@ class App:
                 self.conditions.remove(each)
                 if keys or left:
                     self.leases.save(without(self.leases.load(), each))
+            self._forget_images(gone, last=not keys and not left)
             if not keys and not left:
                 self.leases.save({})  # also those of a damaged file
                 self.store.clear()
@@ -614,7 +637,9 @@ class App:
         return Requests(self.host, self._failpoint(), told, wanted, hold, controller.restored, acting)
 
     def _mend(self, told: EventLog) -> None:
-        """What a masu that was killed in the middle of a checkpoint has left."""
+        """What a masu that was killed in the middle of a checkpoint, or of a pull, has left."""
+        with suppress(MasuError):
+            self.host.images.sweep()
         for name, said in mend(self.host, self.places.group_of):
             message = f"a checkpoint was interrupted: {said}"
             told.event(Event(self.host.clock.wall_ms(), name, "Mended", message))
@@ -694,11 +719,31 @@ class App:
             if left and kind_of(key) == VOLUME:
                 raise GuardRefused(f"{key} is used by {left[0].title}: remove that first")
 
-    def _wishes(self, desired: DesiredSet, left: Collection[str]) -> Mapping[str, Wish]:
-        """Read-only. With the addresses that were given, and those that would be."""
+    def _wishes(
+        self, desired: DesiredSet, left: Collection[str], images: Mapping[str, Choice] | None = None
+    ) -> Mapping[str, Wish]:
+        """Read-only. With the addresses that were given, and those that would be; `images`: not those of now."""
         resources = desired.resources
         leaving = {*left} - set(resources)
-        return resolve(self._named(), resources, self.leases.load(), leaving)[0]
+        chosen = self._images(resources) if images is None else images
+        return resolve(self._named(), resources, self.leases.load(), leaving, images=chosen)[0]
+
+    def _images(self, resources: Mapping[str, Resource]) -> Mapping[str, Choice]:
+        """Read-only."""
+        if not wants_in(resources):
+            return NO_IMAGES
+        found = find(resources, self.pins.load(), self.host)
+        return {name: each.choice for name, each in found.items()}
+
+    def _tidy_images(self, pins: Pins, told: EventLog) -> None:
+        with suppress(MasuError):
+            remove_images(unused(pins, self.host), self.host, self._failpoint(), told)
+
+    def _forget_images(self, gone: Collection[str], *, last: bool) -> None:
+        """Of containers that were removed. `last`: nobody is left, and the file may be damaged."""
+        pins = {} if last else {name: each for name, each in self.pins.load().items() if name not in gone}
+        self.pins.save(pins)
+        self._tidy_images(pins, Tellers(self.journal.append))
 
     def _named(self) -> Named:
         return Named(self.places.instance, self.places.names, self.places.spaces, self.places.secrets)
@@ -766,6 +811,15 @@ class App:
             DeviceWatch(),
             triggers,
         )
+        pulls = Pulls(
+            self.host,
+            self._failpoint(),
+            told,
+            self.pins,
+            lambda: controller.retake(),  # noqa: PLW0108
+            work_queue.add,
+            anew=not notices,
+        )
         controller = Controller(
             self.host,
             Reconciler(self.host, self.places.group, self._failpoint()),
@@ -776,6 +830,7 @@ class App:
             Door(self.host, self.grants),
             Warden(self.host, self.policy, told),
             Ladder(self.host, self._failpoint(), told, acting, self.places.group_of, probing.paused),
+            pulls,
             self.conditions,
             told,
             watch,
@@ -790,6 +845,7 @@ class App:
         try:
             yield controller, told, acting
         finally:
+            pulls.close()
             probing.close()
             noticing.close()
             watch.close()

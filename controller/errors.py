@@ -4,7 +4,8 @@
     ├── SpecInvalid        a spec is wrong                      author acts    exit 3
     ├── SourceUnreadable   the desired state cannot be read     operator acts  exit 1, retried
     ├── GuardRefused       a change is too dangerous unasked    author acts    exit 4
-    │   └── ArchiveRefused an archive holds what none may       author acts    exit 4
+    │   ├── ArchiveRefused an archive holds what none may       author acts    exit 4
+    │   └── ImageRefused   an image is not what it should be    author acts    exit 4
     ├── HostLacks          kernel or tool cannot do it          operator acts  exit 5
     ├── NotPermitted       not root, read-only, or locked       operator acts  exit 1
     ├── InstanceBusy       another reconciler holds the lock    operator acts  exit 1
@@ -76,6 +77,12 @@ class ArchiveRefused(GuardRefused):
     """A checkpoint archive of somebody's that is not taken; the message names the member and why."""
 
     reason = "ArchiveRefused"
+
+
+class ImageRefused(GuardRefused):
+    """It is not what its digest says, or holds what none may; the message names the image and what."""
+
+    reason = "ImageRefused"
 
 
 class HostLacks(MasuError):

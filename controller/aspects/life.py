@@ -16,6 +16,7 @@ from controller.host.ports import Host
 from controller.model.device import absent_in
 from controller.model.facts import Facts
 from controller.model.frame import Frame
+from controller.model.image import short
 from controller.model.launch import ExitRecord
 from controller.model.quantity import parse_duration
 from controller.model.record import UNHEALTHY, Exit, Record, StopRule
@@ -212,6 +213,9 @@ def _while_alive(subject: Subject, desired: Wanted, seen: Seen, record: Record) 
 def _reason_to_stop(desired: Wanted, record: Record) -> tuple[str, Effect]:
     if desired.state == "stopped":
         return "the spec says stopped", Effect.LIVE
+    if record.image and desired.frame.image and record.image != desired.frame.image:
+        moved = f"its image is another one: {short(record.image)} → {short(desired.frame.image)}"
+        return moved, Effect.RECREATE
     if record.frame != desired.frame.frame_digest:
         return "its root file system or namespaces changed", Effect.RECREATE
     if record.digest != desired.frame.digest:

@@ -14,7 +14,7 @@ from typing import Final
 
 from controller.errors import StepFailed
 from controller.host.text import remove_file, remove_tree
-from controller.host.whole_images import PARENT_LINK
+from controller.host.whole_dumps import PARENT_LINK
 from controller.model.dump import PRE_DUMP, DumpOrder
 
 _CLEARS: Final = "/clear_refs"

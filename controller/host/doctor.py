@@ -151,6 +151,8 @@ def _tools() -> Iterator[Finding]:
         ("ip", "iproute2"),
         ("busybox", "busybox-static"),
         ("git", "git"),
+        ("skopeo", "skopeo"),
+        ("umoci", "umoci"),
     ):
         path = host_facts.find(name)
         yield Finding(

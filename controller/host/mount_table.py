@@ -134,3 +134,17 @@ def _shows(descriptor: int, source: str, kind: str) -> bool | None:
         return os.path.samestat(os.fstat(descriptor), os.stat(source))
     except OSError:
         return None  # the source is gone; what was mounted stays
+
+
+def mentioned(path: str) -> bool:
+    """Whether any process of the host sees a mount with that in its line."""
+    known: set[str] = set()
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            namespace = os.readlink(f"/proc/{pid}/ns/mnt")
+        except OSError:
+            continue
+        if namespace not in known and path in (read_text(f"/proc/{pid}/mountinfo") or ""):
+            return True
+        known.add(namespace)
+    return False

@@ -91,6 +91,14 @@ class Places:
         return f"{self.state}/layers"
 
     @property
+    def images(self) -> str:
+        return f"{self.state}/images"
+
+    @property
+    def pins(self) -> str:
+        return f"{self.state}/pins.json"
+
+    @property
     def spaces(self) -> str:
         return f"{self.state}/spaces"
 
@@ -188,6 +196,7 @@ class Places:
         for directory in (
             self.namespaces,
             self.layers,
+            self.images,
             self.snapshots,
             self.scratch,
             *spaces,

@@ -34,6 +34,7 @@ from controller.model.firewall import Firewall, Listener, Publication
 from controller.model.grant import Grants
 from controller.model.health import Health, Verdict
 from controller.model.host_policy import HostPolicy, Paths
+from controller.model.image import Amount, Image, Pins, Source
 from controller.model.launch import ExitRecord, Init, LaunchRecipe
 from controller.model.links import AddressSeen, Device, LinkChange, LinkSeen, RouteSeen
 from controller.model.notice import Notice, Watch
@@ -470,6 +471,39 @@ class Layers(Protocol):
     def release_range(self, name: str) -> None: ...
 
 
+class Images(Protocol):
+    """Unpacked images, each of one digest, which nothing changes any more."""
+
+    def names(self) -> frozenset[str]:
+        """Digests of those that are whole."""
+        ...
+
+    def look(self, digest: str) -> Image | None: ...
+
+    def resolve(self, source: Source, timeout_s: float) -> str:
+        """Read-only. Ask the registry, or the layout, which digest it is.
+
+        Raises ImageRefused, HostLacks, StepFailed.
+        """
+        ...
+
+    def fetch(self, source: Source, digest: str, told: Callable[[Amount], None]) -> Image:
+        """Have it here, whole and on disk, which may take minutes. Raises likewise."""
+        ...
+
+    def remove(self, digest: str) -> None:
+        """Raises StepFailed where something is still mounted from it, and leaves it whole."""
+        ...
+
+    def sweep(self) -> None:
+        """Remove what a masu that was killed has left half done."""
+        ...
+
+    def halt(self) -> None:
+        """End every program that fetches, from now on."""
+        ...
+
+
 class Spaces(Protocol):
     """Disk space of a hard size, below the instance's own state."""
 
@@ -525,8 +559,8 @@ class Scratches(Protocol):
     def remove(self, name: str) -> None: ...
 
 
-class Images(Protocol):
-    """The files that a dump has made."""
+class Dumps(Protocol):
+    """The files that a dump has made, which CRIU calls images."""
 
     def make_whole(self, directory: str) -> None:
         """A dump and the pre-dump that it resumed become one that needs no other; nothing to do without one.
@@ -728,6 +762,7 @@ class Host:
     records: Records
     runtime: Runtimes
     layers: Layers
+    images: Images
     spaces: Spaces
     clock: Clock
     namespaces: Namespaces
@@ -744,7 +779,7 @@ class Host:
     tallies: Tallies
     criu: Criu
     scratches: Scratches
-    images: Images
+    dumps: Dumps
     snapshots: Snapshots
     checkpoints: CheckpointStores
     commands: Commands
@@ -781,6 +816,14 @@ class LeaseStore(Protocol):
     def load(self) -> Leases: ...
 
     def save(self, leases: Leases) -> None: ...
+
+
+class PinStore(Protocol):
+    """Which image each container has."""
+
+    def load(self) -> Pins: ...
+
+    def save(self, pins: Pins) -> None: ...
 
 
 class GrantStore(Protocol):

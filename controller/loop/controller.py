@@ -20,6 +20,7 @@ from controller.loop.door import Door
 from controller.loop.ladder import Ladder
 from controller.loop.notices import Noticing
 from controller.loop.probes import Probing
+from controller.loop.pulls import Pulls
 from controller.loop.queue import WorkQueue
 from controller.loop.warden import Warden
 from controller.model.attachment import Leases
@@ -31,7 +32,7 @@ from controller.reconcile import guard
 from controller.reconcile.desired import Desired, Known, Named, Wish, desire, guarantee, resolve
 from controller.reconcile.leases import without
 from controller.reconcile.plan import present, recorded, subject_of
-from controller.reconcile.reconciler import Reconciler, Result, waiting
+from controller.reconcile.reconciler import Reconciler, Result, awaiting, waiting
 from controller.report import narrate
 from controller.spec.accept import Parse, accept, freeze, whole
 from controller.steps._base import Wait
@@ -78,6 +79,7 @@ class Controller:
         door: Door,
         warden: Warden,
         ladder: Ladder,
+        pulls: Pulls,
         conditions: Conditions,
         log: EventLog,
         tracker: Tracker,
@@ -100,7 +102,7 @@ class Controller:
         self._set = store.load()
         self._lease_store = leases
         self._leases = leases.load()
-        self._door, self.warden, self._ladder = door, warden, ladder
+        self._door, self.warden, self._ladder, self.pulls = door, warden, ladder, pulls
         self._saved = True
         self._desired: dict[str, Desired] = {}
         self._digests: dict[str, str] = {}
@@ -137,6 +139,12 @@ class Controller:
             names = [*self._desired, *self._doomed]
         for name in names:
             self.queue.add(name)
+        self.pulls.tidy()
+
+    def retake(self) -> None:
+        """What is desired is put together anew: an image has come."""
+        with self._taking:
+            self._take(self._set)
 
     def look(self, name: str) -> Result | None:
         """Reconcile one name; None while it is held back because a launch failed just now, or as long as what is to
@@ -185,16 +193,23 @@ class Controller:
     def settled(self) -> bool:
         """Everything desired has converged and everything doomed is gone."""
         with self._lock:
-            waiting = [name for name in self._desired if not self._memory.get(name, Memory()).converged]
-            return not waiting and not self._doomed
+            waiting = [name for name in self._desired if not self._as_of_now(name).converged]
+            return not waiting and not self._doomed and not self.pulls.busy()
 
     def stuck(self) -> bool:
         """Nothing is left to try: everything that has not converged needs somebody's help, not time."""
         with self._lock:
             names = {*self._desired, *self._doomed}
-            return self.queue.idle() and all(
-                (memory := self._memory.get(name)) and (memory.converged or memory.hopeless) for name in names
+            return (
+                self.queue.idle()
+                and not self.pulls.busy()
+                and all((memory := self._as_of_now(name)).converged or memory.hopeless for name in names)
             )
+
+    def _as_of_now(self, name: str) -> Memory:
+        """With the lock. What was seen of what it was before says nothing of what it is to be."""
+        memory = self._memory.get(name)
+        return memory if memory and memory.digest == self._digests.get(name, "") else Memory()
 
     def exit_code(self) -> int:
         """The exit code of the gravest thing that keeps a container from converging."""
@@ -247,7 +262,8 @@ class Controller:
     def _take(self, after: DesiredSet) -> None:
         left = present(self._reconciler.root, self._host)
         leaving = left - set(after.resources)
-        wanted, leases = resolve(self._named, after.resources, self._leases, leaving, self._made)
+        images = self.pulls.expect(after.resources)
+        wanted, leases = resolve(self._named, after.resources, self._leases, leaving, self._made, images)
         gone = set[str]() if after.frozen else set(left) - set(wanted)
         wanted, stirred = self._door.decide(after.resources, wanted, left)
         stirred |= self.warden.settle(after.resources)
@@ -299,10 +315,11 @@ class Controller:
             return self._reconciler.remove(name)
         if desired.kind == CONTAINER and self.warden.why(name):  # a link may lead elsewhere than it did
             leave = {*leave, *(f"mounts.{each.target}" for each in desired.parts.get("mounts", ()))}
-        held = self._held(desired)
-        climb = self._ladder.for_(desired) if held is None else None
+        held, pulled = self._held(desired), self.pulls.held(name)
+        climb = self._ladder.for_(desired) if held is None and pulled is None else None
         if climb is None:
-            return self._reconciler.converge(desired, self._watch, leave, held)
+            result = self._reconciler.converge(desired, self._watch, leave, held)
+            return awaiting(result, pulled) if pulled else result
         result = self._reconciler.converge(desired, self._watch, leave, None, climb.turn)
         if not result.turned:
             self._ladder.forget(name)
@@ -489,6 +506,7 @@ class Controller:
                 starved = any(each.starves for each in self._desired.values())
             self._tracker.untrack(name)
             self._conditions.remove(name)
+            self.pulls.forget(name)
             self._give(without(self._leases, name))
             if self._door.forget(name) or starved:
                 self._take(self._set)

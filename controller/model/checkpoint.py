@@ -42,7 +42,7 @@ class Origin:
     """Where the memory comes from, and what a restore has to compare with the host it is on.
 
     `created_ms`: wall clock, for people and for retention; `boot_ms`: milliseconds since the boot `boot_id`.
-    `rootfs`: identity of what is below the writable layer.
+    `rootfs`: identity of what is below the writable layer: a path, or the digest of an image.
     `lineage`: which run it is of; one that is restored goes on with it. `ended`: the processes ended with it.
     `users`: the host's ids of those inside (`checkpoints.users`).
     `foreign`: the images were made by another program than masu.

@@ -42,6 +42,16 @@ class Frame:
         return tuple(self.root.get("devices", ()))
 
     @property
+    def image(self) -> str:
+        """The digest of the image below its layer; empty: it is none, or not known yet."""
+        return str(self.root.get("image", ""))
+
+    @property
+    def rootfs(self) -> str:
+        """Identity of what is below its layer."""
+        return self.image or str(self.root["path"])
+
+    @property
     def layered(self) -> bool:
         return bool(self.root.get("writable") == "overlay")
 

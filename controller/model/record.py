@@ -49,6 +49,7 @@ class Record:
     was first seen to be gone, `kill_at` when a stop turns into SIGKILL,
     `restored` is the checkpoint that this run goes on from, `tries` how often in a row that was done after a crash,
     `lineage` the run that it is of, from its first start on, through all restores,
+    `image` is the digest of the image that it was born from, empty without one,
     `asked` whether the stop signal was sent, `start_at` when it may start again,
     `intent` is what it is stopped for, `failure` the same where that counts as a crash,
     `health` is what its health check has last come to.
@@ -75,6 +76,7 @@ class Record:
     restored: str = ""
     tries: int = 0
     lineage: str = ""
+    image: str = ""
     health: Verdict | None = None
     stop: StopRule = StopRule()
     exit: Exit | None = None

@@ -95,6 +95,22 @@ class LastCheckpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class ImageStatus:
+    """What the spec asks for, the digest that it means, and that of the last start; empty: not known, or none."""
+
+    reference: str
+    digest: str
+    running: str
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "reference": self.reference,
+            "digest": self.digest or None,
+            "running": self.running or None,
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class ContainerStatus:
     """One line of `masu status`."""
 
@@ -117,6 +133,7 @@ class ContainerStatus:
     """Milliseconds since 1970; 0: none is scheduled."""
     verdict: str = ""
     """Whether the next one would be made, or why not."""
+    image: ImageStatus | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -132,6 +149,7 @@ class ContainerStatus:
             "ports": list(self.ports),
             "counters": self.counters.to_json(),
             "disk": self.disk.to_json() if self.disk else None,
+            "image": self.image.to_json() if self.image else None,
             "checkpoint": {
                 "last": self.checkpoint.to_json() if self.checkpoint else None,
                 "next": self.next_checkpoint or None,

@@ -17,6 +17,7 @@ from controller.model.facts import Facts
 from controller.model.firewall import Publication
 from controller.model.frame import Frame
 from controller.model.health import Health
+from controller.model.image import Choice, process_of
 from controller.model.names import plain_path
 from controller.model.network import group_of
 from controller.model.notice import Notice
@@ -143,6 +144,7 @@ class Made(NamedTuple):
 
 
 Known = dict[str, Made]
+NO_IMAGES: Mapping[str, Choice] = {}
 
 
 def resolve(
@@ -151,19 +153,26 @@ def resolve(
     before: Leases,
     leaving: Collection[str],
     known: Known | None = None,
+    images: Mapping[str, Choice] = NO_IMAGES,
 ) -> tuple[dict[str, Wish], Leases]:
     """What is asked of every key, and the addresses that were given for it.
 
     `leaving`: containers that are still there but not wanted any more. `known`: what was made the last time, and is
-    taken again where nothing has changed; else pure.
+    taken again where nothing has changed; else pure. `images`: which each container has.
     """
     containers = {each.name: each for each in resources.values() if each.kind == CONTAINER}
     leases = lease(containers, networks_in(resources), before, leaving)
     found = topology(named.instance, resources, leases)
-    return wishes(named, resources, found, {} if known is None else known), leases
+    return wishes(named, resources, found, {} if known is None else known, images), leases
 
 
-def wishes(named: Named, resources: Mapping[str, Resource], found: Topology, known: Known) -> dict[str, Wish]:
+def wishes(
+    named: Named,
+    resources: Mapping[str, Resource],
+    found: Topology,
+    known: Known,
+    images: Mapping[str, Choice] = NO_IMAGES,
+) -> dict[str, Wish]:
     """By key: every container and volume, and every network that has something on the host; see `resolve`."""
     publications: dict[str, list[Publication]] = {}
     for publication in found.firewall.publications:
@@ -184,6 +193,7 @@ def wishes(named: Named, resources: Mapping[str, Resource], found: Topology, kno
             found.names.get(each.name),
             tuple(publications.get(each.name, ())),
             tuple(name for name in written if mounted[name] > 1),
+            images.get(each.name),
         )
         last = known.get(key)
         if last is None or last.container is not each or last.rest != rest:
@@ -268,8 +278,9 @@ def _container_wish(
     names: Names | None,
     publications: tuple[Publication, ...],
     shared: tuple[str, ...],
+    choice: Choice | None,
 ) -> Wish:
-    """`shared`: volumes that others mount, too."""
+    """`shared`: volumes that others mount, too. `choice`: the image that it has."""
     sections = {
         path: value
         for aspect in ASPECTS_OF[CONTAINER]
@@ -278,6 +289,7 @@ def _container_wish(
     }
     if "rootfs" in sections:
         sections["rootfs"] = {**sections["rootfs"], "hostUser": is_host_user(container)}
+        sections.update(_of_image(container, choice))
     sections["checkpoint"] = _checkpoint(container, shared)
     sections["cgroup"] = {"budgets": budgets}
     sections["networks"] = attachments or None
@@ -295,6 +307,18 @@ def _container_wish(
     needs |= {key_of(GROUP, name) for name in budgets.values()}
     needs |= {key_of(VOLUME, each) for each in volumes_of(container)}
     return Wish(container.key, CONTAINER, sections, frozenset(needs))
+
+
+def _of_image(container: Resource, choice: Choice | None) -> dict[str, Any]:
+    """What an image has a say in: its own section, and the process."""
+    rootfs, process = container.section("rootfs"), container.section("process") or {}
+    if "image" not in rootfs and "command" not in process:
+        return {}
+    process = process_of(process, choice or Choice())
+    merged = {"process": process, **({"process.stop": process["stop"]} if "stop" in process else {})}
+    if "image" in rootfs:
+        merged["rootfs"] = {**rootfs, "hostUser": is_host_user(container), "choice": choice or Choice()}
+    return merged
 
 
 def _checkpoint(container: Resource, shared: tuple[str, ...]) -> Mapping[str, Any] | None:

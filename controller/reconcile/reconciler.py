@@ -16,10 +16,11 @@ from controller.reconcile.audit import entries
 from controller.reconcile.desired import Desired
 from controller.reconcile.plan import Plan, plan, removal
 from controller.steps._base import Stage, Wait
+from controller.steps.images import PULLING, AwaitImage
 from controller.steps.runtime import DOES_NOT_FIT, NOT_ALLOWED, Await, LaunchContainer
 
 WAITING = "Waiting"
-AWAIT, LAUNCH = Await.__name__, LaunchContainer.__name__
+AWAIT, LAUNCH, AWAIT_IMAGE = Await.__name__, LaunchContainer.__name__, AwaitImage.__name__
 MAX_PASSES = 12
 """One change needs a few looks (stop, exit, start, verify); more than this is a circle."""
 
@@ -165,6 +166,14 @@ def waiting(result: Result, wait: Wait) -> Result:
     return replace(
         result, outcomes=(), converged=False, again_at=wait.until, conditions=conditions, turned=False
     )
+
+
+def awaiting(result: Result, wait: Wait) -> Result:
+    """With what there is to be said of its image, where it waits for that."""
+    if not any(each.wait and each.step.kind == AWAIT_IMAGE for each in result.outcomes):
+        return result
+    others = (each for each in result.conditions if (each.type, each.reason) != (WAITING, PULLING))
+    return replace(result, again_at=wait.until, conditions=(*others, *_waiting([wait])))
 
 
 def _result(

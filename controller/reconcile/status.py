@@ -8,6 +8,7 @@ from controller.errors import MasuError
 from controller.frozen import dataclass
 from controller.host.ports import Conditions, Host
 from controller.model.cgroups import SUBSYSTEMS, cgroup_of
+from controller.model.image import Choice
 from controller.model.network import group_of
 from controller.model.record import Record, exit_status
 from controller.model.resource import CONTAINER, FIREWALL, VOLUME, Resource, key_of
@@ -20,6 +21,7 @@ from controller.model.status import (
     Disk,
     Drift,
     GroupStatus,
+    ImageStatus,
     LastCheckpoint,
     NetworkStatus,
     VolumeStatus,
@@ -28,6 +30,9 @@ from controller.reconcile.desired import Desired, Wish, desire
 from controller.reconcile.plan import Plan, plan, subject_of
 from controller.reconcile.timing import foreseen
 from controller.steps.counting import counted
+
+WAITS = {"Await": "back-off", "AwaitImage": "pulling"}
+"""Kinds of steps → the state of who does not run because of them, the first reason last."""
 
 
 def last_checkpoints(host: Host) -> dict[str, LastCheckpoint]:
@@ -78,6 +83,7 @@ def status_of(
         disk=_disk(host, Space(ROOTFS, name)) if wanted.frame.sized else None,
         checkpoint=checkpoint,
         next_checkpoint=upcoming,
+        image=_image(wish, record),
         verdict=READY if verdict and dumping else verdict,  # what is in the way is what makes it
     )
 
@@ -254,11 +260,20 @@ def _state(wanted: str, found: Plan, record: Record | None, *, dumping: bool) ->
             return "checkpointing"
         thawing = any(step.kind == "SetFreezer" for step in found.steps)
         return "frozen" if (wanted == "frozen") != thawing else "running"
-    if record is None:
+    waits = {step.kind for step in found.steps} & WAITS.keys()
+    if record is None and "AwaitImage" not in waits:
         return "absent"
-    if any(step.kind == "Await" for step in found.steps):
-        return "back-off"
-    return "exited" if record.pid else "stopped"
+    if waits:
+        return WAITS[max(waits)]
+    return "exited" if record and record.pid else "stopped"
+
+
+def _image(wish: Wish, record: Record | None) -> ImageStatus | None:
+    rootfs = wish.section("rootfs") or {}
+    if "image" not in rootfs:
+        return None
+    choice: Choice = rootfs["choice"]
+    return ImageStatus(rootfs["image"], choice.digest, record.image if record else "")
 
 
 def _exit_code(name: str, record: Record | None, host: Host) -> int | None:

@@ -18,6 +18,7 @@ from controller.steps.spaces import MakeSpace, RemoveSpace, UnmountSpace
 SILENT = frozenset(
     {
         "Await",
+        "AwaitImage",
         "WriteBundle",
         "PrepareLayer",
         "ClearRuntime",

@@ -17,6 +17,7 @@ from controller.model.status import (
     ContainerStatus,
     Disk,
     GroupStatus,
+    ImageStatus,
     LastCheckpoint,
     NetworkStatus,
     VolumeStatus,
@@ -146,6 +147,7 @@ def status_text(found: Overview, *, wide: bool, colours: bool) -> str:
         lines += [f"  {each.name}: ports: {', '.join(each.ports)}"] if each.ports else []
         lines += [f"  {each.name}: counters: {each.counters.text}"] if each.counters.any else []
         lines += [f"  {each.name}: disk: {_disk_text(each.disk)}"] if each.disk else []
+        lines += [f"  {each.name}: image: {_image_text(each.image)}"] if each.image else []
         lines += [f"  {each.name}: checkpoint: {_last(each.checkpoint)}"] if each.checkpoint else []
         lines += (
             [f"  {each.name}: next checkpoint: {when(each.next_checkpoint)}"] if each.next_checkpoint else []
@@ -245,6 +247,13 @@ def _node_lines(node: NodeStatus | None, *, wide: bool, colours: bool) -> list[s
 
 def _disk_text(disk: Disk) -> str:
     return f"{_rounded(disk.used)} of {format_bytes(disk.size)} ({disk.mechanism})"
+
+
+def _image_text(image: ImageStatus) -> str:
+    """Both digests while it runs from another one than it is to."""
+    moves = image.running and image.digest and image.running != image.digest
+    wanted = image.digest or "not known yet"
+    return f"{image.reference}: {f'{image.running} → {wanted}' if moves else wanted}"
 
 
 def _last(last: LastCheckpoint) -> str:

@@ -65,6 +65,7 @@ def _container(document: Document, wanted: Resource) -> tuple[Problem, ...]:
         *_io(document, wanted.section("limits.io") or ()),
         *_partners(document, wanted.name, spaces),
         *_rootfs(document, wanted.section("rootfs") or {}),
+        *_process(document, wanted),
         *_targets(document, wanted.section("mounts") or ()),
         *_files(document, wanted),
         *check_devices.devices(document, wanted),
@@ -166,11 +167,32 @@ def _hugepages(document: Document, written: Mapping[str, Any]) -> Iterator[Probl
 
 
 def _rootfs(document: Document, rootfs: Mapping[str, Any]) -> Iterator[Problem]:
-    writable = rootfs.get("writable", "overlay")
+    path, writable = ("spec", "rootfs"), rootfs.get("writable", "overlay")
+    if not rootfs.keys() & {"path", "image"}:
+        yield document.problem(path, '"path" or "image" is missing')
+    if "path" in rootfs:
+        for key in sorted(rootfs.keys() & {"image", "pull", "authfile"}):
+            message = "path is a directory" if key == "image" else f"{key} is about an image"
+            yield document.problem((*path, key), f"{message}: remove one of path and {key}")
+    elif writable == "direct":
+        yield document.problem((*path, "writable"), "an image is not written into: write overlay or readOnly")
+    if "authfile" in rootfs and rootfs.get("image", "").startswith("oci:"):
+        yield document.problem((*path, "authfile"), "an OCI layout on the host asks for no credentials")
     if "size" in rootfs and writable != "overlay":
         message = f"size is for a layer of the container's own: write writable: overlay instead of {writable}"
         yield document.problem(("spec", "rootfs", "size"), message)
     yield from _size(document, rootfs, ("rootfs",))
+
+
+def _process(document: Document, wanted: Resource) -> Iterator[Problem]:
+    """An image may say what runs; a directory does not."""
+    process = wanted.section("process")
+    if "path" not in (wanted.section("rootfs") or {}):
+        return
+    if process is None:
+        yield document.problem(("spec",), '"process" is missing')
+    elif not process.keys() & {"args", "command"}:
+        yield document.problem(("spec", "process"), '"args" is missing')
 
 
 def _size(document: Document, owner: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[Problem]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from controller.checkpoints import policy, schedule
 from controller.model import addresses, quantity
+from controller.model.image import parse_reference
 from controller.model.names import check_host_path, check_name, quote, suggest
 from controller.model.signals import NUMBERS, signal_number
 
@@ -129,5 +130,6 @@ FORMATS: Mapping[str, Callable[[Any], bool]] = {
     "masu-cron": _text_only(schedule.parse_cron),
     "masu-quiet": _text_only(schedule.parse_window),
     "masu-checkpoint": _text_only(policy.check_id),
+    "masu-image": _text_only(parse_reference),
     "masu-ports": _scalar(addresses.parse_ports),
 }

@@ -195,7 +195,7 @@ class DumpContainer(Step):
             how=self.how,
             spec_digest=self.frame.digest,
             frame_digest=self.frame.frame_digest,
-            rootfs=str(self.frame.root["path"]),
+            rootfs=self.frame.rootfs,
             kernel=host.facts.kernel,
             criu=host.criu.abilities().version,
             runtime=host.facts.runtime.name if host.facts.runtime else "",
@@ -240,7 +240,7 @@ class MakeWhole(Step):
 
     def apply(self, host: Host) -> Wait | None:
         try:
-            host.images.make_whole(host.scratches.images(self.container))
+            host.dumps.make_whole(host.scratches.images(self.container))
         except MasuError as error:
             ahead = Ahead.from_json(json.loads(host.scratches.noted(self.container, AHEAD)))
             failed = replace(ahead, failed=str(error))

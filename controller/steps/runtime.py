@@ -12,6 +12,7 @@ from controller.frozen import dataclass
 from controller.host.ports import Host
 from controller.model.device import nodes_for, rules_for
 from controller.model.frame import Frame, IdMapping, resolve
+from controller.model.image import short
 from controller.model.launch import Init
 from controller.model.record import Exit, Record, StopRule
 from controller.model.secret import SECRET_MISSING
@@ -24,9 +25,11 @@ LAUNCH_LOOK_MS = 100
 
 
 DOES_NOT_FIT, NOT_ALLOWED = "DoesNotFit", "NotAllowed"
+IMAGE_ABSENT, IMAGE_UNFIT, IMAGE_UNKNOWN = "ImageAbsent", "ImageUnfit", "ImageUnknown"
 FOR_PEOPLE = frozenset(
     {"AddressTaken", "SubnetTaken", "NameTaken", "DeviceTaken", "NoParent", "NoDevice"}
     | {"NoAddressLeft", "MtuTooLarge", "NoPacketFilter", DOES_NOT_FIT, NOT_ALLOWED, SECRET_MISSING}
+    | {IMAGE_ABSENT, IMAGE_UNFIT}
 )
 """Reasons for waiting that last until somebody does something about them."""
 
@@ -230,7 +233,8 @@ class WriteBundle(Step):
 
     @property
     def text(self) -> str:
-        return f"write bundle {self.frame.digest}"
+        image = f", of image {short(self.frame.image)}" if self.frame.image else ""
+        return f"write bundle {self.frame.digest}{image}"
 
     def apply(self, host: Host) -> Wait | None:
         ids = id_mapping(host, self.container, self.frame)
@@ -322,6 +326,7 @@ def newborn(host: Host, launch: LaunchContainer) -> Record:
         backoff=before.backoff if before else 0,
         oom_kills=before.oom_kills if before else 0,
         last_exit=(before.exit or before.last_exit) if before else None,
+        image=launch.frame.image,
         lineage=f"{host.facts.boot_id[:8]}-{host.clock.now_ms()}",
     )
 

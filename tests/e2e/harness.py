@@ -204,6 +204,8 @@ class Masu:
             (state, f"spaces/*/.{name}.*"),
         ]
         found = [str(path) for base, pattern in patterns for path in base.glob(pattern)]
+        found += [f"{state}/pins.json: {each}" for each in self.pins() if fnmatch(each, name)]
+        found += [str(each) for each in state.glob("images/*") if name == "*"]
         found += [f"{run}/grants.json: {each}" for each in self.grants() if fnmatch(each, name)]
         found += [
             f"checkpoint {each['id']}" for each in self.checkpoints() if fnmatch(each["container"], name)
@@ -256,6 +258,21 @@ class Masu:
             return list(json.loads(Path(f"/run/masu/{self.instance}/grants.json").read_text())["grants"])
         except FileNotFoundError:
             return []
+
+    def pins(self) -> dict[str, dict[str, str]]:
+        """Which image each container has."""
+        try:
+            found: dict[str, dict[str, str]] = json.loads(
+                Path(f"/var/lib/masu/{self.instance}/pins.json").read_text()
+            )
+        except FileNotFoundError:
+            return {}
+        return found
+
+    def images(self) -> set[str]:
+        """Digests of the images that are here, whole."""
+        found = Path(f"/var/lib/masu/{self.instance}/images").glob("[0-9a-f]*")
+        return {f"sha256:{each.name}" for each in found}
 
     def processes(self) -> list[int]:
         """Every process in the instance's cgroups, in any hierarchy."""

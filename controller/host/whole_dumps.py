@@ -25,7 +25,7 @@ WINDOW: Final = 16 << 20
 _PAGE_MAP: Final = "pagemap-"
 
 
-class WholeImages:
+class WholeDumps:
     """Stateless; one caller at a time for a directory."""
 
     def make_whole(self, directory: str) -> None:

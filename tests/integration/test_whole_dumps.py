@@ -15,7 +15,7 @@ import pytest
 from controller.checkpoints.pagemap import PARENT, PRESENT, Run, decode, encode
 from controller.errors import StepFailed
 from controller.host.criu_ahead import check, forgotten
-from controller.host.whole_images import WINDOW, WholeImages
+from controller.host.whole_dumps import WINDOW, WholeDumps
 from controller.model.dump import PRE_DUMP, DumpOrder
 from controller.model.launch import Init
 from tests.dumped import dumped
@@ -72,7 +72,7 @@ def test_images_are_as_if_they_had_been_dumped_at_once(tmp_path: Path, seed: int
         wanted = {name: data for name, data in read_all(whole).items() if not name.startswith("pagemap")}
         take_apart(whole, tmp_path / "parted", seed)
         assert in_pages(tmp_path / "parted") != in_pages(whole)
-        WholeImages().make_whole(str(tmp_path / "parted"))
+        WholeDumps().make_whole(str(tmp_path / "parted"))
         assert in_pages(tmp_path / "parted") == in_pages(whole)
         assert all((tmp_path / "parted" / name).read_bytes() == data for name, data in wanted.items())
         assert {each.name for each in (tmp_path / "parted").iterdir()} == {
@@ -84,7 +84,7 @@ def test_what_is_whole_already_stays_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "pagemap-1.img").write_bytes(page_map([(0, 1)]))
     (tmp_path / "pages-1.img").write_bytes(bytes(PAGE))
     before = read_all(tmp_path)
-    WholeImages().make_whole(str(tmp_path))
+    WholeDumps().make_whole(str(tmp_path))
     assert read_all(tmp_path) == before
 
 
@@ -112,7 +112,7 @@ def test_no_more_memory_is_taken_than_there_was(tmp_path: Path) -> None:
     )
     try:
         large(place, count)
-        WholeImages().make_whole(str(place))
+        WholeDumps().make_whole(str(place))
         for number in (1, 2):
             data = (place / f"pages-{number}.img").read_bytes()
             assert data == b"".join(pages(8, number)) * (count // 8)
@@ -133,7 +133,7 @@ def test_what_does_not_go_together_is_said(tmp_path: Path, file: str) -> None:
     else:
         (tmp_path / PRE_DUMP / file).unlink()
     with pytest.raises(StepFailed):
-        WholeImages().make_whole(str(tmp_path))
+        WholeDumps().make_whole(str(tmp_path))
 
 
 def test_who_asks_the_kernel_what_it_wrote_is_told() -> None:
