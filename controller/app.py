@@ -244,7 +244,7 @@ class App:
         keeper = KeeperClient(places.keeper, places.logs, service.open_files())
         homes = Homes(found)
         processes = ProcDirectory(homes)
-        secrets = SecretFiles(places, SECRETS)
+        secrets = SecretFiles(places, SECRETS, settings.identity)
         runs = OciRuntime(places, homes, keeper, processes, secrets.variable)
         visits, spaces = Visits(), spaces_in(places)
         namespaces = KeptNamespaces(places.namespaces, visits)
@@ -873,13 +873,20 @@ class App:
         return watches
 
     def _check(self, source: str) -> None:
-        """Raises GuardRefused, NotPermitted, SpecInvalid. A source that is not there may come."""
+        """Whoever decides what is desired is root, or bound by a policy. A source that is not there may come.
+
+        Raises GuardRefused, NotPermitted, SpecInvalid.
+        """
         from controller.sources.choice import path_of  # noqa: PLC0415
 
-        self.policy.read()
-        path = path_of(source, self.settings)
+        policy, path = self.policy.read(), path_of(source)
+        if self.settings.unsafe_source or self.settings.signers:
+            return
+        if not path and policy is None:
+            ways = f"write {self.policy.path}, or say --require-signature or --allow-unsafe-source"
+            raise GuardRefused(f"whoever may push to {source} is as good as root: {ways}")
         with suppress(OSError):
-            if path and not self.settings.unsafe_source and (why := distrust(path)):
+            if path and (why := distrust(path)):
                 raise GuardRefused(f"source {source} is not root's alone: {why}; {AS_GOOD_AS_ROOT}")
 
     def sync(self) -> Mapping[str, Any]:

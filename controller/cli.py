@@ -13,7 +13,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from controller.errors import MasuError, Problem, SpecInvalid
-from controller.settings import POLICY, Settings, testing
+from controller.settings import IDENTITY, POLICY, Settings, testing
 from controller.version import VERSION
 
 if TYPE_CHECKING:
@@ -298,6 +298,7 @@ def _settings(arguments: argparse.Namespace) -> Settings:
         resync_s=_duration_s(getattr(arguments, "resync", "30s"), "--resync"),
         policy=getattr(arguments, "policy", ""),
         unsafe_source=getattr(arguments, "allow_unsafe_source", False),
+        identity=os.environ.get("MASU_AGE_IDENTITY") or IDENTITY,
         last_wait_s=_duration_s(getattr(arguments, "last_wait", "60s"), "--last-wait"),
         fetch_s=max(1.0, _duration_s(getattr(arguments, "fetch_every", "60s"), "--fetch-every")),
         atomic=getattr(arguments, "atomic", False),

@@ -10,6 +10,8 @@ from controller.frozen import dataclass
 POLICY = "/etc/masu/policy.yaml"
 """Where the policy of a host is, if there is one."""
 SECRETS = "/etc/masu/secrets"
+IDENTITY = "/etc/masu/age.key"
+"""With what sealed secrets are opened, unless MASU_AGE_IDENTITY names another file."""
 """The directory of the secrets of a host: one file each, root's, which nobody else may read."""
 
 
@@ -17,10 +19,10 @@ SECRETS = "/etc/masu/secrets"
 class Settings:
     """`resync_s` is the safety net below the nudges; `last_wait_s`: how long the last checkpoints may take when the
     daemon ends; `policy`: the file of the host's policy, if one was named; `unsafe_source`: others than root may
-    write it; `fetch_s`: how often a repository is asked; `atomic`: a revision is taken whole or not at all; `node`:
-    the host's name, for `placement`; `signers`, `known_hosts` and `ssh_key`: files, "" for none; `fail_at` is a
-    failpoint, `<step kind>:<n>`, for
-    the interruption tests, and `trace_steps` a file to which the kind of every applied step is appended."""
+    write it; `identity`: the key of sealed secrets; `fetch_s`: how often a repository is asked; `atomic`: it is
+    taken whole or not at all; `node`: the host's name, for `placement`; `signers`, `known_hosts` and `ssh_key`:
+    files, "" for none; `fail_at` is a failpoint, `<step kind>:<n>`, for the interruption tests, and `trace_steps` a
+    file to which the kind of every applied step is appended."""
 
     instance: str = "default"
     verbose: bool = False
@@ -32,6 +34,7 @@ class Settings:
     last_wait_s: float = 60.0
     policy: str = ""
     unsafe_source: bool = False
+    identity: str = IDENTITY
     fetch_s: float = 60.0
     atomic: bool = False
     signers: str = ""

@@ -10,6 +10,7 @@ from controller.aspects._bundle import MASKED_PATHS, READONLY_PATHS, without_def
 from controller.aspects._seccomp import profile
 from controller.host.ports import Host
 from controller.model.facts import Facts
+from controller.model.secret import SECRET, secret_in
 from controller.steps._base import Effect, Step
 
 DEFAULT_CAPABILITIES = frozenset(
@@ -139,7 +140,7 @@ class Process:
 
 def _variable(value: Any) -> Any:
     """A secret is a hole in the bundle config, which is filled when it is written."""
-    return dict(value) if isinstance(value, Mapping) else str(value)
+    return {SECRET: secret_in(value)} if isinstance(value, Mapping) else str(value)
 
 
 def _assignment(key: str, value: Any) -> Any:

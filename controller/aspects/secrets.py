@@ -14,7 +14,7 @@ from controller.frozen import dataclass
 from controller.host.ports import Host
 from controller.model.facts import Facts
 from controller.model.frame import owner_of
-from controller.model.secret import SECRET_MISSING, SecretFile
+from controller.model.secret import SECRET_MISSING, SecretFile, secret_in
 from controller.model.status import LIMITED, Condition
 from controller.steps._base import Effect, Step
 from controller.steps.runtime import Await, StopContainer
@@ -113,7 +113,7 @@ def _steps(subject: Subject, desired: Wanted, observed: Seen) -> Iterator[Step]:
 def _file(each: Mapping[str, Any]) -> SecretFile:
     user, _, group = str(each.get("owner", "0:0")).partition(":")
     owner = int(user), int(group or user)
-    return SecretFile(each["secret"], each["target"], int(each.get("mode", "0400"), 8), owner)
+    return SecretFile(secret_in(each), each["target"], int(each.get("mode", "0400"), 8), owner)
 
 
 def _extents(user: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,14 +13,14 @@ import stat
 from collections.abc import Collection, Mapping
 from typing import Final
 
-from controller.errors import StepFailed
+from controller.errors import MasuError, StepFailed
 from controller.host import syscalls
 from controller.host.new_mount import MountRefused, attach, new_mount
 from controller.host.places import Places
 from controller.host.syscalls import MountAttr
 from controller.host.text import failed, make_directories, read_text, remove_tree
 from controller.host.trust import distrust
-from controller.model.secret import SecretFile
+from controller.model.secret import SEALED, SecretFile
 
 LARGEST: Final = 1 << 20
 LARGEST_VARIABLE: Final = 128 << 10
@@ -30,10 +30,10 @@ _ATTRIBUTES: Final = MountAttr.NOSUID | MountAttr.NOEXEC | MountAttr.NODEV
 
 
 class SecretFiles:
-    """`source`: the directory of the host's secrets."""
+    """`source`: the directory of the host's secrets. `identity`: the file of the key for those that are sealed."""
 
-    def __init__(self, places: Places, source: str) -> None:
-        self._places, self._source = places, source
+    def __init__(self, places: Places, source: str, identity: str) -> None:
+        self._places, self._source, self._identity = places, source, identity
 
     def lacks(self, secret: str, *, variable: bool) -> str:
         """Read-only. Why it cannot be had, in words; "": it can."""
@@ -41,7 +41,7 @@ class SecretFiles:
             text = self._read(secret)
             if variable:
                 _as_variable(text)
-        except StepFailed as error:
+        except MasuError as error:
             return str(error)
         return ""
 
@@ -57,7 +57,7 @@ class SecretFiles:
         for name, secret in variables.items():
             try:
                 same = started.get(name) == self.variable(secret)
-            except StepFailed:
+            except MasuError:
                 same = True
             if same:
                 found.add(name)
@@ -96,32 +96,16 @@ class SecretFiles:
             os.rmdir(self._places.secrets)
 
     def variable(self, secret: str) -> str:
-        """Read-only. Without the newline that editors put at the end. Raises StepFailed."""
+        """Read-only. Without the newline that editors put at the end. Raises StepFailed, HostLacks."""
         return _as_variable(self._read(secret))
 
     def _read(self, secret: str) -> bytes:
-        """Raises StepFailed, which never says what is in it."""
-        path = f"{self._source}/{secret}"
-        try:
-            why = distrust(path)
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        except OSError as error:
-            raise failed(error, "reading secret", path) from error
-        try:
-            found = os.fstat(descriptor)
-            if not stat.S_ISREG(found.st_mode):
-                why = why or f"{path} is not a regular file"
-            elif found.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-                why = (
-                    why or f"{path} may be read by others than root (mode {stat.S_IMODE(found.st_mode):04o})"
-                )
-            elif found.st_size > LARGEST:
-                why = why or f"{path} is larger than {LARGEST >> 20} MiB"
-            if why:
-                raise StepFailed(f"secret {secret}: {why}", path=path)
-            return os.pread(descriptor, LARGEST, 0)
-        finally:
-            os.close(descriptor)
+        """Raises StepFailed, which never says what is in it, and HostLacks."""
+        if not secret.startswith(SEALED):
+            return _of_root(f"secret {secret}", f"{self._source}/{secret}")
+        from controller.host.sealed import unseal  # noqa: PLC0415 - for whoever has one
+
+        return unseal(secret, _of_root("the key of sealed secrets", self._identity))
 
     def _is(self, base: str, wanted: SecretFile) -> bool:
         path = f"{base}/{wanted.directory}/{wanted.name}"
@@ -129,7 +113,7 @@ class SecretFiles:
             found = os.lstat(path)
             with open(path, "rb") as file:
                 same = file.read() == self._read(wanted.secret)
-        except StepFailed:
+        except MasuError:
             return True  # nobody knows what it is to be now: what is there stays
         except OSError:
             return False
@@ -154,6 +138,29 @@ class SecretFiles:
 
     def _base(self, container: str) -> str:
         return f"{self._places.secrets}/{container}"
+
+
+def _of_root(title: str, path: str) -> bytes:
+    """Of a file that nobody else may read, or have written. Raises StepFailed."""
+    try:
+        why = distrust(path)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise failed(error, f"reading {title}", path) from error
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            why = why or f"{path} is not a regular file"
+        elif found.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+            mode = stat.S_IMODE(found.st_mode)
+            why = why or f"{path} may be read by others than root (mode {mode:04o})"
+        elif found.st_size > LARGEST:
+            why = why or f"{path} is larger than {LARGEST >> 20} MiB"
+        if why:
+            raise StepFailed(f"{title}: {why}", path=path)
+        return os.pread(descriptor, LARGEST, 0)
+    finally:
+        os.close(descriptor)
 
 
 def _as_variable(text: bytes) -> str:

@@ -10,12 +10,14 @@ from controller.model.names import plain_path
 from controller.model.resource import digest
 
 SECRET = "secret"  # noqa: S105  the key, not one of them
+SEALED = "-----BEGIN AGE ENCRYPTED FILE-----"
+"""How a secret begins that is not named, but written in the spec itself, sealed."""
 SECRET_MISSING = "SecretMissing"  # noqa: S105
 
 
 @dataclass(frozen=True, slots=True)
 class SecretFile:
-    """`owner`: user and group on the host. `target`: where it is inside."""
+    """`secret`: its name, or itself, sealed. `owner`: user and group on the host. `target`: where it is inside."""
 
     secret: str
     target: str
@@ -48,4 +50,9 @@ def places_of(files: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
 
 def variables_of(env: Mapping[str, Any]) -> dict[str, str]:
     """Name of the variable → the secret that it is to have."""
-    return {key: each[SECRET] for key, each in env.items() if isinstance(each, Mapping)}
+    return {key: secret_in(each) for key, each in env.items() if isinstance(each, Mapping)}
+
+
+def secret_in(written: Mapping[str, Any]) -> str:
+    """`{secret: NAME}` or `{age: SEALED}` → its name, or itself, sealed."""
+    return str(written[SECRET] if SECRET in written else written["age"])

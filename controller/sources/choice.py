@@ -36,15 +36,12 @@ def passing_source_of(source: str, settings: Settings) -> LayeredDirectory | Pas
     return PassingGitSource(_url(source), _options(settings))
 
 
-def path_of(source: str, settings: Settings) -> str:
-    """Where on this host whoever may write decides what is desired; "" where it is elsewhere, or has to be signed.
-
-    Raises SpecInvalid.
-    """
+def path_of(source: str) -> str:
+    """Where it is on this host; "" where it is on another. Raises SpecInvalid."""
     if not is_git(source):
         return source
     parts = urlsplit(_url(source).url)
-    return unquote(parts.path) if parts.scheme == "file" and not settings.signers else ""
+    return unquote(parts.path) if parts.scheme == "file" else ""
 
 
 def root_of(source: str) -> str:

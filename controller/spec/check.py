@@ -241,3 +241,5 @@ def _files(document: Document, wanted: Resource) -> Iterator[Problem]:
         if target in seen:
             yield document.problem(path, f"{target} is already a file of this container")
         seen.add(target)
+        if len(each.keys() & {"secret", "age"}) != 1:
+            yield document.problem(path[:-1], 'one of "secret" and "age" says what is in it')

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -207,6 +208,27 @@ def test_a_policy_of_somebody_else_is_no_policy(masu: Masu, policy: Policy) -> N
     assert f'{policy.path}:1:1: "spec" is missing' in done.stderr
     assert masu.apply("--policy", str(policy.path.parent / "none")).returncode == 1
     assert masu.traces() == []
+
+
+def test_a_repository_elsewhere_needs_a_policy(masu: Masu, policy: Policy) -> None:
+    source = "git+https://127.0.0.1:9/specs.git"
+    done = masu.run("apply", source)
+    assert done.returncode == 4
+    assert f"whoever may push to {source} is as good as root" in done.stderr
+    assert masu.run("run", source).returncode == 4
+    for option in (policy.option, ("--allow-unsafe-source",)):
+        done = masu.run("apply", "--wait", "1s", *option, source)
+        assert "as good as root" not in done.stderr
+        assert "127.0.0.1" in done.stderr, "it was asked"
+
+
+def test_a_repository_on_this_host_has_to_be_roots_alone(masu: Masu) -> None:
+    masu.write(web())
+    subprocess.run(["git", "init", "-q", "-b", "main", masu.source], check=True)
+    masu.source.chmod(0o775)
+    done = masu.run("apply", f"git+file://{masu.source}#main")
+    assert done.returncode == 4
+    assert "may be written by others than root (mode 0775)" in done.stderr
 
 
 def test_a_source_of_somebody_else_is_refused(masu: Masu) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import secrets
 import stat
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyrage
 import pytest
 
 from tests.e2e.harness import Masu, container, until
@@ -66,7 +69,7 @@ def environment(pid: int) -> dict[str, str]:
     return dict(each.split("=", 1) for each in text.split("\0") if each)
 
 
-def told(masu: Masu, secret: Secret) -> list[str]:
+def told(masu: Masu, secret: Secret | Sealed) -> list[str]:
     """Where a value can be found in what masu has written or says; the bundle config excepted."""
     texts = {
         "log": masu.log(),
@@ -159,3 +162,71 @@ def test_one_that_is_missing_is_waited_for_and_stops_nobody(masu: Masu, secret: 
     secret.change()
     masu.restarted(pid)
     until(lambda: masu.status()["converged"], "converged")
+
+
+class Sealed:
+    """The key of a host, as whoever looks after it makes it, and what is sealed for it."""
+
+    def __init__(self, kind: str, directory: Path) -> None:
+        self.values: list[str] = []
+        self.path = Path("/run") / f"masu-test-{secrets.token_hex(6)}.key"
+        if kind == "age":
+            identity = pyrage.x25519.Identity.generate()
+            self._recipient = identity.to_public()
+            text = f"# created: 2026-01-01T00:00:00Z\n# public key: {self._recipient}\n{identity}\n"
+        else:
+            key = directory / "key"
+            subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
+            text = key.read_text()
+            self._recipient = pyrage.ssh.Recipient.from_str(Path(f"{key}.pub").read_text())
+        self.path.touch(0o600)
+        self.path.write_text(text)
+
+    def seal(self) -> str:
+        self.values.append("hunter2-" + secrets.token_hex(12))
+        return bytes(pyrage.encrypt(self.values[-1].encode(), [self._recipient], armored=True)).decode()
+
+
+@pytest.fixture(params=["age", "ssh"])
+def sealed(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Sealed]:
+    found = Sealed(request.param, tmp_path)
+    yield found
+    found.path.unlink(missing_ok=True)
+
+
+def test_sealed_in_the_spec_it_is_opened_with_the_key_of_the_host(
+    masu: Masu, sealed: Sealed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [{"age": sealed.seal(), "target": "/run/secrets/key"}]
+    env = {"PASSWORD": {"age": sealed.seal()}}
+    spec = container(process={"args": ["/bin/sleep", "100000"], "env": env}, files=files)
+    masu.write(spec)
+    monkeypatch.setenv("MASU_AGE_IDENTITY", str(sealed.path))
+    masu.start("--resync", "300ms")
+    pid = masu.running()
+    assert environment(pid)["PASSWORD"] == sealed.values[1]
+    inside = Path(f"/proc/{pid}/root/run/secrets/key")
+    assert inside.read_text() == sealed.values[0]
+    until(lambda: masu.status()["converged"], "converged")
+    files[0]["age"] = sealed.seal()
+    masu.write(spec)
+    until(lambda: inside.read_text() == sealed.values[-1], "replaced")
+    assert masu.pid() == pid, "without a restart"
+    sealed.path.unlink()
+    until(lambda: [each for each in masu.status()["conditions"] if each["reason"] == "SecretMissing"], "told")
+    assert masu.pid() == pid
+    assert told(masu, sealed) == []
+
+
+@pytest.mark.parametrize("sealed", ["age"], indirect=True)
+def test_sealed_for_another_host_it_is_waited_for(
+    masu: Masu, sealed: Sealed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    masu.write(container(files=[{"age": sealed.seal(), "target": "/run/secrets/key"}]))
+    sealed.path.write_text(str(pyrage.x25519.Identity.generate()))
+    monkeypatch.setenv("MASU_AGE_IDENTITY", str(sealed.path))
+    assert masu.apply("--wait", "2s").returncode != 0
+    assert "cannot be opened with the key of this host" in json.dumps(masu.status()["conditions"])
+    sealed.path.write_text("AGE-SECRET-KEY-1")
+    assert "is none that age knows" in json.dumps(masu.status()["conditions"])
+    assert masu.run("validate", str(masu.source)).returncode == 0, "what is sealed is not looked into"
