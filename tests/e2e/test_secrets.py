@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import secrets
+import signal
 import stat
 import subprocess
 from collections.abc import Iterator
@@ -230,3 +231,22 @@ def test_sealed_for_another_host_it_is_waited_for(
     sealed.path.write_text("AGE-SECRET-KEY-1")
     assert "is none that age knows" in json.dumps(masu.status()["conditions"])
     assert masu.run("validate", str(masu.source)).returncode == 0, "what is sealed is not looked into"
+
+
+def test_killed_around_each_step_the_next_run_comes_to_the_same(masu: Masu, secret: Secret) -> None:
+    files = [{"secret": secret.name, "target": "/run/secrets/key"}]
+    other = container("other", state="stopped")
+    for point in ("PutSecrets:1", "PutSecrets+:1", "ForgetSecrets:1", "ForgetSecrets+:1"):
+        puts = point.startswith("Put")
+        masu.write(other, wanting(secret, files=files))
+        if puts:
+            assert masu.apply(env={"MASU_FAIL_AT": point}).returncode == -signal.SIGKILL
+        assert masu.apply().returncode == 0
+        assert Path(f"/proc/{masu.pid()}/root/run/secrets/key").read_text() == secret.value + "\n"
+        if not puts:
+            masu.write(other)
+            assert masu.apply(env={"MASU_FAIL_AT": point}).returncode == -signal.SIGKILL
+        masu.write(other)
+        assert masu.apply().returncode == 0
+        assert masu.traces("web") == []
+        assert f"/run/masu/{masu.instance}/secrets" not in Path("/proc/self/mountinfo").read_text()
