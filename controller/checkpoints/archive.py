@@ -21,11 +21,13 @@ IMAGES = "checkpoint"
 VOLUMES = "volumes"
 ROOTFS_DIFF, DELETED = "rootfs-diff.tar", "deleted.files"
 CONFIG, NETWORK, OWN, SUMS = "config.dump", "network.status", "masu.json", "masu.sums"
+STATISTICS = "stats-dump"
+"""CRIU's, which has it among the images; the others look for it beside them."""
 WHITEOUT, OPAQUE = ".wh.", ".wh..wh..opq"
 OPAQUE_XATTR = "trusted.overlay.opaque"
 """What the overlay itself has in place of a file named OPAQUE."""
 """How layers say that a name, or everything older in a directory, is gone (image-spec, layer.md)."""
-EXTRAS = frozenset({CONFIG, SPEC, NETWORK, "stats-dump", "checkpoint.json"})
+EXTRAS = frozenset({CONFIG, SPEC, NETWORK, STATISTICS, "checkpoint.json"})
 IGNORED = frozenset(
     {"ctr.log", "dump.log", "bind.mounts", "io.kubernetes.cri-o.LogPath", "artifacts", OWN, DELETED}
 )

@@ -130,6 +130,9 @@ class _Exporting:
         """Small things first: whoever only wants to know what it is need not read the memory."""
         extras = {each.name: each for each in self._found.body.extras}
         kept = {name: self._contents.whole(each.pieces) for name, each in extras.items()}
+        for each in self._found.body.images:
+            if each.name == archive.STATISTICS and each.size <= archive.LARGEST_TEXT:
+                kept[each.name] = self._contents.whole(each.pieces)
         for name, text in self._texts(self._origin, kept).items():
             self._add(self._info(name, tarfile.REGTYPE, len(text)), io.BytesIO(text))
         for name, entries in sorted(self._found.body.trees.items()):
