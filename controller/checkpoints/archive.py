@@ -23,6 +23,8 @@ ROOTFS_DIFF, DELETED = "rootfs-diff.tar", "deleted.files"
 CONFIG, NETWORK, OWN, SUMS = "config.dump", "network.status", "masu.json", "masu.sums"
 STATISTICS = "stats-dump"
 """CRIU's, which has it among the images; the others look for it beside them."""
+SHM = "devshm-checkpoint.tar"
+"""What was in /dev/shm, which is a mount of the host's where podman and CRI-O have made it."""
 WHITEOUT, OPAQUE = ".wh.", ".wh..wh..opq"
 OPAQUE_XATTR = "trusted.overlay.opaque"
 """What the overlay itself has in place of a file named OPAQUE."""
@@ -35,7 +37,7 @@ LARGEST_TEXT = 4 << 20
 MOST_MEMBERS = 1_000_000
 LARGEST_IMPORT = 1 << 40
 
-Role = Literal["image", "extra", "own", "sums", "deleted", "tree", "directory", "ignored"]
+Role = Literal["image", "extra", "own", "sums", "deleted", "tree", "shm", "directory", "ignored"]
 
 
 def role(name: str, *, directory: bool) -> tuple[Role, str]:
@@ -63,7 +65,7 @@ def _file_role(parts: list[str]) -> tuple[Role, str] | None:
         return ("ignored", "") if first == "artifacts" else None
     special: Mapping[str, tuple[Role, str]] = {
         ROOTFS_DIFF: ("tree", UPPER), DELETED: ("deleted", DELETED), OWN: ("own", OWN),
-        SUMS: ("sums", SUMS),
+        SUMS: ("sums", SUMS), SHM: ("shm", SHM),
     }  # fmt: skip
     return (
         special.get(first)

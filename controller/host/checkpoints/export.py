@@ -151,13 +151,15 @@ class _Exporting:
         return tuple(self._left)
 
     def _texts(self, origin: Origin, kept: dict[str, bytes]) -> dict[str, bytes]:
+        """Of another program's, what it wrote: to it masu's words would say less."""
         found = self._found.checkpoint
-        texts = {
-            archive.OWN: archive.own(found, origin),
+        ours = {
             archive.CONFIG: archive.config_dump(found, origin),
             SPEC: archive.spec_dump(origin, kept.get(SPEC)),
         }
-        return {**{name: text for name, text in kept.items() if name in archive.EXTRAS}, **texts}
+        theirs = {name: text for name, text in kept.items() if name in archive.EXTRAS}
+        texts = {**ours, **theirs} if origin.foreign else {**theirs, **ours}
+        return {archive.OWN: archive.own(found, origin), **texts}
 
     def _tree(self, name: str, entries: Sequence[Entry]) -> None:
         """A tar of its own, whose size has to be known before it is written."""
