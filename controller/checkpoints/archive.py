@@ -21,11 +21,15 @@ IMAGES = "checkpoint"
 VOLUMES = "volumes"
 ROOTFS_DIFF, DELETED = "rootfs-diff.tar", "deleted.files"
 CONFIG, NETWORK, OWN, SUMS = "config.dump", "network.status", "masu.json", "masu.sums"
+STATISTICS = "stats-dump"
+"""CRIU's, which has it among the images; the others look for it beside them."""
+SHM = "devshm-checkpoint.tar"
+"""What was in /dev/shm, which is a mount of the host's where podman and CRI-O have made it."""
 WHITEOUT, OPAQUE = ".wh.", ".wh..wh..opq"
 OPAQUE_XATTR = "trusted.overlay.opaque"
 """What the overlay itself has in place of a file named OPAQUE."""
 """How layers say that a name, or everything older in a directory, is gone (image-spec, layer.md)."""
-EXTRAS = frozenset({CONFIG, SPEC, NETWORK, "stats-dump", "checkpoint.json"})
+EXTRAS = frozenset({CONFIG, SPEC, NETWORK, STATISTICS, "checkpoint.json"})
 IGNORED = frozenset(
     {"ctr.log", "dump.log", "bind.mounts", "io.kubernetes.cri-o.LogPath", "artifacts", OWN, DELETED}
 )
@@ -33,7 +37,7 @@ LARGEST_TEXT = 4 << 20
 MOST_MEMBERS = 1_000_000
 LARGEST_IMPORT = 1 << 40
 
-Role = Literal["image", "extra", "own", "sums", "deleted", "tree", "directory", "ignored"]
+Role = Literal["image", "extra", "own", "sums", "deleted", "tree", "shm", "directory", "ignored"]
 
 
 def role(name: str, *, directory: bool) -> tuple[Role, str]:
@@ -61,7 +65,7 @@ def _file_role(parts: list[str]) -> tuple[Role, str] | None:
         return ("ignored", "") if first == "artifacts" else None
     special: Mapping[str, tuple[Role, str]] = {
         ROOTFS_DIFF: ("tree", UPPER), DELETED: ("deleted", DELETED), OWN: ("own", OWN),
-        SUMS: ("sums", SUMS),
+        SUMS: ("sums", SUMS), SHM: ("shm", SHM),
     }  # fmt: skip
     return (
         special.get(first)

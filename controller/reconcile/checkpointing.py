@@ -272,6 +272,12 @@ def check_restore(host: Host, desired: Desired, found: Checkpoint) -> None:
 def unfit(found: Checkpoint, frame: Frame) -> str:
     """Pure. Why its processes do not go with the spec of now; empty: they do."""
     origin = found.origin
+    if origin is not None and origin.foreign:
+        return (
+            f"checkpoint {found.id} was made by another program, and its images do not say which mounts, namespaces"
+            " and log pipes masu has to put around its processes: whoever made it can restore it, from"
+            f" `masu checkpoint export {found.id} FILE`"
+        )
     if origin is None or origin.frame_digest != frame.frame_digest:
         what = "another root file system, or with other namespaces,"
     elif origin.spec_digest != frame.digest:

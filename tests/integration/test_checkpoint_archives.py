@@ -51,6 +51,7 @@ def store(tmp_path: Path) -> LocalStore:
 @pytest.fixture
 def made(store: LocalStore, tmp_path: Path) -> str:
     images = write_images(tmp_path / "images", RUNS, pages(200, 1))
+    (images / "stats-dump").write_bytes(b"of CRIU")
     upper, volume = tmp_path / "upper", tmp_path / "volume"
     (upper / "etc" / "deep").mkdir(parents=True)
     volume.mkdir()
@@ -121,8 +122,10 @@ def test_others_find_what_they_look_for(store: LocalStore, made: str, tmp_path: 
             json.load(found.extractfile(name) or io.BytesIO())
             for name in ("config.dump", "spec.dump", "deleted.files")
         )
-        diff = found.extractfile("rootfs-diff.tar")
+        diff, statistics = found.extractfile("rootfs-diff.tar"), found.extractfile("stats-dump")
         assert diff
+        assert statistics
+        assert statistics.read() == b"of CRIU", "checkpointctl inspect has it beside the images alone"
         with tarfile.open(fileobj=diff) as layers:
             inner = layers.getnames()
     assert {
@@ -210,7 +213,9 @@ HOSTILE = {
     "fifo": member("checkpoint/fifo", kind=tarfile.FIFOTYPE),
     "directory": member("etc", kind=tarfile.DIRTYPE),
     "unknown file": member("bin/sh", b"x"),
-    "devshm": member("devshm-checkpoint.tar", b"x"),
+    "devshm of junk": member("devshm-checkpoint.tar", b"x"),
+    "devshm with files": member("devshm-checkpoint.tar", tarball(member("lost", b"x"))),
+    "devshm outside": member("devshm-checkpoint.tar", tarball(member("../../etc/passwd", b"x"))),
     "twice": member("checkpoint/core-1.img", b"other"),
     "twice, said differently": member("./checkpoint/core-1.img", b"other"),
     "sparse": member("checkpoint/s.img", kind=tarfile.GNUTYPE_SPARSE),

@@ -130,6 +130,9 @@ class _Exporting:
         """Small things first: whoever only wants to know what it is need not read the memory."""
         extras = {each.name: each for each in self._found.body.extras}
         kept = {name: self._contents.whole(each.pieces) for name, each in extras.items()}
+        for each in self._found.body.images:
+            if each.name == archive.STATISTICS and each.size <= archive.LARGEST_TEXT:
+                kept[each.name] = self._contents.whole(each.pieces)
         for name, text in self._texts(self._origin, kept).items():
             self._add(self._info(name, tarfile.REGTYPE, len(text)), io.BytesIO(text))
         for name, entries in sorted(self._found.body.trees.items()):
@@ -148,13 +151,15 @@ class _Exporting:
         return tuple(self._left)
 
     def _texts(self, origin: Origin, kept: dict[str, bytes]) -> dict[str, bytes]:
+        """Of another program's, what it wrote: to it masu's words would say less."""
         found = self._found.checkpoint
-        texts = {
-            archive.OWN: archive.own(found, origin),
+        ours = {
             archive.CONFIG: archive.config_dump(found, origin),
             SPEC: archive.spec_dump(origin, kept.get(SPEC)),
         }
-        return {**{name: text for name, text in kept.items() if name in archive.EXTRAS}, **texts}
+        theirs = {name: text for name, text in kept.items() if name in archive.EXTRAS}
+        texts = {**ours, **theirs} if origin.foreign else {**theirs, **ours}
+        return {archive.OWN: archive.own(found, origin), **texts}
 
     def _tree(self, name: str, entries: Sequence[Entry]) -> None:
         """A tar of its own, whose size has to be known before it is written."""

@@ -54,8 +54,12 @@ def importing(
 
 def _draft(taken: _Taken, scratch: str, origin: Origin, *, foreign: bool) -> Draft:
     own = archive.parse_own(taken.texts.get(archive.OWN))
-    if own is None and not foreign:
-        raise ArchiveRefused("not made by masu: the node's policy does not allow foreign archives")
+    if (own is None or own.foreign) and not foreign:
+        raise ArchiveRefused(
+            "not made by masu: only a host whose policy lists foreign (rule checkpoints) takes such archives"
+        )
+    if own is None and not origin.container:
+        raise ArchiveRefused("not made by masu: say of which container it is to be, --as NAME")
     if own is not None:
         archive.check_sums(taken.texts.get(archive.SUMS), taken.sums)
     if not taken.images:
@@ -141,11 +145,13 @@ class _Taking:
             self._image(name, member.size, stream)
         elif kind == "tree":
             self._layer(name).read(Bounded(stream, member.size))
+        elif kind == "shm":
+            _check_empty(member, Bounded(stream, member.size))
         elif kind == "ignored":
             copy(stream, member.size, None)
         else:
             self._taken.texts[name] = _text(member, stream)
-        if kind not in {"ignored", "sums"}:
+        if kind not in {"ignored", "sums", "shm"}:
             self._taken.sums[member.name.removeprefix("./")] = stream.sum()
         exactly(stream, tar.padding(member.size))
 
@@ -168,6 +174,16 @@ class _Taking:
         self._layers[name] = Layer(path)
         self._taken.trees[name] = path
         return self._layers[name]
+
+
+def _check_empty(member: tar.Member, stream: Bounded) -> None:
+    """Files in a mount that masu makes anew would be lost, and whoever has them open with them."""
+    for inner in tar.members(stream.read, archive.MOST_MEMBERS):
+        if inner.name.strip("./"):
+            raise ArchiveRefused(
+                f"{quote(member.name)}: there was {quote(inner.name)} in /dev/shm, which is not taken from archives"
+            )
+    stream.drain()
 
 
 def _text(member: tar.Member, stream: Stream) -> bytes:
