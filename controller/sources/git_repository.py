@@ -16,9 +16,9 @@ from controller.errors import Problem
 from controller.frozen import dataclass
 from controller.model.snapshot import Commit
 from controller.sources.git_process import FETCH_S, MOST_OUTPUT, Git, GitFailed
-from controller.sources.git_tree import MAX_BYTES, MAX_TOTAL, Entry, Unfit, choose, entries
+from controller.sources.git_tree import MAX_TOTAL, Entry, Unfit, choose, entries
 from controller.sources.git_url import GitUrl
-from controller.sources.walk import escaped
+from controller.sources.walk import MAX_BYTES, escaped
 
 NEXT, CURRENT = "refs/masu/next", "refs/masu/current"
 MOST_PACKS = 20
