@@ -421,14 +421,19 @@ def _apply(arguments: argparse.Namespace) -> int:
         print(problem, file=sys.stderr)
     if controller.refused:
         raise controller.refused
-    if controller.silence:
-        print(f"masu: {controller.silence}; nothing was changed", file=sys.stderr)
+    if controller.frozen:
+        said = "what was desired before stays" if controller.containers() else "nothing was changed"
+        print(f"masu: {controller.frozen}; {said}", file=sys.stderr)
         return INVALID if arguments.atomic and controller.rejected else FAILED
+    if controller.stale:
+        print(f"masu: {controller.stale}; the last known revision was applied", file=sys.stderr)
     for name, conditions in sorted(controller.failures().items()):
         said = "; ".join(f"{each.reason}: {each.message}" for each in conditions) or "not converged in time"
         print(f"masu: {name}: {said}", file=sys.stderr)
     if controller.rejected:
         return INVALID
+    if controller.stale:
+        return FAILED
     return DONE if converged else controller.exit_code()
 
 
