@@ -305,7 +305,9 @@ class App:
             files = found.watch(daemon.reload)
 
             def reread() -> None:
+                """Also without anything new there: a tag may have moved, and a policy may have come."""
                 controller.pulls.ask_anew()
+                daemon.reload()
                 files.hurry()
 
             service.on_signals(daemon.stop, reread)
