@@ -304,13 +304,17 @@ class App:
             service.raise_open_files()
             files = found.watch(daemon.reload)
 
+            def stop() -> None:
+                daemon.stop()
+                files.wait_no_more()
+
             def reread() -> None:
                 """Also without anything new there: a tag may have moved, and a policy may have come."""
                 controller.pulls.ask_anew()
                 daemon.reload()
                 files.hurry()
 
-            service.on_signals(daemon.stop, reread)
+            service.on_signals(stop, reread)
             watches = self._watches(daemon.reload, controller.resync)
             watches.callback(files.close)
             self.keeper.guard(lambda held: told.event(self._keeper_replaced(held)))
@@ -328,6 +332,7 @@ class App:
 
             def leave(urged: Callable[[float], bool]) -> None:
                 service.notify("STOPPING=1")
+                watches.close()  # with what is being fetched, or whoever has asked for it would be waited for
                 control.close()
                 self._last_checkpoints(controller, told, requests, urged)
 

@@ -373,8 +373,10 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _plan(arguments: argparse.Namespace) -> int:
+    from controller.host import service  # noqa: PLC0415
     from controller.report import text  # noqa: PLC0415
 
+    service.end_on_signals()
     if arguments.against:
         return _against(arguments)
     if arguments.output == "markdown":
@@ -609,7 +611,9 @@ def _restore(arguments: argparse.Namespace) -> int:
 
 def _validate(arguments: argparse.Namespace) -> int:
     from controller.app import validate  # noqa: PLC0415
+    from controller.host import service  # noqa: PLC0415
 
+    service.end_on_signals()
     problems = validate(tuple(arguments.paths), _settings(arguments))
     if arguments.output == "json":
         fields = ("file", "line", "column", "path", "message")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import shutil
+import signal
 import stat
 import subprocess
 import threading
@@ -17,7 +18,7 @@ import pytest
 from controller.errors import SourceUnreadable
 from controller.model.snapshot import Snapshot
 from controller.sources import git_tree
-from controller.sources.git import GitSource, PassingGitSource
+from controller.sources.git import FIRST_S, GitSource, PassingGitSource
 from controller.sources.git_process import Git, GitFailed, GitOptions, Unavailable
 from controller.sources.git_repository import MOST_PACKS
 from controller.sources.git_url import parse
@@ -514,6 +515,69 @@ def test_closing_breaks_a_fetch_off_and_keeps_the_copy(remote: Remote, below: Pa
     assert len(copies(below)) == 1
     with pytest.raises(Unavailable):
         one._git.run("version")
+
+
+def test_nobody_waits_for_a_first_fetch_that_is_not_wanted_any_more(below: Path, slow: Path) -> None:
+    one = GitSource(parse("git+ssh://git@127.0.0.1/x"), GitOptions(), str(below))
+    watch = one.watch(lambda: None)
+    for end in (watch.wait_no_more, one.kill):
+        timer = threading.Timer(0.2, end)
+        timer.start()
+        started = time.monotonic()
+        with pytest.raises(SourceUnreadable):
+            one.snapshot()
+        assert time.monotonic() - started < FIRST_S / 2
+        timer.join()
+    watch.close()
+
+
+def test_a_sync_that_is_killed_ends_and_so_does_the_next(below: Path, slow: Path) -> None:
+    one = GitSource(parse("git+ssh://git@127.0.0.1/x"), GitOptions(), str(below))
+    said: list[str] = []
+
+    def sync() -> None:
+        try:
+            one.sync()
+        except SourceUnreadable as error:
+            said.append(str(error))
+
+    threads = [threading.Thread(target=sync) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    _until(slow.exists)
+    one.kill()
+    for thread in threads:
+        thread.join(3)
+    assert len([each for each in said if "masu ends" in each]) == 3, said
+
+
+class Ended(BaseException):
+    """What a signal's handler raises."""
+
+
+def test_a_look_in_passing_that_is_ended_leaves_nothing(
+    tmp_path: Path, slow: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+
+    def end(*_: object) -> None:
+        raise Ended
+
+    before = signal.signal(signal.SIGUSR1, end)
+
+    def tell() -> None:
+        _until(slow.exists)
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    threading.Thread(target=tell).start()
+    try:
+        with pytest.raises(Ended):
+            PassingGitSource(parse("git+ssh://git@127.0.0.1/x"), GitOptions()).snapshot()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert list((tmp_path / "tmp").iterdir()) == []
+    assert not _runs(slow.read_text().strip())
 
 
 def test_a_watch_fetches_by_itself_and_when_it_is_told(remote: Remote, below: Path) -> None:
