@@ -880,21 +880,47 @@ class App:
         return watches
 
     def _check(self, source: str) -> None:
-        """Whoever decides what is desired is root, or bound by a policy. A source that is not there may come.
+        """Raises GuardRefused, NotPermitted, SpecInvalid."""
+        refused = self._untrusted(source)
+        if refused:
+            raise refused
 
-        Raises GuardRefused, NotPermitted, SpecInvalid.
+    def _untrusted(self, source: str) -> GuardRefused | None:
+        """Read-only. Whoever decides what is desired is root, or bound by a policy. One that is not there may come.
+
+        Raises NotPermitted and SpecInvalid.
         """
         from controller.sources.choice import path_of  # noqa: PLC0415
 
         policy, path = self.policy.read(), path_of(source)
         if self.settings.unsafe_source or self.settings.signers:
-            return
+            return None
         if not path and policy is None:
             ways = f"write {self.policy.path}, or say --require-signature or --allow-unsafe-source"
-            raise GuardRefused(f"whoever may push to {source} is as good as root: {ways}")
+            return GuardRefused(f"whoever may push to {source} is as good as root: {ways}")
         with suppress(OSError):
             if path and (why := distrust(path)):
-                raise GuardRefused(f"source {source} is not root's alone: {why}; {AS_GOOD_AS_ROOT}")
+                return GuardRefused(f"source {source} is not root's alone: {why}; {AS_GOOD_AS_ROOT}")
+        why = self._doubt(source)
+        return GuardRefused(f"source {source} {why}") if why else None
+
+    def _doubt(self, source: str) -> str:
+        """Read-only. Why a repository on this host is not to be fetched: others write it, and are not bound."""
+        from controller.sources.choice import path_of  # noqa: PLC0415
+        from controller.sources.git_trust import distrusted  # noqa: PLC0415
+        from controller.sources.git_url import is_git  # noqa: PLC0415
+
+        if not is_git(source) or self.settings.unsafe_source or self.settings.signers or self._is_bound():
+            return ""
+        path = path_of(source)
+        why = distrusted(path) if path else ""
+        return f"is not root's alone: {why}; {AS_GOOD_AS_ROOT}" if why else ""
+
+    def _is_bound(self) -> bool:
+        """Read-only. Not by a policy that cannot be read."""
+        with suppress(MasuError):
+            return self.policy.read() is not None
+        return False
 
     def sync(self) -> Mapping[str, Any]:
         """Have the daemon look at its source now. Raises SourceUnreadable, and StepFailed without a daemon."""
@@ -906,7 +932,7 @@ class App:
     def _source(self, source: str) -> Source:
         from controller.sources.choice import source_of  # noqa: PLC0415
 
-        return source_of(source, self.settings, self.places.git)
+        return source_of(source, self.settings, self.places.git, lambda: self._doubt(source))
 
     def _teller(self) -> EventLog:
         from controller import log  # noqa: PLC0415

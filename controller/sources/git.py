@@ -50,8 +50,16 @@ class _Known:
 class GitSource:
     """Thread-safe. `below`: the directory of all copies; the caller holds the instance that it belongs to."""
 
-    def __init__(self, url: GitUrl, options: GitOptions, below: str, every_s: float = 60.0) -> None:
-        self._every_s = every_s
+    def __init__(
+        self,
+        url: GitUrl,
+        options: GitOptions,
+        below: str,
+        every_s: float = 60.0,
+        doubt: Callable[[], str] = lambda: "",
+    ) -> None:
+        """`doubt`: why nothing may be fetched for now, in words. Asked before each fetch, also in other threads."""
+        self._every_s, self._doubt = every_s, doubt
         self._url, self._options = url, options
         self._below, self._name = below, hashlib.sha256(url.place.encode()).hexdigest()[:16]
         self._git = Git(f"{below}/{self._name}", url, options)
@@ -122,6 +130,9 @@ class GitSource:
             return before
 
     def _asking(self, before: _Known) -> _Known:
+        why = self._doubt()
+        if why:
+            return _Known(before.found, before.refused, f"it {why}")
         try:
             return self._fetched(before)
         except Damaged as damaged:

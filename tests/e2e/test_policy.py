@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from tests.e2e.harness import ROOTFS, WAIT_S, Masu, container, network, until
+from tests.repositories import Remote
 
 pytestmark = pytest.mark.root
 
@@ -229,6 +230,32 @@ def test_a_repository_on_this_host_has_to_be_roots_alone(masu: Masu) -> None:
     done = masu.run("apply", f"git+file://{masu.source}#main")
     assert done.returncode == 4
     assert "may be written by others than root (mode 0775)" in done.stderr
+
+
+def test_all_of_a_repository_that_counts_has_to_be_roots_alone(
+    masu: Masu, policy: Policy, tmp_path: Path
+) -> None:
+    """Nothing is begun with one that others write; one that has come to that is silent."""
+    remote = Remote(tmp_path / "remote")
+    remote.push("one", web=yaml.safe_dump(web()))
+    (remote.path / "refs").chmod(0o777)
+    source = masu.source = remote.url("#main")  # type: ignore[assignment]
+    said = f"{remote.path}/refs may be written by others than root (mode 0777)"
+    for verb in ("apply", "run", "plan"):
+        done = masu.run(verb, source)
+        assert done.returncode == 4, verb
+        assert said in done.stdout + done.stderr
+    assert masu.traces() == []
+    assert masu.run("plan", *policy.option, source).returncode == 2, "whoever may push to it is bound"
+    (remote.path / "refs").chmod(0o755)
+    masu.start("--fetch-every", "1s")
+    pid = masu.running()
+    (remote.path / "refs").chmod(0o777)
+    remote.push("two", web=yaml.safe_dump(web(limits={"pids": {"max": 51}})))
+    until(lambda: said in masu.run("status").stdout, "what it says does not count any more")
+    assert masu.pid() == pid
+    (remote.path / "refs").chmod(0o755)
+    until(lambda: '"two"' in masu.run("status").stdout, "followed again")
 
 
 def test_a_source_of_somebody_else_is_refused(masu: Masu) -> None:
