@@ -403,8 +403,12 @@ class App:
         """Read-only. What `apply` would do."""
         from controller.sources.choice import passing_source_of  # noqa: PLC0415
 
+        refused = self._untrusted(source)
+        if refused:
+            return Preview((), (), (), "", refused, ())
         before = self.store.load()
-        found = passing_source_of(source, self.settings).snapshot()
+        root_only = not self.settings.unsafe_source
+        found = passing_source_of(source, self.settings, root_only=root_only).snapshot()
         policy = self.policy.read()
 
         def judge(resources: Mapping[str, Resource]) -> list[Misfit]:

@@ -120,12 +120,6 @@ def _add_converging(verbs: Any) -> None:
     apply = _verb(verbs, "apply", _apply, "converge once")
     apply.add_argument("source", metavar="SOURCE", help=SOURCE)
     apply.add_argument("--wait", default="30s", metavar="DURATION", help="how long to try (default 30s)")
-    for verb in (run, apply):
-        verb.add_argument(
-            "--allow-unsafe-source",
-            action="store_true",
-            help="converge a source that others than root may write: they are then as good as root",
-        )
     run.add_argument(
         "--fetch-every",
         default="60s",
@@ -133,6 +127,11 @@ def _add_converging(verbs: Any) -> None:
         help="how often a repository is asked (default: 60s)",
     )
     for verb in (run, plan, apply):
+        verb.add_argument(
+            "--allow-unsafe-source",
+            action="store_true",
+            help="take a source that others than root may write: they are then as good as root",
+        )
         _add_source(verb)
         _add_policy(verb)
         verb.add_argument(

@@ -29,11 +29,13 @@ def source_of(
     return GitSource(_url(source), _options(settings), below, settings.fetch_s, doubt)
 
 
-def passing_source_of(source: str, settings: Settings) -> LayeredDirectory | PassingGitSource:
-    """For a look that keeps nothing. Raises SpecInvalid."""
+def passing_source_of(
+    source: str, settings: Settings, *, root_only: bool = False
+) -> LayeredDirectory | PassingGitSource:
+    """For a look that keeps nothing. `root_only`: nothing is read that others may write. Raises SpecInvalid."""
     _check_options(source, settings)
     if not is_git(source):
-        return LayeredDirectory(source)
+        return LayeredDirectory(source, root_only=root_only)
     from controller.sources.git import PassingGitSource  # noqa: PLC0415
 
     return PassingGitSource(_url(source), _options(settings))

@@ -265,6 +265,13 @@ def test_a_source_of_somebody_else_is_refused(masu: Masu) -> None:
     assert done.returncode == 4
     assert "may be written by others than root (mode 0777)" in done.stderr
     assert "--allow-unsafe-source" in done.stderr
+    planned = masu.run("plan", str(masu.source))
+    assert planned.returncode == 4, "a plan says what apply would do"
+    assert "refused: " in planned.stdout
+    assert "mode 0777" in planned.stdout
+    assert planned.stdout.endswith("\nnothing to do\n")
+    assert "mode 0777" in masu.plan()["refused"][0]
+    assert masu.run("plan", "--allow-unsafe-source", str(masu.source)).returncode == 2
     assert masu.traces() == []
     assert masu.apply("--allow-unsafe-source").returncode == 0
     masu.source.chmod(0o755)
@@ -276,7 +283,11 @@ def test_a_source_of_somebody_else_is_refused(masu: Masu) -> None:
     until(lambda: "source frozen" in masu.run("status").stdout, "what it says does not count any more")
     assert masu.pid() == pid
     masu.source.chmod(0o755)
-    masu.write(web(limits={"pids": {"max": 51}}))
+    masu.write(web(limits={"pids": {"max": 51}})).chmod(0o666)
+    planned = masu.run("plan", str(masu.source))
+    assert planned.returncode == 3, "as of apply"
+    assert "web.yaml: may be written by others than root (mode 0666)" in planned.stdout
+    (masu.source / "web.yaml").chmod(0o644)
     until(lambda: "source frozen" not in masu.run("status").stdout, "followed again", WAIT_S)
 
 
