@@ -162,6 +162,7 @@ class ImageStore:
         reference, layout, tree = parse_reference(source.reference), f"{aside}/layout", f"{aside}/made/rootfs"
         if reference.transport == OCI:
             manifest = image_layout.manifest(reference.name, digest)
+            image_layout.check_blobs(reference.name, manifest)
             self._keep_free(manifest.size)
             image_layout.refer(layout, os.path.abspath(f"{reference.name}/blobs"), digest)
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import stat
 import subprocess
 import tarfile
 import threading
@@ -199,6 +200,36 @@ def test_a_layout_that_is_not_what_it_says_is_refused(layout: Layout, store: Ima
     with pytest.raises(ImageRefused, match='no tag "2"'):
         fetch(store, f"oci:{layout.path}:2")
     assert store.names() == frozenset()
+
+
+@pytest.mark.parametrize("what", ["index", "manifest", "config", "layer"])
+@pytest.mark.parametrize("kind", ["fifo", "device", "socket"])
+def test_what_is_no_file_is_refused_at_once(layout: Layout, store: ImageStore, what: str, kind: str) -> None:
+    """Whoever may write a layout does not make masu wait for ever."""
+    digest = layout.image(*FILES)
+    manifest = json.loads(layout.blob(digest).read_text())
+    path = {
+        "index": layout.path / "index.json",
+        "manifest": layout.blob(digest),
+        "config": layout.blob(manifest["config"]["digest"]),
+        "layer": layout.blob(manifest["layers"][0]["digest"]),
+    }[what]
+    path.unlink()
+    modes = {"fifo": stat.S_IFIFO, "device": stat.S_IFCHR, "socket": stat.S_IFSOCK}
+    os.mknod(path, 0o600 | modes[kind], os.makedev(1, 5))
+    said: list[MasuError] = []
+
+    def try_it() -> None:
+        try:
+            fetch(store, f"oci:{layout.path}:1")
+        except MasuError as error:
+            said.append(error)
+
+    thread = threading.Thread(target=try_it, daemon=True)
+    thread.start()
+    thread.join(20)
+    assert said, "it has not come back"
+    assert path.name in str(said[0])
 
 
 HOSTILE = {
