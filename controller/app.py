@@ -109,6 +109,7 @@ from controller.model.status import LIMITED, Condition, ContainerStatus, LastChe
 from controller.reconcile import guard, inventory
 from controller.reconcile.admission import House
 from controller.reconcile.apply import Failpoint
+from controller.reconcile.audit import do
 from controller.reconcile.capacity import foresee, in_force, node_status
 from controller.reconcile.checkpointing import mend
 from controller.reconcile.desired import NO_IMAGES, Desired, Named, Wish, desire, guarantee, resolve
@@ -363,7 +364,7 @@ class App:
         for name in self.host.scratches.names():  # what is still being stored is given up: memory is dear
             if self.host.scratches.noted(name, NOTE):
                 with suppress(MasuError):
-                    ClearScratch(name).apply(self.host)
+                    do(ClearScratch(name), self.host, self._failpoint())
 
     def apply(self, source: str, wait_s: float) -> tuple[bool, Controller]:
         """Converge once, for at most `wait_s` seconds. → whether everything converged."""
@@ -640,7 +641,7 @@ class App:
         """What a masu that was killed in the middle of a checkpoint, or of a pull, has left."""
         with suppress(MasuError):
             self.host.images.sweep()
-        for name, said in mend(self.host, self.places.group_of):
+        for name, said in mend(self.host, self.places.group_of, self._failpoint()):
             message = f"a checkpoint was interrupted: {said}"
             told.event(Event(self.host.clock.wall_ms(), name, "Mended", message))
 

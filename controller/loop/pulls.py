@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from controller.errors import MasuError
 from controller.host.ports import EventLog, Host, PinStore
@@ -18,9 +19,10 @@ from controller.model.event import Event
 from controller.model.image import Amount, Choice, Pin, Source, Want, parse_reference, short
 from controller.model.quantity import about_bytes
 from controller.model.resource import Resource
-from controller.reconcile.apply import Failpoint, apply
+from controller.reconcile.apply import Failpoint
+from controller.reconcile.audit import do
 from controller.reconcile.images import Found, find, unused
-from controller.steps._base import Step, Wait
+from controller.steps._base import Wait
 from controller.steps.images import LOOK_MS, PULLING, FetchImage, RemoveImage
 
 MOST_AT_ONCE = 4
@@ -235,9 +237,8 @@ class Pulls:
         try:
             digest = job.digest or self._host.images.resolve(job.source, ASK_S)
             if self._host.images.look(digest) is None:
-                self._do(
-                    FetchImage(_one(job), job.source, digest, lambda amount: self._heard(job, digest, amount))
-                )
+                told = partial(self._heard, job, digest)
+                do(FetchImage(_one(job), job.source, digest, told), self._host, self._failpoint)
                 took_s = time.monotonic() - job.began
                 self._tell(job, "Pulled", f"{job.source.reference} ({short(digest)}) in {took_s:.1f}s")
             self._done(job, digest)
@@ -304,12 +305,6 @@ class Pulls:
             with self._lock:
                 self._going = frozenset()
 
-    def _do(self, step: Step) -> None:
-        """Raises what the step raises."""
-        outcome = apply((step,), self._host, self._failpoint)[0]
-        if outcome.error:
-            raise outcome.error
-
     def _tell(self, job: Job, kind: str, message: str, level: str = "info") -> None:
         for name in sorted(job.names) or [""]:
             self._log.event(Event(self._host.clock.wall_ms(), name, kind, message, level=level))
@@ -323,9 +318,11 @@ class Pulls:
 def remove(digests: Iterable[str], host: Host, failpoint: Failpoint, log: EventLog) -> None:
     """Those that somebody still has mounted stay until the next time."""
     for digest in sorted(digests):
-        done = apply((RemoveImage("", digest),), host, failpoint)[0]
-        kind, said = ("ImageKept", str(done.error)) if done.error else ("ImageRemoved", "nobody refers to it")
-        level = "warning" if done.error else "info"
+        kind, said, level = "ImageRemoved", "nobody refers to it", "info"
+        try:
+            do(RemoveImage("", digest), host, failpoint)
+        except MasuError as error:
+            kind, said, level = "ImageKept", str(error), "warning"
         log.event(Event(host.clock.wall_ms(), "", kind, f"{digest}: {said}", level=level))
 
 

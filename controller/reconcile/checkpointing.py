@@ -17,8 +17,8 @@ from controller.frozen import dataclass
 from controller.host.ports import Host
 from controller.model.checkpoint import UPPER, Checkpoint, How, volume_tree
 from controller.model.frame import Frame
-from controller.reconcile.apply import Failpoint, apply
-from controller.reconcile.audit import entries
+from controller.reconcile.apply import Failpoint
+from controller.reconcile.audit import do
 from controller.reconcile.desired import Desired
 from controller.reconcile.plan import plan, subject_of
 from controller.reconcile.preflight import PART, check_dump, pays_ahead
@@ -230,11 +230,7 @@ class Acts:
 
     def _do(self, step: Step) -> Wait | None:
         """Raises what the step raises."""
-        (outcome,) = apply((step,), self.host, self.failpoint)
-        self.host.audit.append(tuple(entries(self.name, (outcome,), self.host.clock.wall_ms())))
-        if outcome.error:
-            raise outcome.error
-        return outcome.wait
+        return do(step, self.host, self.failpoint)
 
 
 def trees_of(desired: Desired) -> tuple[str, ...]:
@@ -310,7 +306,7 @@ def find(host: Host, name: str, identity: str) -> Checkpoint:
     return own[-1]
 
 
-def mend(host: Host, root_of: Callable[[str], str]) -> list[tuple[str, str]]:
+def mend(host: Host, root_of: Callable[[str], str], failpoint: Failpoint) -> list[tuple[str, str]]:
     """After a masu that was killed: undo what its CRIU has left, and clear its images. → (container, what was done)
 
     A restore that goes on by itself is left alone: whoever looks at the container sees its end.
@@ -323,5 +319,5 @@ def mend(host: Host, root_of: Callable[[str], str]) -> list[tuple[str, str]]:
             continue
         with suppress(MasuError):
             said += [(name, each) for each in host.criu.mend(name, group)]
-        ClearScratch(name).apply(host)
+        do(ClearScratch(name), host, failpoint)
     return said

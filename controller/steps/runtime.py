@@ -43,6 +43,7 @@ class Await(Step):
     """
 
     effect: ClassVar[Effect] = Effect.NONE
+    writes: ClassVar[bool] = False
 
     reason: str
     message: str

@@ -9,7 +9,8 @@ from controller.errors import StepFailed
 from controller.model.audit import Entry, Peer
 from controller.reconcile.apply import Outcome
 from controller.reconcile.audit import entries
-from controller.steps._base import Wait
+from controller.steps._base import Effect, Wait
+from controller.steps.images import AwaitImage
 from controller.steps.runtime import Await, RemoveRecord
 
 STEP = RemoveRecord("web")
@@ -19,6 +20,7 @@ def test_each_step_is_an_entry_and_waiting_is_none() -> None:
     outcomes = [
         Outcome(STEP),
         Outcome(Await("web", "BackOff", "waits", 5), wait=Wait("BackOff", "waits", 5)),
+        Outcome(AwaitImage("web", "oci:/i:1", "", Effect.CREATE), wait=Wait("Pulling", "waits", 5)),
         Outcome(STEP, wait=Wait("Stopping", "has until then", 5)),
         Outcome(STEP, error=StepFailed("no space")),
     ]

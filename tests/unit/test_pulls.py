@@ -1,0 +1,154 @@
+"""What is fetched when, and what is said of it: `Pulls` on images that are no more than names."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from controller.errors import StepFailed
+from controller.loop.pulls import Pulls
+from controller.model.audit import Entry
+from controller.model.event import Event
+from controller.model.image import Amount, Image, Pins, Source
+from controller.model.resource import Resource
+from tests.unit.resources import by_key, container
+
+ONE, TWO = (f"sha256:{each * 64}" for each in "12")
+TAG = "docker://r.example/a:1"
+
+
+class Images:
+    """The Images port without a disk. `tags`: what each reference means. `made`: what it is made of."""
+
+    def __init__(self) -> None:
+        self.tags, self.here = {TAG: ONE}, dict[str, Image]()
+        self.asked, self.fetched = 0, 0
+        self.entrypoint: tuple[str, ...] = ("/run",)
+        self.fails = ""
+        self.halted = threading.Event()
+        self.blocks = False
+
+    def names(self) -> frozenset[str]:
+        return frozenset(self.here)
+
+    def look(self, digest: str) -> Image | None:
+        return self.here.get(digest)
+
+    def resolve(self, source: Source, timeout_s: float) -> str:
+        del timeout_s
+        self.asked += 1
+        return self.tags[source.reference]
+
+    def fetch(self, source: Source, digest: str, told: Callable[[Amount], None]) -> Image:
+        del source, told
+        self.fetched += 1
+        if self.blocks:
+            self.halted.wait(20)
+            time.sleep(0.05)
+        if self.fails or self.blocks:
+            raise StepFailed(self.fails or "masu is being stopped")
+        return self.put(digest)
+
+    def put(self, digest: str) -> Image:
+        self.here[digest] = Image(digest, f"/i/{digest}", entrypoint=self.entrypoint)
+        return self.here[digest]
+
+    def remove(self, digest: str) -> None:
+        del self.here[digest]
+
+    def halt(self) -> None:
+        self.halted.set()
+
+
+class Store:
+    """The PinStore port without a disk. `fails`: what is wrong with it."""
+
+    def __init__(self, pins: Pins = {}) -> None:  # noqa: B006  nobody changes it
+        self.pins, self.fails, self.loads = pins, "", 0
+
+    def load(self) -> Pins:
+        self.loads += 1
+        self._check()
+        return self.pins
+
+    def save(self, pins: Pins) -> None:
+        self._check()
+        self.pins = pins
+
+    def _check(self) -> None:
+        if self.fails:
+            raise StepFailed(self.fails)
+
+
+class World:
+    """One `Pulls`, and the host that it works on."""
+
+    def __init__(self, *resources: Resource, pins: Pins = {}) -> None:  # noqa: B006
+        self.resources = by_key(*resources)
+        self.images, self.store = Images(), Store(pins)
+        self.entries, self.events, self.records = list[Entry](), list[Event](), dict[str, Any]()
+        self.host: Any = SimpleNamespace(
+            images=self.images,
+            records=SimpleNamespace(read=self.records.get, names=lambda: frozenset(self.records)),
+            checkpoints=SimpleNamespace(checkpoints=lambda name: ()),
+            clock=SimpleNamespace(now_ms=lambda: 1000, wall_ms=lambda: 7),
+            audit=SimpleNamespace(append=self.entries.extend),
+        )
+        log = SimpleNamespace(event=self.events.append)
+        self.pulls = Pulls(
+            self.host, lambda _: None, log, self.store, self.expect, lambda name: None, anew=False
+        )
+
+    def expect(self) -> Mapping[str, Any]:
+        return self.pulls.expect(self.resources)
+
+    def settle(self) -> None:
+        until = time.monotonic() + 10
+        while self.pulls.busy():
+            assert time.monotonic() < until, "it does not come to an end"
+            time.sleep(0.001)
+
+
+@pytest.fixture
+def worlds() -> Any:
+    made = list[World]()
+
+    def make(*resources: Resource, pins: Pins = {}) -> World:  # noqa: B006
+        made.append(World(*resources, pins=pins))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.pulls.close()
+
+
+def image(name: str = "web", reference: str = TAG, **rootfs: Any) -> Resource:
+    return container(name, rootfs={"image": reference, **rootfs})
+
+
+def test_every_write_is_in_the_audit_log(worlds: Any) -> None:
+    world = worlds(image())
+    world.images.fails = "no route to host"
+    world.expect()
+    world.settle()
+    world.images.fails = ""
+    until = time.monotonic() + 10
+    while not world.expect()["web"].image and time.monotonic() < until:
+        time.sleep(0.01)
+    world.resources = {}
+    world.expect()
+    world.pulls.forget("web")
+    while world.images.here and time.monotonic() < until:
+        time.sleep(0.01)
+    world.pulls.close()
+    found = [(each.container, each.step, each.outcome, each.why) for each in world.entries]
+    assert found == [
+        ("web", "FetchImage", "failed", "no route to host"),
+        ("web", "FetchImage", "done", ""),
+        ("", "RemoveImage", "done", ""),
+    ]
