@@ -158,11 +158,9 @@ class Pulls:
         want, reference, pin = each.want, each.want.source.reference, self._pins.get(name)
         if each.choice.digest and (pin is None or pin.reference != reference):
             self._pin(name, Pin(reference, each.choice.digest))
-        if want.pull == "never" or (each.misfit and not want.asks):
-            return
         if want.asks and self._is_due(name, want):
             self._want(name, want.source, "")
-        elif each.choice.image is None:
+        elif each.choice.image is None and not each.misfit:  # to have it again would change nothing
             self._want(name, want.source, each.choice.digest)
 
     def _is_due(self, name: str, want: Want) -> bool:

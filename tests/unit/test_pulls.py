@@ -152,3 +152,17 @@ def test_every_write_is_in_the_audit_log(worlds: Any) -> None:
         ("web", "FetchImage", "done", ""),
         ("", "RemoveImage", "done", ""),
     ]
+
+
+def test_what_does_not_fit_is_asked_for_once(worlds: Any) -> None:
+    """It is here: to pull it again would change nothing."""
+    world = worlds(image(pull="always"))
+    world.images.entrypoint = ()
+    world.expect()
+    world.settle()
+    assert (world.images.asked, world.images.fetched) == (1, 1)
+    held = world.pulls.held("web")
+    assert (held.reason, held.until) == ("ImageUnfit", 0)
+    world.expect()
+    world.settle()
+    assert (world.images.asked, world.images.fetched) == (1, 1)
