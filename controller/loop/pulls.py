@@ -32,6 +32,7 @@ ASK_S = 30.0
 TELL_S = 30.0
 """How often a long pull is told of."""
 INITIAL_S, MAXIMUM_S = 1.0, 300.0
+CLOSE_S = 5.0
 
 
 @dataclass(slots=True, eq=False)
@@ -144,13 +145,15 @@ class Pulls:
             return any(each.running or not each.failures for each in self._jobs.values())
 
     def close(self) -> None:
-        """Whatever is being fetched is given up, and nothing of it is left."""
+        """Whatever is being fetched is given up, and removed; what takes longer is swept away at the next start."""
         with self._lock:
             self._closed = True
+            threads = (*self._threads,)  # each takes itself out
             self._lock.notify_all()
         self._host.images.halt()
-        for each in self._threads:
-            each.join(timeout=5)
+        until = time.monotonic() + CLOSE_S
+        for each in threads:
+            each.join(timeout=max(0.0, until - time.monotonic()))
 
     def _settle(self, name: str, each: Found) -> None:
         """Write down what it has, and see to what it lacks."""

@@ -166,3 +166,18 @@ def test_what_does_not_fit_is_asked_for_once(worlds: Any) -> None:
     world.expect()
     world.settle()
     assert (world.images.asked, world.images.fetched) == (1, 1)
+
+
+def test_whoever_closes_waits_for_all_that_fetch(worlds: Any) -> None:
+    names = [f"docker://r{each}.example/a:1" for each in range(4)]
+    world = worlds(*(image(f"c{row}", each) for row, each in enumerate(names)))
+    world.images.tags = {each: f"sha256:{str(row) * 64}" for row, each in enumerate(names)}
+    world.images.blocks = True
+    world.expect()
+    until = time.monotonic() + 10
+    while world.images.fetched < len(names) and time.monotonic() < until:
+        time.sleep(0.001)
+    ours = [each for each in threading.enumerate() if each.name == "pull"]
+    assert len(ours) == len(names)
+    world.pulls.close()
+    assert not any(each.is_alive() for each in ours)
