@@ -14,8 +14,9 @@ from controller.errors import StepFailed
 from controller.loop.pulls import Pulls
 from controller.model.audit import Entry
 from controller.model.event import Event
-from controller.model.image import Amount, Image, Pins, Source
+from controller.model.image import Amount, Image, Pin, Pins, Source
 from controller.model.resource import Resource
+from controller.reconcile.reconciler import Result
 from tests.unit.resources import by_key, container
 
 ONE, TWO = (f"sha256:{each * 64}" for each in "12")
@@ -66,23 +67,20 @@ class Images:
 
 
 class Store:
-    """The PinStore port without a disk. `fails`: what is wrong with it."""
+    """The PinStore port without a disk. `damaged`, `full`: what is wrong with the file, or the disk."""
 
     def __init__(self, pins: Pins = {}) -> None:  # noqa: B006  nobody changes it
-        self.pins, self.fails, self.loads = pins, "", 0
+        self.pins, self.damaged, self.full = pins, "", ""
 
     def load(self) -> Pins:
-        self.loads += 1
-        self._check()
+        if self.damaged:
+            raise StepFailed(self.damaged)
         return self.pins
 
     def save(self, pins: Pins) -> None:
-        self._check()
+        if self.full:
+            raise StepFailed(self.full)
         self.pins = pins
-
-    def _check(self) -> None:
-        if self.fails:
-            raise StepFailed(self.fails)
 
 
 class World:
@@ -181,3 +179,77 @@ def test_whoever_closes_waits_for_all_that_fetch(worlds: Any) -> None:
     assert len(ours) == len(names)
     world.pulls.close()
     assert not any(each.is_alive() for each in ours)
+
+
+def test_pins_that_nobody_needs_are_not_read(worlds: Any) -> None:
+    world = worlds(container("web", rootfs={"path": "/r"}))
+    world.store.damaged = "pins.json is damaged"
+    assert world.expect() == {}
+    world.pulls.forget("gone")
+    world.pulls.tidy()
+
+
+def doubts(world: World, name: str) -> bool:
+    last: Any = None
+    said = world.pulls.remark(Result(name, (), True, 0, None, (), last)).conditions
+    return [each.reason for each in said] == ["ImageUnknown"]
+
+
+def test_damaged_pins_concern_whoever_has_an_image(worlds: Any) -> None:
+    """Who has run stays with what he ran from, who has not waits, and whose image is not a question goes on."""
+    world = worlds(
+        image(),
+        image("new"),
+        image("edited", "docker://r.example/other:2", pull="always"),
+        image("sure", f"docker://r.example/a@{TWO}"),
+        container("plain", rootfs={"path": "/r"}),
+        pins={"web": Pin(TAG, ONE), "edited": Pin(TAG, ONE)},
+    )
+    world.images.put(ONE)
+    world.images.put(TWO)
+    world.records.update({name: SimpleNamespace(image=ONE) for name in ("web", "edited")})
+    world.store.damaged = "pins.json is damaged"
+    found = world.expect()
+    world.settle()
+    assert {name: each.digest for name, each in found.items()} == {
+        "web": ONE,
+        "edited": ONE,
+        "sure": TWO,
+        "new": "",
+    }
+    assert {name for name, each in found.items() if each.image} == {"web", "edited", "sure"}
+    assert (world.images.asked, world.images.fetched) == (0, 0), "nobody is asked what a tag means now"
+    held = world.pulls.held("new")
+    assert (held.reason, held.message, held.until) == ("ImageUnknown", "pins.json is damaged", 0)
+    assert {name for name in found if world.pulls.held(name)} == {"new"}
+    assert {name for name in found if doubts(world, name)} == {"web", "edited", "new"}
+    world.pulls.tidy()
+    world.store.damaged = ""
+    found = world.expect()
+    world.settle()
+    assert found["web"].digest == found["new"].digest == ONE
+    assert not doubts(world, "web")
+    assert set(world.images.here) == {ONE, TWO}, "nothing goes while nobody knows who has what"
+
+
+def test_what_cannot_be_written_down_is_not_in_force(worlds: Any) -> None:
+    """A full disk is the trouble of who would be born anew, is said, and is tried again."""
+    world = worlds(image(), image("known"), pins={"known": Pin(TAG, ONE)})
+    world.images.put(ONE)
+    world.store.full = "writing pins.json: No space left on device"
+    found = world.expect()
+    assert found["known"].image
+    world.settle()
+    assert not world.expect()["web"].image
+    held = world.pulls.held("web")
+    assert held.reason == "PullFailed"
+    assert "No space left on device" in held.message
+    assert "tried again" in held.message
+    world.store.full = ""
+    until = time.monotonic() + 10
+    while not world.expect()["web"].image and time.monotonic() < until:
+        time.sleep(0.01)
+    assert set(world.store.pins) == {"web", "known"}
+    assert world.images.fetched == 0
+    world.store.full = "no room"
+    world.pulls.forget("known")
