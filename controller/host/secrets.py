@@ -124,17 +124,16 @@ class SecretFiles:
         )
 
     def _mount(self, base: str, owner: int) -> None:
-        if os.path.ismount(base):
-            return
-        make_directories(self._places.secrets, 0o711)
-        remove_tree(base)
-        os.mkdir(base, 0o700)
-        tree = _tmpfs()
-        try:
-            attach(tree, base)
-        finally:
-            os.close(tree)
-        os.chown(base, owner, owner)
+        if not os.path.ismount(base):
+            make_directories(self._places.secrets, 0o711)
+            remove_tree(base)
+            os.mkdir(base, 0o700)
+            tree = _tmpfs()
+            try:
+                attach(tree, base)
+            finally:
+                os.close(tree)
+        os.chown(base, owner, owner)  # its users may be others than the last time
 
     def _base(self, container: str) -> str:
         return f"{self._places.secrets}/{container}"

@@ -250,3 +250,22 @@ def test_killed_around_each_step_the_next_run_comes_to_the_same(masu: Masu, secr
         assert masu.apply().returncode == 0
         assert masu.traces("web") == []
         assert f"/run/masu/{masu.instance}/secrets" not in Path("/proc/self/mountinfo").read_text()
+
+
+def test_without_its_secret_nobody_is_ended_to_be_born_again(masu: Masu, secret: Secret) -> None:
+    masu.write(wanting(secret))
+    assert masu.apply().returncode == 0
+    assert masu.run("checkpoint", "web").returncode == 0
+    pid = masu.pid()
+    masu.write(wanting(secret, checkpoint={"mode": "stop"}))
+    assert masu.apply().returncode == 0
+    secret.path.unlink()
+    for verb in ("restore", "checkpoint"):
+        done = masu.run(verb, "web")
+        assert done.returncode == 1
+        assert f"reading secret {secret.name}" in done.stderr
+        assert masu.pid() == pid
+    secret.change()
+    assert masu.run("checkpoint", "web").returncode == 0
+    assert masu.pid() not in {0, pid}
+    assert environment(masu.pid())["PASSWORD"] == secret.values[0], "memory is that of the checkpoint"
