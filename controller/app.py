@@ -32,7 +32,7 @@ from controller.host.cgroups.homes import Homes
 from controller.host.cgroups.tree import CgroupTree
 from controller.host.checkpoints.stores import LocalStores
 from controller.host.clock import SystemClock
-from controller.host.control import ControlSocket, ask, me
+from controller.host.control import SYNC, ControlSocket, ask, me
 from controller.host.criu_lazily import LazyCriu
 from controller.host.devices import DeviceFiles
 from controller.host.disks import HostDisks
@@ -145,7 +145,6 @@ if TYPE_CHECKING:  # a command that reads no source waits for none of this
     Source = LayeredDirectory | GitSource
 
 POLL_S = 0.005
-SYNC = {"verb": "sync"}
 MARGIN_S = 10.0
 STILL_USED = Condition(
     "Waiting", status=True, reason="StillUsed", message="not touched: somebody is left who may be using it"
@@ -883,13 +882,6 @@ class App:
         with suppress(OSError):
             if path and (why := distrust(path)):
                 raise GuardRefused(f"source {source} is not root's alone: {why}; {AS_GOOD_AS_ROOT}")
-
-    def sync(self) -> Mapping[str, Any]:
-        """Have the daemon look at its source now. Raises SourceUnreadable, and StepFailed without a daemon."""
-        answer = ask(self.places.control, SYNC)
-        if answer is None:
-            raise StepFailed(f"no daemon runs as instance {self.settings.instance}: masu run, or masu apply")
-        return answer
 
     def _source(self, source: str) -> Source:
         from controller.sources.choice import source_of  # noqa: PLC0415

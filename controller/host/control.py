@@ -20,6 +20,8 @@ from controller.errors import MasuError, NotPermitted, StepFailed
 from controller.host.text import failed, make_directories, read_text
 from controller.model.audit import Peer
 
+SYNC: Final[Mapping[str, Any]] = {"verb": "sync"}
+"""Look at the source now."""
 LONGEST: Final = 64 << 10
 NOBODY: Final = (1 << 32) - 1
 PATIENCE_S: Final = 5.0

@@ -65,6 +65,9 @@ class Repository:
         """Empty where there is none. Raises Damaged where it is named, but is not there."""
         if not os.path.isdir(self._path):
             return ""
+        ((kind, oid, _),) = self._look(f"{ref}^{{commit}}")
+        if kind == "commit":
+            return oid
         try:
             found = self._git.run("for-each-ref", "--format=%(objectname)", ref).decode().strip()
         except GitFailed as error:
@@ -118,12 +121,15 @@ class Repository:
 
     def _entries(self, commit: str, directory: str) -> tuple[Iterable[Entry], str]:
         """With what their paths are below; of a single file, that one."""
-        ((kind, _, _),) = self._look(f"{commit}:{directory}")
-        if kind == "missing":
-            self._kind_of(f"{commit}^{{tree}}", "tree")
-            raise Vanished(f"it has no {directory}")
-        if kind != "blob":
+        try:  # a directory, most likely: to look first would be one process more
             return entries(self._listing(f"{commit}:{directory}", recurse=True)), directory
+        except Damaged:
+            ((kind, _, _),) = self._look(f"{commit}:{directory}")
+            if kind == "missing":
+                self._kind_of(f"{commit}^{{tree}}", "tree")
+                raise Vanished(f"it has no {directory}") from None
+            if kind != "blob":
+                raise
         above, _, name = directory.rpartition("/")
         found = entries(self._listing(f"{commit}:{above}", recurse=False))
         return [each for each in found if each.path == name.encode()], above
