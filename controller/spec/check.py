@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from controller.errors import Problem
-from controller.model.names import plain_path
+from controller.model.names import plain_path, quote
 from controller.model.quantity import parse_bytes, parse_duration
 from controller.model.resource import Resource
 from controller.model.secret import place_of
@@ -77,15 +77,17 @@ def _container(document: Document, wanted: Resource) -> tuple[Problem, ...]:
 
 def unique_in_file(documents: Iterable[Document]) -> list[Problem]:
     """Pure. The same name twice in one file. Who has a `placement` may count on different hosts."""
-    seen: dict[tuple[Any, Any], Document] = {}
+    seen: dict[tuple[str, str], Document] = {}
     problems = []
     for each in (each for each in documents if "placement" not in each.value):
-        metadata = each.value.get("metadata")
+        kind, metadata = each.value.get("kind"), each.value.get("metadata")
         name = metadata.get("name") if isinstance(metadata, Mapping) else None
-        before = seen.setdefault((each.value.get("kind"), name), each)
-        if before is not each and name is not None:
+        if not isinstance(kind, str) or not isinstance(name, str):
+            continue
+        before = seen.setdefault((kind, name), each)
+        if before is not each:
             line = before.problem(("metadata", "name"), "").line
-            message = f'"{name}" is already defined in this file at line {line}'
+            message = f"{quote(name)} is already defined in this file at line {line}"
             problems.append(each.problem(("metadata", "name"), message))
     return problems
 
