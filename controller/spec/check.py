@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from controller.checkpoints import policy
 from controller.errors import Problem
 from controller.model.names import plain_path, quote
 from controller.model.quantity import parse_bytes, parse_duration
@@ -71,6 +72,7 @@ def _container(document: Document, wanted: Resource) -> tuple[Problem, ...]:
         *check_devices.devices(document, wanted),
         *check_network.interfaces(document, wanted, spaces),
         *_hugepages(document, wanted.section("limits.hugepages") or {}),
+        *_checkpoint(document, wanted.section("checkpoint") or {}),
         *check_notify.entries(document, wanted),
     )
 
@@ -166,6 +168,13 @@ def _hugepages(document: Document, written: Mapping[str, Any]) -> Iterator[Probl
             yield document.problem(path, f"{each} is not the size of a page: sizes are powers of two")
         if sizes.setdefault(page, each) != each:
             yield document.problem(path, f"{each} is the same size as {sizes[page]}")
+
+
+def _checkpoint(document: Document, checkpoint: Mapping[str, Any]) -> Iterator[Problem]:
+    try:
+        policy.parse(checkpoint)
+    except ValueError as error:
+        yield document.problem(("spec", "checkpoint", "schedule"), str(error))
 
 
 def _rootfs(document: Document, rootfs: Mapping[str, Any]) -> Iterator[Problem]:
