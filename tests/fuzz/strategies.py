@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Iterator
 from typing import Any
 
 from hypothesis import strategies as st
@@ -40,13 +41,14 @@ def mutated(
     """A good value of which one to three parts are gone, are something else, or are there twice."""
     holder = [copy.deepcopy(draw(values))]
     for _ in range(draw(st.integers(1, 3))):
-        places = list(_places(holder))
-        parent, key = draw(st.sampled_from(places))
+        inner = list(places(holder[0])) if isinstance(holder[0], (dict, list)) else []
+        found = inner if inner and draw(st.integers(0, 30)) != 17 else [(holder, 0)]
+        parent, key = draw(st.sampled_from(found))
         act = draw(st.sampled_from(("other", "other", "gone", "moved", "twice", "named")))
         if act == "gone" and parent is not holder:
             del parent[key]
         elif act == "moved":
-            there, name = draw(st.sampled_from(places))
+            there, name = draw(st.sampled_from(found))
             parent[key] = copy.deepcopy(there[name]) if _has(there, name) else None
         elif act == "twice" and isinstance(parent, list) and parent is not holder:
             parent.append(copy.deepcopy(parent[key]))
@@ -61,11 +63,12 @@ def _has(there: Any, name: Any) -> bool:
     return name in there if isinstance(there, dict) else name < len(there)
 
 
-def _places(parent: Any) -> Any:
+def places(parent: Any) -> Iterator[tuple[Any, Any]]:
+    """Everything in it, as what holds it and the key or index of it there."""
     for key in list(parent) if isinstance(parent, dict) else range(len(parent)):
         yield parent, key
         if isinstance(parent[key], (dict, list)):
-            yield from _places(parent[key])
+            yield from places(parent[key])
 
 
 @st.composite

@@ -121,6 +121,15 @@ def own_archive(texts_: dict[str, bytes], told: bytes) -> bytes:
     return b"".join(itertools.starmap(member, whole.items())) + bytes(1024)
 
 
+def _root(**more: Any) -> bytes:
+    """What says of the whole layer who it belongs to."""
+    info = tarfile.TarInfo("./")
+    info.type = tarfile.DIRTYPE
+    for key, value in more.items():
+        setattr(info, key, value)
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
 CORE = {"checkpoint/core-1.img": b"core"}
 GOOD_LAYER = b"".join(member(each, b"x") for each in ("etc/x", "etc/.wh.y", "./b")) + bytes(1024)
 GOOD = own_archive(
@@ -175,6 +184,8 @@ def test_an_archive_of_anything(tmp_path: Path, content: bytes) -> None:
 
 @bounded(60)
 @given(LAYERS)
+@example(_root(gid=-1))
+@example(_root(type=tarfile.REGTYPE, size=5) + b"12345" + bytes(507))
 def test_a_layer_of_anything(tmp_path: Path, layer: bytes) -> None:
     take(tmp_path, own_archive({**CORE, "rootfs-diff.tar": layer}, json.dumps(OWN).encode()))
 

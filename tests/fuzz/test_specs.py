@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,16 +18,17 @@ from controller.errors import Problem, SpecInvalid
 from controller.model.desired import DesiredSet
 from controller.model.host_policy import HOST_POLICY, AsWritten
 from controller.model.image import Choice, Image
-from controller.model.resource import CONTAINER, NODE
+from controller.model.resource import CONTAINER, NETWORK, NODE
 from controller.model.snapshot import Snapshot, SourceFile
 from controller.reconcile.desired import Desired, Named, desire, resolve
 from controller.spec.accept import accept, anything
 from controller.spec.document import read
+from controller.spec.formats import FORMATS
 from controller.spec.host_policy import forbidden, parse_policy
 from controller.spec.parse import parse
 from controller.spec.schema import kinds, schema
 from tests.fuzz.bounds import bounded, soon
-from tests.fuzz.strategies import damaged, leaves, mutated, texts
+from tests.fuzz.strategies import damaged, leaves, mutated, places, texts
 from tests.worlds import LAYOUTS, facts
 
 ROOT = Path(__file__).parents[2]
@@ -44,7 +47,7 @@ ALL: Mapping[str, Any] = {
         "rootfs": {"path": "/srv", "writable": "overlay", "size": "1Gi"},
         "process": {
             "args": ["/bin/web"],
-            "env": {"A": "b", "S": {"secret": "web/key"}},
+            "env": {"A": "b", "S": {"secret": "key"}},
             "user": "1000:1000",
             "cwd": "/",
             "stop": {"signal": "TERM", "grace": "10s"},
@@ -55,9 +58,10 @@ ALL: Mapping[str, Any] = {
         "health": {"exec": ["/bin/true"], "interval": "10s", "timeout": "1s", "failures": 3},
         "namespaces": {"user": "auto", "time": {"boottime": "10d"}},
         "hostname": "web",
-        "sysctls": {"net.core.somaxconn": "1024", "kernel.msgmax": 5},
-        "mounts": [{"source": "/srv/www", "target": "/www", "readOnly": True}, {"tmpfs": "/tmp", "size": "64Mi"}],
-        "files": [{"secret": "web/key", "target": "/run/secrets/key"}],
+        "sysctls": {"net.core.somaxconn": "1024", "kernel.msgmax": "5"},
+        "mounts": [{"source": "/srv/www", "target": "/www", "readOnly": True}, {"tmpfs": "/tmp",
+        "size": "64Mi"}],
+        "files": [{"secret": "key", "target": "/run/secrets/key"}],
         "limits": {
             "cpu": {"max": "1.5", "weight": 200, "cpus": "0-1"},
             "memory": {"max": "256Mi", "high": "200Mi", "low": "64Mi", "swap": 0},
@@ -83,9 +87,11 @@ OTHERS: tuple[Mapping[str, Any], ...] = (
     {"kind": "Group", "metadata": {"name": "batch"}, "spec": {"cpu": {"max": "2"}, "memory": {"max": "1Gi"},
     "network": {"egress": {"max": "1Gbit"}}}},
     {"kind": "Volume", "metadata": {"name": "data"}, "spec": {"size": "1Gi"}},
-    {"kind": "Node", "metadata": {"name": "edge-7", "labels": {"disk": "fast"}}, "spec": {}},
+    {"kind": "Node", "metadata": {"name": "edge-7", "labels": {"disk": "fast"}},
+    "spec": {"reserved": {"memory": "1Gi"}}},
 )  # fmt: skip
-GOOD = [*WRITTEN, ALL, *({"apiVersion": "masu/v1", **each} for each in OTHERS)]
+OTHERS_WHOLE = [{"apiVersion": "masu/v1", **each} for each in OTHERS]
+GOOD = [*WRITTEN, ALL, ALL, ALL, *OTHERS_WHOLE]
 RULES: Mapping[str, Any] = {
     "rootfs": [{"path": "/srv"}],
     "mounts": [{"path": "/srv", "writable": True}],
@@ -99,17 +105,61 @@ RULES: Mapping[str, Any] = {
 POLICY = {"apiVersion": "masu/v1", "kind": HOST_POLICY, "spec": RULES}
 
 
+def _fits(check: Callable[[Any], bool], word: str) -> bool:
+    try:
+        return check(word)
+    except ValueError:
+        return False
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        for key, each in value.items():
+            yield key
+            yield from _strings(each)
+    elif isinstance(value, list):
+        for each in value:
+            yield from _strings(each)
+    elif isinstance(value, (str, int)) and not isinstance(value, bool):
+        yield str(value)
+
+
+EDGES = (
+    "0", "1", "0.001", "1e18", "18446744073709551615", "9223372036854775807", "9223372036854775808",
+    "4294967295", "1Ei", "7Ei", "15Ei",
+    "1ms", "1ns", "0s", "9999999d", "106751d", "-10d", "1bit", "100Tbit", "1Tbit", "1Mi/s", "15Ei/s", "0-3",
+    "0", "255", "4095", "4,5",
+    "0.0.0.0/0", "::/0", "10.88.0.0/30", "10.88.0.1/32", "fd88::1", "fd88::/127", "10.88.0.10", "127.0.0.1",
+    "224.0.0.1", "::ffff:10.0.0.1",
+    "8080:80", "65535:65535/udp", "127.0.0.1:1:1/tcp", "[::1]:1:1", "1-65535:1-65535", "80", "RTMIN+3",
+    "SIGKILL", "9", "64", "0:0",
+    "4294967294:1", "* * * * *", "59 23 31 12 *", "0 0 29 2 *", "@yearly", "22:00-06:00", "00:00-00:00",
+    "150ms/1s", "1us/500ms",
+    "02:00:00:00:00:01", "/", "/./x//", "/etc/hosts", "/dev/null", "/proc", "/sys/x", "/run/secrets/a", "/tmp",
+    "net.core.somaxconn",
+    "net.ipv4.conf.a.b", "net.ipv4.conf.all/x", "kernel.msgmax", "fs.mqueue.msg_max", "front", "wan", "batch",
+    "data", "web", "edge-7",
+    "container:db", "container:web", "oci:/srv/x:1", "docker://docker.io/library/x@sha256:" + "0" * 64, "2Mi",
+    "1Gi", "64Ki", "unlimited",
+)  # fmt: skip
+"""Of every format some, and at its ends."""
+POOL = sorted({*EDGES, *(each for kind in kinds() for each in _strings(schema(kind))), *_strings(GOOD)})
+FITTING = {name: [each for each in POOL if _fits(check, each)] for name, check in FORMATS.items()}
+plausible = st.sampled_from(EDGES) | st.sampled_from(
+    [0, 1, 2**31, 2**63 - 1, 2**64 - 1, True, False, None, [], {}]
+)
+
+
 @st.composite
 def of_schema(draw: st.DrawFn, node: Any, root: Any, level: int = 0) -> Any:  # noqa: PLR0911
-    """What a schema asks for, but for its formats: those are strange texts, or what it gives for examples."""
+    """What a schema asks for; now and then it is something else."""
     if "$ref" in node:
         target = root
         for key in node["$ref"].removeprefix("#/").split("/"):
             target = target[key]
-        return draw(
-            of_schema({**target, **{key: each for key, each in node.items() if key != "$ref"}}, root, level)
-        )
-    if level > 12 or draw(st.integers(0, 15)) == 0:
+        rest = {key: each for key, each in node.items() if key != "$ref"}
+        return draw(of_schema({**target, **rest}, root, level))
+    if level > 12 or draw(st.integers(0, 99)) == 73:
         return draw(leaves)
     if "const" in node:
         return node["const"]
@@ -123,33 +173,83 @@ def of_schema(draw: st.DrawFn, node: Any, root: Any, level: int = 0) -> Any:  # 
     if kind == "object" or "properties" in node:
         return draw(_object_of(node, root, level))
     if kind == "array":
-        return draw(st.lists(of_schema(node.get("items", {}), root, level + 1), max_size=3))
-    if node.get("examples"):
-        return draw(st.sampled_from(node["examples"]) | leaves)
-    plain = {
-        "integer": st.integers(-1, 2**40),
-        "boolean": st.booleans(),
-        "string": texts,
-        "number": st.integers(0, 9),
-    }
-    return draw(plain.get(kind, leaves))
+        least = node.get("minItems", 0)
+        items = of_schema(node.get("items", {}), root, level + 1)
+        return draw(st.lists(items, min_size=least, max_size=max(least, 2)))
+    if kind == "integer":
+        least, most = node.get("minimum", 0), node.get("maximum", 2**64 - 1)
+        return draw(st.sampled_from([least, most]) | st.integers(least, most))
+    if kind in {"string", None} or "format" in node:
+        return draw(st.sampled_from(_words_of(node)))
+    return draw({"boolean": st.booleans(), "number": st.integers(0, 9)}.get(kind, leaves))
+
+
+def _words_of(node: Any) -> list[str]:
+    """What its format, or its pattern, takes of all words that there are."""
+    if node.get("format") in FITTING:
+        return FITTING[node["format"]] or ["?"]
+    pattern = re.compile(node.get("pattern", ""))
+    return [each for each in POOL if pattern.search(each) and len(each) >= node.get("minLength", 0)] or ["?"]
 
 
 @st.composite
 def _object_of(draw: st.DrawFn, node: Any, root: Any, level: int) -> dict[str, Any]:
     known, needed = node.get("properties", {}), set(node.get("required", ()))
-    wanted = [key for key in known if key in needed or draw(st.integers(0, 3)) == 0]
-    found = {key: draw(of_schema(known[key], root, level + 1)) for key in wanted}
+    some = (
+        draw(st.sets(st.sampled_from(sorted(known)), min_size=min(1, len(known)), max_size=5))
+        if known
+        else set()
+    )
+    found = {key: draw(of_schema(known[key], root, level + 1)) for key in known if key in needed | some}
     others = node.get("additionalProperties")
     if isinstance(others, dict):
-        found.update(draw(st.dictionaries(texts, of_schema(others, root, level + 1), max_size=2)))
+        names = st.sampled_from(_words_of(node.get("propertyNames", {})))
+        found.update(draw(st.dictionaries(names, of_schema(others, root, level + 1), min_size=1, max_size=2)))
     return found
+
+
+LEAST: Mapping[str, Mapping[str, Any]] = {
+    CONTAINER: {"rootfs": {"path": "/srv"}, "process": {"args": ["/x"]}},
+    NETWORK: {"subnets": ["10.88.0.0/24", "fd88::/64"]},
+}
 
 
 def _named(kind: str) -> st.SearchStrategy[Any]:
     whole = schema(kind)
-    head = {"apiVersion": "masu/v1", "kind": kind, "metadata": {"name": "x"}}
-    return of_schema(whole["properties"]["spec"], whole).map(lambda spec: {**head, "spec": spec})
+    head = {"apiVersion": "masu/v1", "kind": kind, "metadata": {"name": "web"}}
+    return of_schema(whole["properties"]["spec"], whole).map(
+        lambda spec: {**head, "spec": _whole(kind, spec)}
+    )
+
+
+def _whole(kind: str, spec: Any) -> Any:
+    """With what it needs, and without what is known not to go together, or next to nothing would be accepted."""
+    if not isinstance(spec, dict):
+        return spec
+    found = {**LEAST.get(kind, {}), **spec}
+    rootfs = found.get("rootfs")
+    if isinstance(rootfs, dict) and "image" not in rootfs:
+        plain = {key: each for key, each in rootfs.items() if key not in {"pull", "authfile"}}
+        found["rootfs"] = {"path": "/srv", **plain}
+    return found
+
+
+@st.composite
+def _edited(draw: st.DrawFn) -> Any:
+    """A good document with other values of the right sort in one to three places of its spec."""
+    value = copy.deepcopy(draw(st.sampled_from(GOOD)))
+    scalars = [place for place in places(value["spec"]) if isinstance(place[0][place[1]], (str, int))]
+    for _ in range(draw(st.integers(1, 3))):
+        parent, key = draw(st.sampled_from(scalars))
+        parent[key] = draw(
+            st.sampled_from(_alike(parent[key])) if isinstance(parent[key], str) else plausible
+        )
+    return value
+
+
+def _alike(word: str) -> list[str]:
+    """Words of the narrowest format that takes this one, too."""
+    return min((each for each in FITTING.values() if word in each), key=len, default=POOL)
 
 
 def _policies() -> st.SearchStrategy[Any]:
@@ -238,7 +338,8 @@ def one(text: bytes) -> None:
 
 
 WORDS = st.sampled_from(
-    ["&a ", "*a", "<<: ", "- ", "? ", ": ", "! ", "!!map ", "!!binary ", "!x ", "|\n", ">\n", "'", '"', "{", "}",
+    ["&a ", "*a", "<<: ", "- ", "? ", ": ", "! ", "!!map ", "!!binary ", "!x ", "|\n", ">\n", "'", '"', "{",
+     "}",
      "[", "]", ",",
      "\n", "  ", "\t", "#", "---\n", "...\n", "%YAML 1.1\n", "%TAG ! x:\n", "a", "~", ".inf", "0o7", "\ufeff",
      "\u2028", "\x85", "\0",
@@ -275,10 +376,25 @@ def test_a_spec_with_something_else_in_it(text: bytes) -> None:
     one(text)
 
 
-@bounded(500)
-@given(st.sampled_from([each for each in kinds() if each != HOST_POLICY]).flatmap(_named))
-def test_a_spec_that_its_schema_may_have_asked_for(value: Any) -> None:
-    one(dumped([value]))
+KINDS = [CONTAINER, CONTAINER, CONTAINER, *(each for each in kinds() if each != HOST_POLICY)]
+
+
+@bounded(250)
+@given(st.lists(st.sampled_from(KINDS).flatmap(_named), min_size=1, max_size=2), st.booleans())
+def test_a_spec_that_its_schema_may_have_asked_for(values: list[Any], beside: bool) -> None:
+    """By itself, and beside others that it may be about."""
+    one(dumped([*values, *(OTHERS_WHOLE if beside else ())]))
+
+
+@bounded(150)
+@given(_edited())
+def test_a_spec_with_another_value_in_it(value: Any) -> None:
+    one(dumped([value, *(each for each in OTHERS_WHOLE if each["metadata"] != value["metadata"])]))
+
+
+def test_what_is_mutated_was_good() -> None:
+    for each in GOOD:
+        parse(dumped([each]), "f.yaml")
 
 
 @bounded(150)
