@@ -116,7 +116,7 @@ def parse_own(text: bytes | None) -> Origin | None:
     try:
         value = json.loads(text)
         if value["version"] != 1:
-            raise ArchiveRefused(f"{OWN}: version {value['version']} is not known here")
+            raise ArchiveRefused(f"{OWN}: version {quote(str(value['version']))} is not known here")
         return Origin.from_json(value["origin"])
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ArchiveRefused(f"{OWN} is not understood: {error}") from error

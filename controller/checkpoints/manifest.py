@@ -19,6 +19,7 @@ from typing import Any, cast
 from controller.errors import NOT_UNDERSTOOD, CheckpointDamaged
 from controller.frozen import dataclass
 from controller.model.checkpoint import Checkpoint, Origin
+from controller.model.names import quote
 
 VERSION = 1
 NAME_DIGITS = 64
@@ -188,7 +189,9 @@ def decode_head(line: bytes, file_size: int, digest: Digest) -> tuple[Checkpoint
         if digest(canonical(head)).hex() != checksum:
             raise CheckpointDamaged("the manifest's head is damaged")
         if head["version"] != VERSION:
-            raise CheckpointDamaged(f"a manifest of version {head['version']}: this masu reads {VERSION}")
+            raise CheckpointDamaged(
+                f"a manifest of version {quote(str(head['version']))}: this masu reads {VERSION}"
+            )
         checkpoint = Checkpoint(
             head["id"], Origin.from_json(head["origin"]), head["size"], head["stored"], head["alone"],
             tuple(head["trees"]), head["key"], images=int(head.get("images", 0)),

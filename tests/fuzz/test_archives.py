@@ -195,6 +195,7 @@ def test_a_layer_of_anything(tmp_path: Path, layer: bytes) -> None:
 @example(json.dumps({**OWN, "origin": {**ORIGIN.to_json(), "created_ms": 10**18}}).encode())
 @example(json.dumps({**OWN, "origin": {**ORIGIN.to_json(), "created_ms": 10**300}}).encode())
 @example(json.dumps({**OWN, "origin": {**ORIGIN.to_json(), "created_ms": -1}}).encode())
+@example(json.dumps({**OWN, "version": "\x1b[2J"}).encode())
 def test_an_origin_of_any_shape(tmp_path: Path, text: bytes) -> None:
     take(tmp_path, own_archive(CORE, text))
 
