@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from controller.checkpoints.policy import DEFAULT_MIN_FREE
-from controller.errors import HostLacks, ImageRefused, StepFailed
+from controller.errors import NOT_UNDERSTOOD, HostLacks, ImageRefused, StepFailed
 from controller.frozen import as_dict
 from controller.host import image_layout
 from controller.host.facts import find
@@ -82,7 +82,7 @@ class ImageStore:
             lists = {key: tuple(value[key]) for key in ("entrypoint", "cmd")}
             env = tuple((name, each) for name, each in value["env"])
             return Image(**{**value, **lists, "env": env, "path": f"{self._path(digest)}/rootfs"})
-        except (ValueError, KeyError, TypeError):
+        except NOT_UNDERSTOOD:
             return None
 
     def resolve(self, source: Source, timeout_s: float) -> str:
@@ -182,7 +182,7 @@ class ImageStore:
         raw = self._manifest(source, f"@{digest}", MANIFEST_S)
         try:
             wanted = parse_manifest(json.loads(raw))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ImageRefused(f"{source.reference} ({digest}): {error}") from error
         self._keep_free(wanted.size)
         name = f"docker://{parse_reference(source.reference).name}@{digest}"

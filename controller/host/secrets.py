@@ -13,7 +13,7 @@ import stat
 from collections.abc import Collection, Mapping
 from typing import Final
 
-from controller.errors import MasuError, StepFailed
+from controller.errors import NOT_UNDERSTOOD, MasuError, StepFailed
 from controller.host import syscalls
 from controller.host.new_mount import MountRefused, attach, new_mount
 from controller.host.places import Places
@@ -51,7 +51,7 @@ class SecretFiles:
         try:
             config = json.loads(read_text(f"{self._places.bundles}/{container}/config.json") or "")
             started = dict(each.partition("=")[::2] for each in config["process"]["env"])
-        except (ValueError, KeyError, TypeError):
+        except NOT_UNDERSTOOD:
             return frozenset(variables)
         found = set()
         for name, secret in variables.items():

@@ -18,6 +18,7 @@ from controller.frozen import dataclass
 from controller.host.ports import Host
 from controller.model.checkpoint import UPPER, Checkpoint, How, volume_tree
 from controller.model.frame import Frame
+from controller.model.names import quote
 from controller.reconcile.apply import Failpoint, apply
 from controller.reconcile.audit import entries
 from controller.reconcile.desired import Desired
@@ -277,7 +278,7 @@ def check_restore(host: Host, desired: Desired, found: Checkpoint) -> None:
     if desired.parts["life"].state == "stopped":
         raise GuardRefused(f"{name}: its spec says state: stopped")
     if origin.machine and origin.machine != host.facts.machine:
-        raise GuardRefused(f"checkpoint {found.id} is of a machine of another kind: {origin.machine}")
+        raise GuardRefused(f"checkpoint {found.id} is of a machine of another kind: {quote(origin.machine)}")
     missing = sorted(set(origin.cpu_features).difference(host.hardware.cpu_features()))
     if missing:
         raise GuardRefused(
