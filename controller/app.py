@@ -32,7 +32,7 @@ from controller.host.cgroups.homes import Homes
 from controller.host.cgroups.tree import CgroupTree
 from controller.host.checkpoints.stores import LocalStores
 from controller.host.clock import SystemClock
-from controller.host.control import ControlSocket, ask, me
+from controller.host.control import SYNC, ControlSocket, ask, me
 from controller.host.criu_lazily import LazyCriu
 from controller.host.devices import DeviceFiles
 from controller.host.disks import HostDisks
@@ -146,7 +146,6 @@ if TYPE_CHECKING:  # a command that reads no source waits for none of this
     Source = LayeredDirectory | GitSource
 
 POLL_S = 0.005
-SYNC = {"verb": "sync"}
 MARGIN_S = 10.0
 STILL_USED = Condition(
     "Waiting", status=True, reason="StillUsed", message="not touched: somebody is left who may be using it"
@@ -172,7 +171,7 @@ def _synced(source: Source, daemon: Daemon) -> Mapping[str, Any]:
 
 
 def _answering(
-    requests: Requests, warden: Warden, sync: Callable[[], Mapping[str, Any]]
+    requests: Requests, sync: Callable[[], Mapping[str, Any]]
 ) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:
     """What the daemon answers on its control socket."""
 
@@ -188,17 +187,9 @@ def _answering(
                 "a daemon runs, which would start the container again: write state: stopped in its spec"
                 " after a checkpoint, or stop the daemon first"
             )
-        if request.verb == "restore":
-            _refuse_restore(warden.why(request.container))
         return requests.answer(request)
 
     return answer
-
-
-def _refuse_restore(why: str) -> None:
-    """Raises GuardRefused. A restore is a birth, too."""
-    if why:
-        raise GuardRefused(why)
 
 
 class Tellers:
@@ -318,7 +309,7 @@ class App:
             timetable = Timetable(self.host, told, controller.containers, requests.at_its_time)
 
             def ready() -> None:
-                answer = _answering(requests, controller.warden, lambda: _synced(found, daemon))
+                answer = _answering(requests, lambda: _synced(found, daemon))
                 control.callback(ControlSocket(self.places.control, answer, self._heard).close)
                 control.callback(timetable.close)
                 timetable.start()
@@ -592,8 +583,6 @@ class App:
 
     def _act(self, request: Request) -> Mapping[str, Any]:
         """Without a daemon."""
-        if request.verb == "restore":
-            _refuse_restore(self._barred(request.container, self.store.load(), self.policy.read()))
         told = Tellers(self.journal.append)
         self._mend(told)
         reconciler = Reconciler(self.host, self.places.group, self._failpoint())
@@ -607,8 +596,12 @@ class App:
                     told.event(event)
 
         acting = Acting(lambda _: None)
+
+        def barred(name: str) -> str:
+            return self._barred(name, self.store.load(), self.policy.read())
+
         requests = Requests(
-            self.host, self._failpoint(), told, self._wanted, lambda _: nullcontext, look, acting
+            self.host, self._failpoint(), told, self._wanted, lambda _: nullcontext, look, acting, barred
         )
         try:
             return requests.answer(request)
@@ -635,7 +628,8 @@ class App:
         def hold(name: str) -> Callable[[], AbstractContextManager[object]]:
             return lambda: _borrowed(controller, name)
 
-        return Requests(self.host, self._failpoint(), told, wanted, hold, controller.restored, acting)
+        barred = controller.warden.why
+        return Requests(self.host, self._failpoint(), told, wanted, hold, controller.restored, acting, barred)
 
     def _mend(self, told: EventLog) -> None:
         """What a masu that was killed in the middle of a checkpoint, or of a pull, has left."""
@@ -894,13 +888,6 @@ class App:
         with suppress(OSError):
             if path and (why := distrust(path)):
                 raise GuardRefused(f"source {source} is not root's alone: {why}; {AS_GOOD_AS_ROOT}")
-
-    def sync(self) -> Mapping[str, Any]:
-        """Have the daemon look at its source now. Raises SourceUnreadable, and StepFailed without a daemon."""
-        answer = ask(self.places.control, SYNC)
-        if answer is None:
-            raise StepFailed(f"no daemon runs as instance {self.settings.instance}: masu run, or masu apply")
-        return answer
 
     def _source(self, source: str) -> Source:
         from controller.sources.choice import source_of  # noqa: PLC0415

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from controller.checkpoints.policy import DEFAULT_MIN_FREE
-from controller.errors import HostLacks, ImageRefused, StepFailed
+from controller.errors import NOT_UNDERSTOOD, HostLacks, ImageRefused, StepFailed
 from controller.frozen import as_dict
 from controller.host import image_layout
 from controller.host.facts import find
@@ -80,7 +80,7 @@ class ImageStore:
             lists = {key: tuple(value[key]) for key in ("entrypoint", "cmd")}
             env = tuple((name, each) for name, each in value["env"])
             return Image(**{**value, **lists, "env": env, "path": f"{self._path(digest)}/rootfs"})
-        except (ValueError, KeyError, TypeError):
+        except NOT_UNDERSTOOD:
             return None
 
     def resolve(self, source: Source, timeout_s: float) -> str:

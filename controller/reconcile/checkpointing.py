@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 
+from controller.aspects import secrets
 from controller.checkpoints.ladder import TRIES
 from controller.checkpoints.policy import Policy
 from controller.errors import CheckpointDamaged, GuardRefused, HostLacks, LaunchFailed, MasuError, StepFailed
@@ -17,6 +18,7 @@ from controller.frozen import dataclass
 from controller.host.ports import Host
 from controller.model.checkpoint import UPPER, Checkpoint, How, volume_tree
 from controller.model.frame import Frame
+from controller.model.names import quote
 from controller.reconcile.apply import Failpoint
 from controller.reconcile.audit import do
 from controller.reconcile.desired import Desired
@@ -53,6 +55,8 @@ from controller.steps.runtime import (
 )
 
 Hold = Callable[[], AbstractContextManager[object]]
+Barred = Callable[[str], str]
+"""Why a container may not be born here, in words; "": it may."""
 LOOK_MS = 5
 
 
@@ -65,15 +69,22 @@ class Made:
     left: str
 
 
+def nobody(name: str) -> str:
+    """Pure. Of a host that bars none, and for whoever has been asked already."""
+    del name
+    return ""
+
+
 @dataclass(frozen=True, slots=True)
 class Acts:
-    """What can be done to one container. `hold`: nobody else works on it meanwhile."""
+    """What can be done to one container. `hold`: nobody else works on it meanwhile. `barred`: see `Barred`."""
 
     host: Host
     failpoint: Failpoint
     desired: Desired
     group: str
     hold: Hold
+    barred: Barred = nobody
 
     @property
     def name(self) -> str:
@@ -127,6 +138,7 @@ class Acts:
     def _proven(self, how: How) -> Made:
         """Ended with a checkpoint, and gone on from it: what is listed has been restored once."""
         with self.hold():
+            self._check_birth()
             unheld = replace(self, hold=nullcontext)
             made = unheld.checkpoint(how, ends=True)
             unheld.restore(made.checkpoint.id)
@@ -139,6 +151,7 @@ class Acts:
         before, and whoever looks next starts the container.
         """
         host, name = self.host, self.name
+        self._check_birth()
         found = find(host, name, identity)
         with self.hold():
             check_restore(host, self.desired, found)
@@ -157,6 +170,13 @@ class Acts:
             self._end(f"restored from {found.id}")
             self._put_in(found, with_files=bool(trees))
         return found
+
+    def _check_birth(self) -> None:
+        """Nobody is ended for a rebirth that cannot be. Raises GuardRefused, StepFailed."""
+        if why := self.barred(self.name):
+            raise GuardRefused(why)
+        if lacking := secrets.lacking(self.host, self.desired.parts.get("secrets")):
+            raise StepFailed(f"container {self.name}: {'; '.join(lacking)}")
 
     def _retire(self) -> str:
         """Why those that no rule keeps are still there; that is made up for with the next checkpoint."""
@@ -254,7 +274,7 @@ def check_restore(host: Host, desired: Desired, found: Checkpoint) -> None:
     if desired.parts["life"].state == "stopped":
         raise GuardRefused(f"{name}: its spec says state: stopped")
     if origin.machine and origin.machine != host.facts.machine:
-        raise GuardRefused(f"checkpoint {found.id} is of a machine of another kind: {origin.machine}")
+        raise GuardRefused(f"checkpoint {found.id} is of a machine of another kind: {quote(origin.machine)}")
     missing = sorted(set(origin.cpu_features).difference(host.hardware.cpu_features()))
     if missing:
         raise GuardRefused(
