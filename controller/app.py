@@ -100,7 +100,7 @@ from controller.model.desired import DesiredSet
 from controller.model.event import Event
 from controller.model.grant import Grants
 from controller.model.host_policy import AsWritten, HostPolicy, Paths
-from controller.model.image import Choice, Pins
+from controller.model.image import Choice
 from controller.model.launch import Init
 from controller.model.node import NodeStatus, node_in
 from controller.model.resource import CONTAINER, GROUP, NETWORK, VOLUME, Resource, key_of, kind_of
@@ -109,10 +109,11 @@ from controller.model.status import LIMITED, Condition, ContainerStatus, LastChe
 from controller.reconcile import guard, inventory
 from controller.reconcile.admission import House
 from controller.reconcile.apply import Failpoint
+from controller.reconcile.audit import do
 from controller.reconcile.capacity import foresee, in_force, node_status
 from controller.reconcile.checkpointing import mend
 from controller.reconcile.desired import NO_IMAGES, Desired, Named, Wish, desire, guarantee, resolve
-from controller.reconcile.images import find, foresee_images, unused, wants_in
+from controller.reconcile.images import foresee_images, look_up, unused, wants_in
 from controller.reconcile.leases import without
 from controller.reconcile.plan import Plan, existing, plan, present, recorded, removal, subject_of
 from controller.reconcile.preflight import PART, Verdict, verdict
@@ -354,7 +355,7 @@ class App:
         for name in self.host.scratches.names():  # what is still being stored is given up: memory is dear
             if self.host.scratches.noted(name, NOTE):
                 with suppress(MasuError):
-                    ClearScratch(name).apply(self.host)
+                    do(ClearScratch(name), self.host, self._failpoint())
 
     def apply(self, source: str, wait_s: float) -> tuple[bool, Controller]:
         """Converge once, for at most `wait_s` seconds. → whether everything converged."""
@@ -380,7 +381,7 @@ class App:
             for thread in threads:
                 thread.join(timeout=5)
             controller.pulls.close()
-            self._tidy_images(self.pins.load(), told)
+            self._tidy_images(told)
             return controller.settled(), controller
 
     def plan(self, source: str) -> Preview:
@@ -399,7 +400,7 @@ class App:
             after = whole(before, after)
         left = present(self.places.group, self.host)
         known = recorded(self.host) | set(before.containers)
-        images, unknown = foresee_images(after.resources, self.pins.load(), self.host)
+        images, unknown = foresee_images(after.resources, self.pins.load, self.host)
         wishes = self._wishes(after, left, {name: each.choice for name, each in images.items()})
         removed = frozenset[str]() if after.frozen else left - set(wishes)
         wanted = [desire(each, self.host.facts) for _, each in sorted(wishes.items())]
@@ -437,9 +438,9 @@ class App:
                 *((name, f"{DOES_NOT_FIT}: {why}") for name, why in let_in.unfit.items()),
                 *((name, f"{NOT_ALLOWED}: {why}") for name, why in forbidden_births.items()),
                 *(
-                    (name, f"{each.misfit.reason}: {each.misfit.message}")
+                    (name, f"{said.reason}: {said.message}")
                     for name, each in images.items()
-                    if each.misfit
+                    if (said := each.hindrance)
                 ),
                 *((name, f"{IMAGE_UNKNOWN}: {why}") for name, why in unknown.items()),
             ),
@@ -634,7 +635,7 @@ class App:
         """What a masu that was killed in the middle of a checkpoint, or of a pull, has left."""
         with suppress(MasuError):
             self.host.images.sweep()
-        for name, said in mend(self.host, self.places.group_of):
+        for name, said in mend(self.host, self.places.group_of, self._failpoint()):
             message = f"a checkpoint was interrupted: {said}"
             told.event(Event(self.host.clock.wall_ms(), name, "Mended", message))
 
@@ -726,18 +727,23 @@ class App:
         """Read-only."""
         if not wants_in(resources):
             return NO_IMAGES
-        found = find(resources, self.pins.load(), self.host)
+        found = look_up(resources, self.pins.load, self.host)
         return {name: each.choice for name, each in found.items()}
 
-    def _tidy_images(self, pins: Pins, told: EventLog) -> None:
+    def _tidy_images(self, told: EventLog) -> None:
         with suppress(MasuError):
-            remove_images(unused(pins, self.host), self.host, self._failpoint(), told)
+            remove_images(unused(self.pins.load(), self.host), self.host, self._failpoint(), told)
 
     def _forget_images(self, gone: Collection[str], *, last: bool) -> None:
         """Of containers that were removed. `last`: nobody is left, and the file may be damaged."""
-        pins = {} if last else {name: each for name, each in self.pins.load().items() if name not in gone}
-        self.pins.save(pins)
-        self._tidy_images(pins, Tellers(self.journal.append))
+        told = Tellers(self.journal.append)
+        try:
+            before = {} if last else self.pins.load()
+            self.pins.save({name: each for name, each in before.items() if name not in gone})
+        except MasuError as error:
+            at, message = self.host.clock.wall_ms(), f"those of what was removed: {error}"
+            told.event(Event(at, "", "ImageKept", message, level="warning"))
+        self._tidy_images(told)
 
     def _named(self) -> Named:
         return Named(self.places.instance, self.places.names, self.places.spaces, self.places.secrets)

@@ -19,8 +19,8 @@ from controller.host.ports import Host
 from controller.model.checkpoint import UPPER, Checkpoint, How, volume_tree
 from controller.model.frame import Frame
 from controller.model.names import quote
-from controller.reconcile.apply import Failpoint, apply
-from controller.reconcile.audit import entries
+from controller.reconcile.apply import Failpoint
+from controller.reconcile.audit import do
 from controller.reconcile.desired import Desired
 from controller.reconcile.plan import plan, subject_of
 from controller.reconcile.preflight import PART, check_dump, pays_ahead
@@ -250,11 +250,7 @@ class Acts:
 
     def _do(self, step: Step) -> Wait | None:
         """Raises what the step raises."""
-        (outcome,) = apply((step,), self.host, self.failpoint)
-        self.host.audit.append(tuple(entries(self.name, (outcome,), self.host.clock.wall_ms())))
-        if outcome.error:
-            raise outcome.error
-        return outcome.wait
+        return do(step, self.host, self.failpoint)
 
 
 def trees_of(desired: Desired) -> tuple[str, ...]:
@@ -330,7 +326,7 @@ def find(host: Host, name: str, identity: str) -> Checkpoint:
     return own[-1]
 
 
-def mend(host: Host, root_of: Callable[[str], str]) -> list[tuple[str, str]]:
+def mend(host: Host, root_of: Callable[[str], str], failpoint: Failpoint) -> list[tuple[str, str]]:
     """After a masu that was killed: undo what its CRIU has left, and clear its images. → (container, what was done)
 
     A restore that goes on by itself is left alone: whoever looks at the container sees its end.
@@ -343,5 +339,5 @@ def mend(host: Host, root_of: Callable[[str], str]) -> list[tuple[str, str]]:
             continue
         with suppress(MasuError):
             said += [(name, each) for each in host.criu.mend(name, group)]
-        ClearScratch(name).apply(host)
+        do(ClearScratch(name), host, failpoint)
     return said
