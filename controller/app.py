@@ -363,7 +363,7 @@ class App:
         found = self._source(source)
         with (
             self._alone(),
-            self._asked("apply"),
+            self._asked("apply") as undone,
             self._controller(found, notices=False) as (controller, told, _),
         ):
             self._mend(told)
@@ -382,6 +382,8 @@ class App:
                 thread.join(timeout=5)
             controller.pulls.close()
             self._tidy_images(told)
+            if not controller.settled():
+                undone.append("not everything has converged")
             return controller.settled(), controller
 
     def plan(self, source: str) -> Preview:
@@ -521,7 +523,7 @@ class App:
         `now`: without the grace that the containers' specs give them. `volumes`: with all the data in them; a
         volume whose key is among `keys` goes with its data in any case.
         """
-        with self._alone(), self._asked("down", " ".join(keys)):
+        with self._alone(), self._asked("down", " ".join(keys)) as undone:
             reconciler = Reconciler(self.host, self.places.group, self._failpoint())
             there = present(self.places.group, self.host)
             kept = {key_of(VOLUME, each) for each in self.put_by()}
@@ -537,6 +539,7 @@ class App:
             else:
                 set_rules(last, self.host, keep=not (keys or volumes))
                 left = take_down(last, reconciler, self.host, told, deadline_ms=until_ms)
+            undone.extend(f"{each} is left" for each in sorted(left))
             gone = chosen - set(left)
             granted = self.grants.load()
             stay = (
@@ -566,6 +569,7 @@ class App:
             raise StepFailed(f"container {name} is not running" if known else f"there is no container {name}")
         if frozen_by(self.host, group):
             raise StepFailed(f"container {name} is frozen: a command in it would be, too")
+        self.audit.revise(self.store.load().revision)
         self._heard(me(), {"verb": "exec", "container": name}, None)
         return exec_inside(self.homes, self.places, name, group, subject.init, command)
 
@@ -766,18 +770,20 @@ class App:
             lock.release()
 
     @contextmanager
-    def _asked(self, verb: str, container: str = "") -> Iterator[None]:
+    def _asked(self, verb: str, container: str = "") -> Iterator[list[str]]:
         """What somebody has asked this very process for is in the audit log, with how it ended.
 
-        But to apply what is converged is no write at all.
+        → for what was not done, in words. But to apply what is converged is no write at all.
         """
-        request, before = {"verb": verb, "container": container}, self.audit.lines
+        request, before, undone = {"verb": verb, "container": container}, self.audit.lines, list[str]()
         try:
-            yield
+            yield undone
         except MasuError as error:
             self._heard(me(), request, error)
             raise
-        if verb != "apply" or self.audit.lines != before:
+        if undone:
+            self._heard(me(), request, StepFailed(", ".join(undone)))
+        elif verb != "apply" or self.audit.lines != before:
             self._heard(me(), request, None)
 
     def _heard(self, peer: Peer, request: Mapping[str, Any], error: MasuError | None) -> None:
