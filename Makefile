@@ -37,6 +37,10 @@ lint: ready ## ruff, mypy, import contracts
 unit: $(BIN)/pytest ## the tests that need no root, in seconds
 	@exec $(PYTEST) tests/unit tests/cases $(ARGS)
 
+.PHONY: fuzz
+fuzz: $(BIN)/pytest ## what others write, anew each time (MASU_FUZZ_EXAMPLES=100 for longer; ARGS as for test)
+	@MASU_FUZZ_EXAMPLES=$${MASU_FUZZ_EXAMPLES:-10} exec $(PYTEST) -o timeout=0 tests/fuzz $(ARGS)
+
 .PHONY: reference
 reference: $(BIN)/pytest ## write docs/reference.md from the schemas
 	@for kind in Container Network Volume Group Node HostPolicy; do $(BIN)/masu schema $$kind -o markdown; done >docs/reference.md

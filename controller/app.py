@@ -32,7 +32,7 @@ from controller.host.cgroups.homes import Homes
 from controller.host.cgroups.tree import CgroupTree
 from controller.host.checkpoints.stores import LocalStores
 from controller.host.clock import SystemClock
-from controller.host.control import ControlSocket, ask, me
+from controller.host.control import SYNC, ControlSocket, ask, me
 from controller.host.criu_lazily import LazyCriu
 from controller.host.devices import DeviceFiles
 from controller.host.disks import HostDisks
@@ -100,7 +100,7 @@ from controller.model.desired import DesiredSet
 from controller.model.event import Event
 from controller.model.grant import Grants
 from controller.model.host_policy import AsWritten, HostPolicy, Paths
-from controller.model.image import Choice, Pins
+from controller.model.image import Choice
 from controller.model.launch import Init
 from controller.model.node import NodeStatus, node_in
 from controller.model.resource import CONTAINER, GROUP, NETWORK, VOLUME, Resource, key_of, kind_of
@@ -109,10 +109,11 @@ from controller.model.status import LIMITED, Condition, ContainerStatus, LastChe
 from controller.reconcile import guard, inventory
 from controller.reconcile.admission import House
 from controller.reconcile.apply import Failpoint
+from controller.reconcile.audit import do
 from controller.reconcile.capacity import foresee, in_force, node_status
 from controller.reconcile.checkpointing import mend
 from controller.reconcile.desired import NO_IMAGES, Desired, Named, Wish, desire, guarantee, resolve
-from controller.reconcile.images import find, foresee_images, unused, wants_in
+from controller.reconcile.images import foresee_images, look_up, unused, wants_in
 from controller.reconcile.leases import without
 from controller.reconcile.plan import Plan, existing, plan, present, recorded, removal, subject_of
 from controller.reconcile.preflight import PART, Verdict, verdict
@@ -145,7 +146,6 @@ if TYPE_CHECKING:  # a command that reads no source waits for none of this
     Source = LayeredDirectory | GitSource
 
 POLL_S = 0.005
-SYNC = {"verb": "sync"}
 MARGIN_S = 10.0
 STILL_USED = Condition(
     "Waiting", status=True, reason="StillUsed", message="not touched: somebody is left who may be using it"
@@ -171,7 +171,7 @@ def _synced(source: Source, daemon: Daemon) -> Mapping[str, Any]:
 
 
 def _answering(
-    requests: Requests, warden: Warden, sync: Callable[[], Mapping[str, Any]]
+    requests: Requests, sync: Callable[[], Mapping[str, Any]]
 ) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:
     """What the daemon answers on its control socket."""
 
@@ -187,17 +187,9 @@ def _answering(
                 "a daemon runs, which would start the container again: write state: stopped in its spec"
                 " after a checkpoint, or stop the daemon first"
             )
-        if request.verb == "restore":
-            _refuse_restore(warden.why(request.container))
         return requests.answer(request)
 
     return answer
-
-
-def _refuse_restore(why: str) -> None:
-    """Raises GuardRefused. A restore is a birth, too."""
-    if why:
-        raise GuardRefused(why)
 
 
 class Tellers:
@@ -323,7 +315,7 @@ class App:
             timetable = Timetable(self.host, told, controller.containers, requests.at_its_time)
 
             def ready() -> None:
-                answer = _answering(requests, controller.warden, lambda: _synced(found, daemon))
+                answer = _answering(requests, lambda: _synced(found, daemon))
                 control.callback(ControlSocket(self.places.control, answer, self._heard).close)
                 control.callback(timetable.close)
                 timetable.start()
@@ -370,7 +362,7 @@ class App:
         for name in self.host.scratches.names():  # what is still being stored is given up: memory is dear
             if self.host.scratches.noted(name, NOTE):
                 with suppress(MasuError):
-                    ClearScratch(name).apply(self.host)
+                    do(ClearScratch(name), self.host, self._failpoint())
 
     def apply(self, source: str, wait_s: float) -> tuple[bool, Controller]:
         """Converge once, for at most `wait_s` seconds. → whether everything converged."""
@@ -378,7 +370,7 @@ class App:
         found = self._source(source)
         with (
             self._alone(),
-            self._asked("apply"),
+            self._asked("apply") as undone,
             self._controller(found, notices=False) as (controller, told, _),
         ):
             self._mend(told)
@@ -396,7 +388,9 @@ class App:
             for thread in threads:
                 thread.join(timeout=5)
             controller.pulls.close()
-            self._tidy_images(self.pins.load(), told)
+            self._tidy_images(told)
+            if not controller.settled():
+                undone.append("not everything has converged")
             return controller.settled(), controller
 
     def plan(self, source: str) -> Preview:
@@ -419,7 +413,7 @@ class App:
             after = whole(before, after)
         left = present(self.places.group, self.host)
         known = recorded(self.host) | set(before.containers)
-        images, unknown = foresee_images(after.resources, self.pins.load(), self.host)
+        images, unknown = foresee_images(after.resources, self.pins.load, self.host)
         wishes = self._wishes(after, left, {name: each.choice for name, each in images.items()})
         removed = frozenset[str]() if after.frozen else left - set(wishes)
         wanted = [desire(each, self.host.facts) for _, each in sorted(wishes.items())]
@@ -457,9 +451,9 @@ class App:
                 *((name, f"{DOES_NOT_FIT}: {why}") for name, why in let_in.unfit.items()),
                 *((name, f"{NOT_ALLOWED}: {why}") for name, why in forbidden_births.items()),
                 *(
-                    (name, f"{each.misfit.reason}: {each.misfit.message}")
+                    (name, f"{said.reason}: {said.message}")
                     for name, each in images.items()
-                    if each.misfit
+                    if (said := each.hindrance)
                 ),
                 *((name, f"{IMAGE_UNKNOWN}: {why}") for name, why in unknown.items()),
             ),
@@ -540,7 +534,7 @@ class App:
         `now`: without the grace that the containers' specs give them. `volumes`: with all the data in them; a
         volume whose key is among `keys` goes with its data in any case.
         """
-        with self._alone(), self._asked("down", " ".join(keys)):
+        with self._alone(), self._asked("down", " ".join(keys)) as undone:
             reconciler = Reconciler(self.host, self.places.group, self._failpoint())
             there = present(self.places.group, self.host)
             kept = {key_of(VOLUME, each) for each in self.put_by()}
@@ -556,6 +550,7 @@ class App:
             else:
                 set_rules(last, self.host, keep=not (keys or volumes))
                 left = take_down(last, reconciler, self.host, told, deadline_ms=until_ms)
+            undone.extend(f"{each} is left" for each in sorted(left))
             gone = chosen - set(left)
             granted = self.grants.load()
             stay = (
@@ -585,6 +580,7 @@ class App:
             raise StepFailed(f"container {name} is not running" if known else f"there is no container {name}")
         if frozen_by(self.host, group):
             raise StepFailed(f"container {name} is frozen: a command in it would be, too")
+        self.audit.revise(self.store.load().revision)
         self._heard(me(), {"verb": "exec", "container": name}, None)
         return exec_inside(self.homes, self.places, name, group, subject.init, command)
 
@@ -602,8 +598,6 @@ class App:
 
     def _act(self, request: Request) -> Mapping[str, Any]:
         """Without a daemon."""
-        if request.verb == "restore":
-            _refuse_restore(self._barred(request.container, self.store.load(), self.policy.read()))
         told = Tellers(self.journal.append)
         self._mend(told)
         reconciler = Reconciler(self.host, self.places.group, self._failpoint())
@@ -617,8 +611,12 @@ class App:
                     told.event(event)
 
         acting = Acting(lambda _: None)
+
+        def barred(name: str) -> str:
+            return self._barred(name, self.store.load(), self.policy.read())
+
         requests = Requests(
-            self.host, self._failpoint(), told, self._wanted, lambda _: nullcontext, look, acting
+            self.host, self._failpoint(), told, self._wanted, lambda _: nullcontext, look, acting, barred
         )
         try:
             return requests.answer(request)
@@ -645,13 +643,14 @@ class App:
         def hold(name: str) -> Callable[[], AbstractContextManager[object]]:
             return lambda: _borrowed(controller, name)
 
-        return Requests(self.host, self._failpoint(), told, wanted, hold, controller.restored, acting)
+        barred = controller.warden.why
+        return Requests(self.host, self._failpoint(), told, wanted, hold, controller.restored, acting, barred)
 
     def _mend(self, told: EventLog) -> None:
         """What a masu that was killed in the middle of a checkpoint, or of a pull, has left."""
         with suppress(MasuError):
             self.host.images.sweep()
-        for name, said in mend(self.host, self.places.group_of):
+        for name, said in mend(self.host, self.places.group_of, self._failpoint()):
             message = f"a checkpoint was interrupted: {said}"
             told.event(Event(self.host.clock.wall_ms(), name, "Mended", message))
 
@@ -743,18 +742,23 @@ class App:
         """Read-only."""
         if not wants_in(resources):
             return NO_IMAGES
-        found = find(resources, self.pins.load(), self.host)
+        found = look_up(resources, self.pins.load, self.host)
         return {name: each.choice for name, each in found.items()}
 
-    def _tidy_images(self, pins: Pins, told: EventLog) -> None:
+    def _tidy_images(self, told: EventLog) -> None:
         with suppress(MasuError):
-            remove_images(unused(pins, self.host), self.host, self._failpoint(), told)
+            remove_images(unused(self.pins.load(), self.host), self.host, self._failpoint(), told)
 
     def _forget_images(self, gone: Collection[str], *, last: bool) -> None:
         """Of containers that were removed. `last`: nobody is left, and the file may be damaged."""
-        pins = {} if last else {name: each for name, each in self.pins.load().items() if name not in gone}
-        self.pins.save(pins)
-        self._tidy_images(pins, Tellers(self.journal.append))
+        told = Tellers(self.journal.append)
+        try:
+            before = {} if last else self.pins.load()
+            self.pins.save({name: each for name, each in before.items() if name not in gone})
+        except MasuError as error:
+            at, message = self.host.clock.wall_ms(), f"those of what was removed: {error}"
+            told.event(Event(at, "", "ImageKept", message, level="warning"))
+        self._tidy_images(told)
 
     def _named(self) -> Named:
         return Named(self.places.instance, self.places.names, self.places.spaces, self.places.secrets)
@@ -777,18 +781,20 @@ class App:
             lock.release()
 
     @contextmanager
-    def _asked(self, verb: str, container: str = "") -> Iterator[None]:
+    def _asked(self, verb: str, container: str = "") -> Iterator[list[str]]:
         """What somebody has asked this very process for is in the audit log, with how it ended.
 
-        But to apply what is converged is no write at all.
+        → for what was not done, in words. But to apply what is converged is no write at all.
         """
-        request, before = {"verb": verb, "container": container}, self.audit.lines
+        request, before, undone = {"verb": verb, "container": container}, self.audit.lines, list[str]()
         try:
-            yield
+            yield undone
         except MasuError as error:
             self._heard(me(), request, error)
             raise
-        if verb != "apply" or self.audit.lines != before:
+        if undone:
+            self._heard(me(), request, StepFailed(", ".join(undone)))
+        elif verb != "apply" or self.audit.lines != before:
             self._heard(me(), request, None)
 
     def _heard(self, peer: Peer, request: Mapping[str, Any], error: MasuError | None) -> None:
@@ -925,13 +931,6 @@ class App:
         with suppress(MasuError):
             return self.policy.read() is not None
         return False
-
-    def sync(self) -> Mapping[str, Any]:
-        """Have the daemon look at its source now. Raises SourceUnreadable, and StepFailed without a daemon."""
-        answer = ask(self.places.control, SYNC)
-        if answer is None:
-            raise StepFailed(f"no daemon runs as instance {self.settings.instance}: masu run, or masu apply")
-        return answer
 
     def _source(self, source: str) -> Source:
         from controller.sources.choice import source_of  # noqa: PLC0415

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from controller.errors import MasuError, Problem, SpecInvalid
+from controller.errors import MasuError, Problem, SpecInvalid, StepFailed
 from controller.settings import IDENTITY, POLICY, Settings, testing
 from controller.version import VERSION
 
@@ -439,7 +439,14 @@ def _apply(arguments: argparse.Namespace) -> int:
 
 
 def _sync(arguments: argparse.Namespace) -> int:
-    found = _app(arguments, runtime=False).sync()
+    """Asks and waits; to know the host as well would take as long as what it waits for."""
+    from controller.host.control import SYNC, ask  # noqa: PLC0415
+    from controller.host.places import Places  # noqa: PLC0415
+
+    settings = _settings(arguments)
+    found = ask(Places(settings.instance, settings.run_root).control, SYNC)
+    if found is None:
+        raise StepFailed(f"no daemon runs as instance {settings.instance}: masu run, or masu apply")
     if found:
         print(f'{found["commit"]} "{found["subject"]}"')
     return DONE

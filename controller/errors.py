@@ -24,9 +24,19 @@ Absent while observing is an observation, not an error.
 from __future__ import annotations
 
 import errno as errno_names
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from controller.frozen import dataclass
+
+NOT_UNDERSTOOD: Final = (
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    RecursionError,
+)
+"""What comes of reading JSON that has another shape than it should: nothing, or one of masu's own errors."""
 
 
 class MasuError(Exception):

@@ -10,9 +10,9 @@ from controller.frozen import dataclass
 POLICY = "/etc/masu/policy.yaml"
 """Where the policy of a host is, if there is one."""
 SECRETS = "/etc/masu/secrets"
+"""The directory of the secrets of a host: one file each, root's, which nobody else may read."""
 IDENTITY = "/etc/masu/age.key"
 """With what sealed secrets are opened, unless MASU_AGE_IDENTITY names another file."""
-"""The directory of the secrets of a host: one file each, root's, which nobody else may read."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,12 +37,22 @@ NONE = Wanted({}, (), None)
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """`lacking`: why secrets cannot be had. `given`: variables that are as they are to be; `shown`: such targets,
-    None where there is nothing at all."""
+    """`lacking`: why secrets cannot be had; `lives`: by somebody who runs. `given`: variables that are as they are
+    to be; `shown`: such targets, None where there is nothing at all."""
 
     lacking: tuple[str, ...] = ()
     given: frozenset[str] = frozenset()
     shown: frozenset[str] | None = None
+    lives: bool = False
+
+
+def lacking(host: Host, desired: Wanted | None) -> tuple[str, ...]:
+    """Read-only. Why secrets cannot be had, in words, each once."""
+    if desired is None:
+        return ()
+    why = {host.secrets.lacks(each, variable=True) for each in desired.variables.values()}
+    why |= {host.secrets.lacks(each.secret, variable=False) for each in desired.files}
+    return tuple(sorted(why - {""}))
 
 
 class Secrets:
@@ -68,13 +78,12 @@ class Secrets:
         """Read-only."""
         if desired is None or desired == NONE:
             return Seen(shown=host.secrets.shown(subject.name, ()))
-        lacking = {host.secrets.lacks(each, variable=True) for each in desired.variables.values()}
-        lacking |= {host.secrets.lacks(each.secret, variable=False) for each in desired.files}
         files = _on_host(subject, host, desired)
         return Seen(
-            tuple(sorted(lacking - {""})),
+            lacking(host, desired),
             host.secrets.given(subject.name, desired.variables) if subject.pid else frozenset(),
             host.secrets.shown(subject.name, files) if files is not None else None,
+            bool(subject.pid),
         )
 
     def diff(self, subject: Subject, desired: Wanted, observed: Seen) -> list[Step]:
@@ -82,10 +91,9 @@ class Secrets:
         return list(_steps(subject, desired, observed))
 
     def remarks(self, desired: Wanted, observed: Seen) -> list[Condition]:
-        """Pure. Who runs goes on with what it has."""
-        return [
-            Condition(LIMITED, status=True, reason=SECRET_MISSING, message=each) for each in observed.lacking
-        ]
+        """Pure. Who runs goes on with what it has; whoever does not waits, which is told as such."""
+        said = observed.lacking if observed.lives else ()
+        return [Condition(LIMITED, status=True, reason=SECRET_MISSING, message=each) for each in said]
 
     def remove(self, subject: Subject, observed: Seen) -> list[Step]:
         """Pure. Not before the last process has ended."""

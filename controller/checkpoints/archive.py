@@ -94,10 +94,14 @@ def config_dump(found: Checkpoint, origin: Origin) -> bytes:
 
 
 def spec_dump(origin: Origin, kept: bytes | None) -> bytes:
-    """The bundle config as it was, marked in podman's way: that is whose layout the archive has."""
-    value: dict[str, Any] = json.loads(kept) if kept else {"ociVersion": "1.0.2"}
+    """The bundle config as it was, marked in podman's way: that is whose layout the archive has.
+
+    What a foreign archive had in its place was kept unread, and is left out where it is no config.
+    """
+    value = _mapping(kept) or {"ociVersion": "1.0.2"}
+    said = value.get("annotations")
     notes = {
-        **(value.get("annotations") or {}),
+        **(said if isinstance(said, dict) else {}),
         "io.container.manager": "libpod",
         "io.kubernetes.cri.container-name": origin.container,
     }
@@ -116,7 +120,7 @@ def parse_own(text: bytes | None) -> Origin | None:
     try:
         value = json.loads(text)
         if value["version"] != 1:
-            raise ArchiveRefused(f"{OWN}: version {value['version']} is not known here")
+            raise ArchiveRefused(f"{OWN}: version {quote(str(value['version']))} is not known here")
         return Origin.from_json(value["origin"])
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ArchiveRefused(f"{OWN} is not understood: {error}") from error
@@ -144,6 +148,15 @@ def parse_deleted(text: bytes | None) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
         raise ArchiveRefused(f"{DELETED} is no list of paths")
     return tuple(each.strip("/") for each in value)
+
+
+def _mapping(text: bytes | None) -> dict[str, Any]:
+    """Empty for anything else."""
+    try:
+        value = json.loads(text or b"null")
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 def _text(value: Any) -> bytes:

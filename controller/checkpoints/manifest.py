@@ -11,13 +11,15 @@ A piece of a file is, in the order of the file: n ≥ 0, all of chunk n (of line
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import field
+from itertools import chain
 from typing import Any, cast
 
-from controller.errors import CheckpointDamaged
+from controller.errors import NOT_UNDERSTOOD, CheckpointDamaged
 from controller.frozen import dataclass
 from controller.model.checkpoint import Checkpoint, Origin
+from controller.model.names import quote
 
 VERSION = 1
 NAME_DIGITS = 64
@@ -44,7 +46,8 @@ class StoredFile:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> StoredFile:
-        return cls(value["name"], value["size"], tuple(value["pieces"]))
+        """Raises KeyError or TypeError for what is no such value, as the others here do."""
+        return cls(_of(value["name"], str), _of(value["size"], int), tuple(_of(value["pieces"], list)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,15 +78,44 @@ class Entry:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Entry:
-        device = value.get("device")
-        known = {name: each for name, each in value.items() if name in cls.__slots__}
-        return cls(
-            **{**known, "pieces": tuple(value.get("pieces", ())), "device": tuple(device) if device else None}
-        )
+        known = {name: _of(each, _ENTRY_KINDS[name]) for name, each in value.items() if name in _ENTRY_KINDS}
+        for each in known.get("xattrs", {}).values():
+            _of(each, str)
+        device = _of_device(known["device"]) if "device" in known else None
+        return cls(**{**known, "pieces": tuple(known.get("pieces", ())), "device": device})
 
 
 _ENTRY_KEYS = ("path", "kind", "mode", "uid", "gid", "mtime_ns", "target", "device", "size", "pieces")
 _EMPTY = (0, "", None, ())
+_ENTRY_KINDS: Mapping[str, type] = {
+    **dict.fromkeys(("path", "kind", "target"), str),
+    **dict.fromkeys(("mode", "uid", "gid", "mtime_ns", "size"), int),
+    **dict.fromkeys(("device", "pieces"), list),
+    "xattrs": dict,
+}
+
+
+def _of(value: Any, kind: type) -> Any:
+    if type(value) is not kind:
+        raise TypeError(f"{kind.__name__} is expected")
+    return value
+
+
+def _of_device(value: list[Any]) -> tuple[str, int, int]:
+    letter, major, minor = value
+    return _of(letter, str), _of(major, int), _of(minor, int)
+
+
+def _check_pieces(pieces: Iterable[Piece], chunks: int) -> None:
+    """`chunks`: so many there are. Raises ValueError or TypeError."""
+    for piece in pieces:
+        if isinstance(piece, list):
+            _of(piece[0], str)
+            parts = [_of(each, int) for number in parts_of(piece) for each in number]
+            if min(parts, default=0) < 0 or max(parts[::3], default=-1) >= chunks:
+                raise ValueError("a part of no chunk")
+        elif _of(piece, int) >= chunks:
+            raise ValueError("a piece of no chunk")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,15 +137,21 @@ class Body:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Body:
-        return cls(
+        """Raises KeyError, TypeError, ValueError and the like for anything `to_json` did not write."""
+        found = cls(
             tuple(StoredFile.from_json(each) for each in value["images"]),
             tuple(StoredFile.from_json(each) for each in value["extras"]),
             {
                 name: tuple(Entry.from_json(each) for each in entries)
                 for name, entries in value["trees"].items()
             },
-            tuple(value["sizes"]),
+            tuple(_of(each, int) for each in value["sizes"]),
         )
+        for file in (*found.images, *found.extras):
+            _check_pieces(file.pieces, len(found.sizes))
+        for entry in chain.from_iterable(found.trees.values()):
+            _check_pieces(entry.pieces, len(found.sizes))
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,14 +189,16 @@ def decode_head(line: bytes, file_size: int, digest: Digest) -> tuple[Checkpoint
         if digest(canonical(head)).hex() != checksum:
             raise CheckpointDamaged("the manifest's head is damaged")
         if head["version"] != VERSION:
-            raise CheckpointDamaged(f"a manifest of version {head['version']}: this masu reads {VERSION}")
+            raise CheckpointDamaged(
+                f"a manifest of version {quote(str(head['version']))}: this masu reads {VERSION}"
+            )
         checkpoint = Checkpoint(
             head["id"], Origin.from_json(head["origin"]), head["size"], head["stored"], head["alone"],
             tuple(head["trees"]), head["key"], images=int(head.get("images", 0)),
         )  # fmt: skip
         if len(line) + head["table"]["bytes"] + head["body"]["bytes"] + 3 != file_size:
             raise CheckpointDamaged("the manifest is torn")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except NOT_UNDERSTOOD as error:
         raise CheckpointDamaged("the manifest's head is damaged") from error
     return checkpoint, head
 
@@ -180,7 +220,7 @@ def split(text: bytes, digest: Digest) -> tuple[Checkpoint, tuple[bytes, ...], b
 def decode_body(text: bytes) -> Body:
     try:
         return Body.from_json(json.loads(text))
-    except (ValueError, KeyError, TypeError) as error:
+    except NOT_UNDERSTOOD as error:
         raise CheckpointDamaged("the manifest's body is not understood") from error
 
 

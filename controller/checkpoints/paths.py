@@ -50,7 +50,9 @@ def check_tree(entries: Iterable[Entry]) -> None:
 
 def _wrong(entry: Entry, kinds: dict[str, str]) -> str:
     if entry.path == ".":
-        return "" if not kinds and entry.kind == "directory" else "the root comes first and is a directory"
+        if kinds or entry.kind != "directory":
+            return "the root comes first and is a directory"
+        return wrong_values(entry)
     rules = (
         (entry.kind in KINDS, f"there is no kind {quote(str(entry.kind))}"),
         (bool(kinds), "the root of the tree is missing"),
@@ -59,10 +61,11 @@ def _wrong(entry: Entry, kinds: dict[str, str]) -> str:
         (kinds.get(parent_of(entry.path)) == "directory", "not in a directory of the tree"),
         (entry.kind != "link" or kinds.get(entry.target) == "file", "a link to no file named before it"),
     )
-    return next((wrong for holds, wrong in rules if not holds), "") or _wrong_values(entry)
+    return next((wrong for holds, wrong in rules if not holds), "") or wrong_values(entry)
 
 
-def _wrong_values(entry: Entry) -> str:
+def wrong_values(entry: Entry) -> str:
+    """What is wrong with anything but its name; empty: nothing."""
     if entry.mode & ~_MODES or not 0 <= entry.uid <= _LARGEST_ID or not 0 <= entry.gid <= _LARGEST_ID:
         return "an impossible mode or owner"
     if entry.kind == "symlink" and (not entry.target or "\0" in entry.target):

@@ -16,10 +16,12 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from controller import errors
-from controller.errors import MasuError, NotPermitted, StepFailed
+from controller.errors import NOT_UNDERSTOOD, MasuError, NotPermitted, SpecInvalid, StepFailed
 from controller.host.text import failed, make_directories, read_text
 from controller.model.audit import Peer
 
+SYNC: Final[Mapping[str, Any]] = {"verb": "sync"}
+"""Look at the source now."""
 LONGEST: Final = 64 << 10
 NOBODY: Final = (1 << 32) - 1
 PATIENCE_S: Final = 5.0
@@ -123,21 +125,20 @@ def ask(path: str, request: Mapping[str, Any]) -> dict[str, Any] | None:
         except OSError:
             return None
         try:
-            answer = json.loads(_line(sock))
-        except (OSError, ValueError) as error:
+            answer = _mapping(json.loads(_line(sock)))
+            if "error" in answer:
+                raise _error(answer["error"])
+            return dict(_mapping(answer["done"]))
+        except (OSError, *NOT_UNDERSTOOD) as error:
             raise StepFailed(f"whoever reconciles the instance ended before it was done: {error}") from error
-    if "error" in answer:
-        raise _error(answer["error"])
-    done: dict[str, Any] = answer["done"]
-    return done
 
 
 def _error(value: Mapping[str, str]) -> MasuError:
     kind = getattr(errors, value["kind"], StepFailed)
-    plain = isinstance(kind, type) and issubclass(kind, MasuError)
+    plain = isinstance(kind, type) and issubclass(kind, MasuError) and kind is not SpecInvalid
     try:
         return kind(value["message"]) if plain else StepFailed(value["message"])
-    except TypeError:  # one that is made of more than a message
+    except (TypeError, AttributeError):  # one that is made of more than a message
         return StepFailed(value["message"])
 
 
@@ -153,7 +154,7 @@ def _line(connection: socket.socket) -> bytes:
 
 def _mapping(value: Any) -> Mapping[str, Any]:
     if not isinstance(value, dict):
-        raise StepFailed("not understood: a request is a mapping")
+        raise StepFailed("not understood: neither a request nor an answer")
     return value
 
 

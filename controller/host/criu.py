@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, Literal
 
-from controller.errors import HostLacks, LaunchFailed, StepFailed
+from controller.errors import NOT_UNDERSTOOD, HostLacks, LaunchFailed, StepFailed
 from controller.frozen import dataclass
 from controller.host import (
     criu_ahead,
@@ -255,7 +255,7 @@ def _layout(directory: str) -> Layout:
     try:
         value: dict[str, Any] = json.loads(read_text(path) or "{}")
         return Layout.from_json(value)
-    except (ValueError, TypeError, KeyError) as error:
+    except NOT_UNDERSTOOD as error:
         raise LaunchFailed(f"{path} is not what masu wrote: {error}", path=path) from error
 
 

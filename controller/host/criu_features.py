@@ -101,7 +101,7 @@ def last_error(path: str) -> str:
 def read_json(path: str) -> dict[str, Any]:
     try:
         value = json.loads(read_text(path) or "{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 
+from controller.errors import NOT_UNDERSTOOD
 from controller.host.text import read_text, remove_file, write_atomic
 from controller.model.links import Device
 
@@ -21,7 +22,7 @@ class DeviceFiles:
         try:
             kept = json.loads(read_text(self._path(container)) or "{}")
             return {mark: Device(str(each["mac"]), int(each["mtu"])) for mark, each in kept.items()}
-        except (ValueError, TypeError, KeyError, AttributeError):
+        except NOT_UNDERSTOOD:
             return {}
 
     def lend(self, container: str, mark: str, device: Device) -> None:

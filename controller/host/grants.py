@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from controller.errors import StepFailed
+from controller.errors import NOT_UNDERSTOOD, StepFailed
 from controller.host.text import read_text, remove_file, write_atomic
 from controller.model.grant import Grant, Grants
 
@@ -25,7 +25,7 @@ class GrantFile:
             if value["boot"] != self._boot_id:
                 return {}
             return {name: _grant(each) for name, each in value["grants"].items()}
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except NOT_UNDERSTOOD:
             return {}
 
     def save(self, grants: Grants) -> None:

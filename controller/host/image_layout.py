@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
@@ -45,17 +46,37 @@ def platform(read: Callable[[str], bytes], name: str, digest: str, machine: str)
 
 def manifest(layout: str, digest: str) -> Manifest:
     """Raises ImageRefused, StepFailed."""
-    return _parsed(layout, blob(layout, digest), lambda text: parse_manifest(json.loads(text)))
+    return manifest_in(layout, blob(layout, digest))
+
+
+def manifest_in(name: str, text: bytes) -> Manifest:
+    """Pure. Raises ImageRefused."""
+    return _parsed(name, text, lambda text: parse_manifest(json.loads(text)))
+
+
+def check_blobs(layout: str, found: Manifest) -> None:
+    """Whoever unpacks it would wait for a writer. Raises ImageRefused, StepFailed."""
+    for digest in (found.config, *(each for each, _ in found.layers)):
+        path = _path(layout, digest)
+        try:
+            _check(path, os.stat(path))
+        except OSError as error:
+            raise failed(error, "reading", path) from error
 
 
 def config(layout: str, digest: str) -> Any:
     """Raises ImageRefused, StepFailed."""
-    return _parsed(layout, blob(layout, digest), json.loads)
+    return config_in(layout, blob(layout, digest))
+
+
+def config_in(name: str, text: bytes) -> Any:
+    """Pure. Raises ImageRefused."""
+    return _parsed(name, text, json.loads)
 
 
 def blob(layout: str, digest: str) -> bytes:
     """Small ones, whole. Raises ImageRefused where it is another than it is called, StepFailed where it is not."""
-    content = _read(f"{layout}/blobs/sha256/{digest.removeprefix('sha256:')}")
+    content = _read(_path(layout, digest))
     if digest_of(content) != digest:
         raise ImageRefused(f"{layout}: {digest} is {digest_of(content)} in truth")
     return content
@@ -79,15 +100,27 @@ def refer(layout: str, blobs: str, digest: str) -> None:
             made.write(text)
 
 
+def _path(layout: str, digest: str) -> str:
+    return f"{layout}/blobs/sha256/{digest.removeprefix('sha256:')}"
+
+
 def _read(path: str) -> bytes:
+    """A layout need not be root's: what waits for a writer, or never ends, is not read."""
     try:
-        with open(path, "rb") as file:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        with open(descriptor, "rb") as file:
+            _check(path, os.fstat(descriptor))
             content = file.read(MOST_MANIFEST + 1)
     except OSError as error:
         raise failed(error, "reading", path) from error
     if len(content) > MOST_MANIFEST:
         raise ImageRefused(f"{path} is larger than {MOST_MANIFEST} bytes")
     return content
+
+
+def _check(path: str, found: os.stat_result) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        raise ImageRefused(f"{path} is not a regular file")
 
 
 def _parsed(name: str, value: Any, parse: Callable[[Any], T]) -> T:

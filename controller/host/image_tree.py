@@ -12,6 +12,7 @@ from typing import Final
 
 from controller.errors import ImageRefused
 from controller.host.syscalls import open_below
+from controller.model.names import quote
 
 MOST_USERS: Final = 1 << 20
 """Bytes of an /etc/passwd or /etc/group."""
@@ -36,7 +37,7 @@ def tidy(root: str) -> int:
                 seen = each.stat(follow_symlinks=False)
                 where = each.path.removeprefix(root)
                 if seen.st_dev != top.st_dev:
-                    raise ImageRefused(f"{where} is on another file system")
+                    raise ImageRefused(f"{quote(where)} is on another file system")
                 if stat.S_ISBLK(seen.st_mode) or stat.S_ISCHR(seen.st_mode):
                     os.unlink(each.path)
                     nodes += 1
@@ -49,7 +50,7 @@ def tidy(root: str) -> int:
                     links[seen.st_ino] = (found + 1, seen.st_nlink, where)
     for found, known, where in links.values():
         if found != known:
-            raise ImageRefused(f"{where} is a hard link to something outside of it")
+            raise ImageRefused(f"{quote(where)} is a hard link to something outside of it")
     return nodes
 
 

@@ -12,22 +12,21 @@ import json
 import os
 import stat
 import threading
-import time
 from collections.abc import Callable, Iterator
-from typing import Final
+from typing import Any, Final
 
 from controller.checkpoints.policy import DEFAULT_MIN_FREE
-from controller.errors import HostLacks, ImageRefused, StepFailed
+from controller.errors import NOT_UNDERSTOOD, HostLacks, ImageRefused, StepFailed
 from controller.frozen import as_dict
 from controller.host import image_layout
 from controller.host.facts import find
 from controller.host.image_layout import digest_of
 from controller.host.image_tree import text_in, tidy
 from controller.host.mount_table import mentioned
-from controller.host.pulling import Pulling
+from controller.host.pulling import Pulling, Watch
 from controller.host.removal import remove_deep
 from controller.host.syscalls import free_bytes, syncfs
-from controller.host.text import failed, make_private, read_text, sync_directory
+from controller.host.text import failed, make_private, read_text, sync_directory, write_atomic
 from controller.model.image import (
     MOST_MANIFEST,
     OCI,
@@ -37,7 +36,6 @@ from controller.model.image import (
     Reference,
     Source,
     image_of,
-    parse_manifest,
     parse_reference,
 )
 from controller.model.quantity import format_bytes
@@ -82,7 +80,7 @@ class ImageStore:
             lists = {key: tuple(value[key]) for key in ("entrypoint", "cmd")}
             env = tuple((name, each) for name, each in value["env"])
             return Image(**{**value, **lists, "env": env, "path": f"{self._path(digest)}/rootfs"})
-        except (ValueError, KeyError, TypeError):
+        except NOT_UNDERSTOOD:
             return None
 
     def resolve(self, source: Source, timeout_s: float) -> str:
@@ -106,15 +104,18 @@ class ImageStore:
             aside = f"{self._root}/.{digest.removeprefix('sha256:')}{COMING}"
             try:
                 make_private(self._root)
+                if os.path.isdir(f"{self._path(digest)}/rootfs"):
+                    return self._describe(source, digest)
                 _clear(aside)
                 os.makedirs(f"{aside}/layout", 0o700)
                 os.mkdir(f"{aside}/made", 0o700)
                 image = self._make(source, digest, aside, told)
                 _write(f"{aside}/made/image.json", json.dumps(as_dict(image)))
                 syncfs(aside)
-                _clear(self._path(digest))  # which `look` has found to be damaged
+                rest = self._put_aside(digest)
                 os.rename(f"{aside}/made", self._path(digest))
                 sync_directory(self._root)
+                _clear(rest)
             except OSError as error:
                 raise failed(error, "unpacking an image in", aside) from error
             finally:
@@ -123,15 +124,12 @@ class ImageStore:
         return image
 
     def remove(self, digest: str) -> None:
-        path, doomed = self._path(digest), f"{self._root}/.{digest.removeprefix('sha256:')}{GOING}"
+        path = self._path(digest)
         with self._alone(digest):
             if mentioned(f"{path.removeprefix(self._root)}/rootfs"):
                 raise StepFailed(f"{path} is mounted somewhere still", path=path, errno=errno.EBUSY)
             try:
-                _clear(doomed)
-                with contextlib.suppress(FileNotFoundError):
-                    os.rename(path, doomed)
-                _clear(doomed)
+                _clear(self._put_aside(digest))
             except OSError as error:
                 raise failed(error, "removing", path) from error
 
@@ -150,6 +148,14 @@ class ImageStore:
     def _path(self, digest: str) -> str:
         return f"{self._root}/{digest.removeprefix('sha256:')}"
 
+    def _put_aside(self, digest: str) -> str:
+        """→ where what was there is now, if anything was. Raises OSError."""
+        doomed = f"{self._root}/.{digest.removeprefix('sha256:')}{GOING}"
+        _clear(doomed)
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(self._path(digest), doomed)
+        return doomed
+
     @contextlib.contextmanager
     def _alone(self, digest: str) -> Iterator[None]:
         with self._lock:
@@ -162,6 +168,7 @@ class ImageStore:
         reference, layout, tree = parse_reference(source.reference), f"{aside}/layout", f"{aside}/made/rootfs"
         if reference.transport == OCI:
             manifest = image_layout.manifest(reference.name, digest)
+            image_layout.check_blobs(reference.name, manifest)
             self._keep_free(manifest.size)
             image_layout.refer(layout, os.path.abspath(f"{reference.name}/blobs"), digest)
         else:
@@ -171,19 +178,35 @@ class ImageStore:
         self._pulling.run(unpack, UNPACK_S, lambda: self._keep_free(0))
         try:
             tidy(tree)
-            config = image_layout.config(layout, manifest.config)
-            users, groups = (text_in(tree, each) for each in ("etc/passwd", "etc/group"))
-            return image_of(digest, f"{self._path(digest)}/rootfs", config, users, groups)
+            return self._image(digest, tree, image_layout.config(layout, manifest.config))
         except (ImageRefused, ValueError) as error:
             raise ImageRefused(f"{source.reference} ({digest}): {error}") from error
 
-    def _copy(self, source: Source, digest: str, layout: str, told: Callable[[Amount], None]) -> Manifest:
-        """From a registry to a layout. Another format than OCI's is turned into that, with the same layers."""
-        raw = self._manifest(source, f"@{digest}", MANIFEST_S)
+    def _describe(self, source: Source, digest: str) -> Image:
+        """Write anew what lies beside a root, which is whole since it has its name: containers may run from it.
+
+        Raises OSError, too.
+        """
+        reference, path = parse_reference(source.reference), self._path(digest)
+        if reference.transport == OCI:
+            config = image_layout.config(reference.name, image_layout.manifest(reference.name, digest).config)
+        else:
+            config = self._config(source, digest, self._listed(source, digest).config)
         try:
-            wanted = parse_manifest(json.loads(raw))
+            image = self._image(digest, f"{path}/rootfs", config)
         except ValueError as error:
             raise ImageRefused(f"{source.reference} ({digest}): {error}") from error
+        write_atomic(f"{path}/image.json", json.dumps(as_dict(image)), durable=True)
+        return image
+
+    def _image(self, digest: str, tree: str, config: Any) -> Image:
+        """Raises ValueError."""
+        users, groups = (text_in(tree, each) for each in ("etc/passwd", "etc/group"))
+        return image_of(digest, f"{self._path(digest)}/rootfs", config, users, groups)
+
+    def _copy(self, source: Source, digest: str, layout: str, told: Callable[[Amount], None]) -> Manifest:
+        """From a registry to a layout. Another format than OCI's is turned into that, with the same layers."""
+        wanted = self._listed(source, digest)
         self._keep_free(wanted.size)
         name = f"docker://{parse_reference(source.reference).name}@{digest}"
         argv = [
@@ -194,7 +217,7 @@ class ImageStore:
             name,
             f"oci:{layout}:{image_layout.NAME}",
         ]
-        watch = _Watch(layout, wanted.size, self._stall_s, told)
+        watch = Watch(layout, wanted.size, self._stall_s, told)
 
         def look() -> None:
             watch.look()
@@ -207,6 +230,19 @@ class ImageStore:
         if [each for each, _ in manifest.layers] != [each for each, _ in wanted.layers]:
             raise ImageRefused(f"{source.reference}: {digest} came with other layers than it names")
         return manifest
+
+    def _listed(self, source: Source, digest: str) -> Manifest:
+        raw = self._manifest(source, f"@{digest}", MANIFEST_S)
+        return image_layout.manifest_in(f"{source.reference} ({digest})", raw)
+
+    def _config(self, source: Source, digest: str, expected: str) -> Any:
+        """From a registry, without its layers."""
+        name = f"docker://{parse_reference(source.reference).name}@{digest}"
+        argv = [*_skopeo(), "inspect", "--config", "--raw", *_access(source, ""), name]
+        said = self._pulling.run(argv, MANIFEST_S)
+        if digest_of(said) != expected:
+            raise ImageRefused(f"{name}: the registry has given {digest_of(said)} for {expected}")
+        return image_layout.config_in(name, said)
 
     def _manifest(self, source: Source, which: str, timeout_s: float) -> bytes:
         """As the registry has it: its digest is that of the very bytes."""
@@ -227,37 +263,6 @@ class ImageStore:
                 path=self._root,
                 errno=errno.ENOSPC,
             )
-
-
-class _Watch:
-    """How much has come, and whether anything still does."""
-
-    def __init__(self, layout: str, total: int, stall_s: float, told: Callable[[Amount], None]) -> None:
-        self._layout, self._total, self._stall_s, self._told = layout, total, stall_s, told
-        self._done, self._at = -1, time.monotonic()
-
-    def look(self) -> None:
-        """Raises StepFailed."""
-        done, now = _size(self._layout), time.monotonic()
-        if done != self._done:
-            self._done, self._at = done, now
-            self._told(Amount("fetching", done, self._total))
-        elif now - self._at > self._stall_s:
-            raise StepFailed(f"nothing has come for {self._stall_s:g} s: given up")
-
-
-def _size(directory: str) -> int:
-    """Bytes of all files in it; of one that is just renamed, perhaps none."""
-    total, waiting = 0, [directory]
-    while waiting:
-        with contextlib.suppress(OSError), os.scandir(waiting.pop()) as entries:
-            for each in entries:
-                if each.is_dir(follow_symlinks=False):
-                    waiting.append(each.path)
-                else:
-                    with contextlib.suppress(OSError):
-                        total += each.stat(follow_symlinks=False).st_size
-    return total
 
 
 def _program(name: str) -> str:

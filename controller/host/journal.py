@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import TextIO
 
+from controller.errors import NOT_UNDERSTOOD
 from controller.host.text import open_for_writing
 from controller.model.event import Event
 
@@ -96,7 +97,7 @@ def _events(lines: TextIO) -> Iterator[Event]:
         if not line.endswith("\n"):
             lines.seek(before)
             return
-        with contextlib.suppress(ValueError, TypeError):
+        with contextlib.suppress(*NOT_UNDERSTOOD):
             yield Event.from_line(line)
 
 

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from controller.errors import KeeperGone, LaunchFailed, MasuError, StepFailed
+from controller.errors import NOT_UNDERSTOOD, KeeperGone, LaunchFailed, MasuError, StepFailed
 from controller.host.text import failed, make_private, read_text, remove_file, remove_tree
 from controller.model.launch import ExitRecord, Init, LaunchRecipe
 
@@ -111,7 +111,7 @@ class KeeperClient:
     def exit_of(self, name: str) -> ExitRecord | None:
         try:
             return ExitRecord(**json.loads(read_text(f"{self._run_dir}/exits/{name}.json") or ""))
-        except (ValueError, TypeError):
+        except NOT_UNDERSTOOD:
             return None
 
     def ensure(self) -> None:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from controller.errors import StepFailed
+from controller.errors import NOT_UNDERSTOOD, StepFailed
 from controller.host.text import read_text, remove_file, write_atomic
 from controller.model.addresses import parse_address
 from controller.model.attachment import LAST_SLOT, Lease, Leases
@@ -27,7 +27,7 @@ class LeaseFile:
                 network: {name: _lease(each) for name, each in found.items()}
                 for network, found in value.items()
             }
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except NOT_UNDERSTOOD as error:
             message = f"{self._path} is damaged ({error}): restore or remove it"
             raise StepFailed(message, path=self._path) from error
 

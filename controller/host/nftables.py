@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import astuple
 from typing import Any, Final
 
-from controller.errors import HostLacks, MasuError, NotPermitted, NotReadBack, StepFailed
+from controller.errors import NOT_UNDERSTOOD, HostLacks, MasuError, NotPermitted, NotReadBack, StepFailed
 from controller.host import command, nfnetlink
 from controller.host.listing import Form, difference, form_of, from_json, objects_of, structure, to_json
 from controller.host.nfnetlink import Committed, Touched
@@ -194,7 +194,7 @@ class NftablesFirewall:
             raise _refusal(finished)
         try:
             answer: list[Mapping[str, Any]] = json.loads(finished.output)["nftables"]
-        except (ValueError, KeyError, TypeError) as error:
+        except NOT_UNDERSTOOD as error:
             raise StepFailed(f"nft answers what is not to be understood ({error})") from error
         return answer
 
@@ -214,7 +214,7 @@ class NftablesFirewall:
                 return None
             form = from_json(kept["listing"])
             return None if difference(expected, structure(form)) else form
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except NOT_UNDERSTOOD:
             return None
 
     def _abilities_for(self, firewall: Firewall) -> Abilities:
@@ -269,7 +269,7 @@ def _read_published(path: str) -> frozenset[Publication]:
     try:
         kept = json.loads(read_text(path) or "{}")
         return frozenset(Publication(*each) for each in kept.get("published", ()))
-    except (ValueError, TypeError, AttributeError):
+    except NOT_UNDERSTOOD:
         return frozenset()
 
 

@@ -56,7 +56,7 @@ class NumberFile:
         """A damaged file is never taken for an empty one: two would then share one number."""
         try:
             value = json.loads(read_text(self.path) or "{}")
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise StepFailed(
                 f"{self.path} is damaged ({error}): restore or remove it", path=self.path
             ) from error

@@ -285,8 +285,8 @@ def _last_message(path: str) -> str:
     for line in (read_text(path) or "").splitlines():
         try:
             entry = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
-        if entry.get("level") in {"error", "fatal"}:
+        if isinstance(entry, dict) and entry.get("level") in {"error", "fatal"}:
             message = str(entry.get("msg", ""))
     return message

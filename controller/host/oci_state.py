@@ -164,6 +164,6 @@ def _now() -> str:
 def _read(path: str) -> dict[str, Any]:
     try:
         value = json.loads(read_text(path) or "{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from controller.errors import StepFailed
+from controller.errors import NOT_UNDERSTOOD, StepFailed
 from controller.frozen import as_dict
 from controller.host.text import read_text, remove_file, write_atomic
 from controller.model.image import Pin, Pins, is_digest, parse_reference
@@ -22,7 +22,7 @@ class PinFile:
         text = read_text(self._path)
         try:
             return {name: _pin(each) for name, each in json.loads(text or "{}").items()}
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except NOT_UNDERSTOOD as error:
             message = f"{self._path} is damaged ({error}): restore or remove it"
             raise StepFailed(message, path=self._path) from error
 

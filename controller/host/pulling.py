@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
+import time
 from collections.abc import Callable, Sequence
 
 from controller.errors import HostLacks, StepFailed
 from controller.host.tool_runs import CannotRun, Halted, SaidTooMuch, TookTooLong, ToolRuns
+from controller.model.image import Amount
 
 _FATAL = re.compile(r'level=fatal msg="((?:[^"\\]|\\.)*)"')
 _IN_VAIN = re.compile(r'^Error parsing image name "[^"]*": ')
@@ -46,6 +49,37 @@ class Pulling:
 
     def halt(self) -> None:
         self._runs.halt()
+
+
+class Watch:
+    """How much has come, and whether anything still does."""
+
+    def __init__(self, layout: str, total: int, stall_s: float, told: Callable[[Amount], None]) -> None:
+        self._layout, self._total, self._stall_s, self._told = layout, total, stall_s, told
+        self._done, self._at = -1, time.monotonic()
+
+    def look(self) -> None:
+        """Raises StepFailed."""
+        done, now = _size(self._layout), time.monotonic()
+        if done != self._done:
+            self._done, self._at = done, now
+            self._told(Amount("fetching", done, self._total))
+        elif now - self._at > self._stall_s:
+            raise StepFailed(f"nothing has come for {self._stall_s:g} s: given up")
+
+
+def _size(directory: str) -> int:
+    """Bytes of all files in it; of one that is just renamed, perhaps none."""
+    total, waiting = 0, [directory]
+    while waiting:
+        with contextlib.suppress(OSError), os.scandir(waiting.pop()) as entries:
+            for each in entries:
+                if each.is_dir(follow_symlinks=False):
+                    waiting.append(each.path)
+                else:
+                    with contextlib.suppress(OSError):
+                        total += each.stat(follow_symlinks=False).st_size
+    return total
 
 
 def _failed(name: str, status: int, said: str) -> StepFailed:

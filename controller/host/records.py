@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 
+from controller.errors import NOT_UNDERSTOOD
 from controller.host.text import read_text, remove_file, write_atomic
 from controller.model.record import Record
 
@@ -37,7 +38,7 @@ class RecordFiles:
             return last[1]
         try:
             record = Record.from_json(json.loads(text))
-        except (ValueError, KeyError, TypeError):
+        except NOT_UNDERSTOOD:
             return None
         self._parsed[name] = (text, record)
         return record

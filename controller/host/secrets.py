@@ -13,7 +13,7 @@ import stat
 from collections.abc import Collection, Mapping
 from typing import Final
 
-from controller.errors import MasuError, StepFailed
+from controller.errors import NOT_UNDERSTOOD, MasuError, StepFailed
 from controller.host import syscalls
 from controller.host.new_mount import MountRefused, attach, new_mount
 from controller.host.places import Places
@@ -51,7 +51,7 @@ class SecretFiles:
         try:
             config = json.loads(read_text(f"{self._places.bundles}/{container}/config.json") or "")
             started = dict(each.partition("=")[::2] for each in config["process"]["env"])
-        except (ValueError, KeyError, TypeError):
+        except NOT_UNDERSTOOD:
             return frozenset(variables)
         found = set()
         for name, secret in variables.items():
@@ -124,17 +124,16 @@ class SecretFiles:
         )
 
     def _mount(self, base: str, owner: int) -> None:
-        if os.path.ismount(base):
-            return
-        make_directories(self._places.secrets, 0o711)
-        remove_tree(base)
-        os.mkdir(base, 0o700)
-        tree = _tmpfs()
-        try:
-            attach(tree, base)
-        finally:
-            os.close(tree)
-        os.chown(base, owner, owner)
+        if not os.path.ismount(base):
+            make_directories(self._places.secrets, 0o711)
+            remove_tree(base)
+            os.mkdir(base, 0o700)
+            tree = _tmpfs()
+            try:
+                attach(tree, base)
+            finally:
+                os.close(tree)
+        os.chown(base, owner, owner)  # its users may be others than the last time
 
     def _base(self, container: str) -> str:
         return f"{self._places.secrets}/{container}"

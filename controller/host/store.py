@@ -7,7 +7,7 @@ import os
 from collections.abc import Collection
 from dataclasses import replace
 
-from controller.errors import StepFailed
+from controller.errors import NOT_UNDERSTOOD, StepFailed
 from controller.host.places import Places
 from controller.host.text import read_text, remove_file, write_atomic
 from controller.model.desired import DesiredSet
@@ -29,7 +29,7 @@ class DesiredFile:
         try:
             value = json.loads(read_text(self._places.desired) or "{}")
             desired = DesiredSet.from_json(value["desired"])
-        except (ValueError, KeyError, TypeError):
+        except NOT_UNDERSTOOD:
             return DesiredSet()
         return desired if value.get("version") == self._version else _unparsed(desired)
 
@@ -57,7 +57,7 @@ class ConditionFiles:
         try:
             values = json.loads(read_text(self._path(name)) or "[]")
             return tuple(Condition.from_json(each) for each in values)
-        except (ValueError, KeyError, TypeError):
+        except NOT_UNDERSTOOD:
             return ()
 
     def save(self, name: str, conditions: tuple[Condition, ...]) -> None:

@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 
-from controller.errors import StepFailed
+from controller.errors import NOT_UNDERSTOOD, StepFailed
 from controller.host.cgroups.homes import Homes
 from controller.host.text import read_text, remove_file, write_atomic
 from controller.model.counters import Tally
@@ -32,7 +32,7 @@ class TallyFiles:
             return None
         try:
             return Tally.from_json(json.loads(text))
-        except (ValueError, KeyError, TypeError):
+        except NOT_UNDERSTOOD:
             return None
 
     def write(self, name: str, tally: Tally) -> None:

@@ -1,4 +1,4 @@
-"""The Images port: what a pre-dump and the dump after it have of a container's memory becomes one.
+"""The Dumps port: what a pre-dump and the dump after it have of a container's memory becomes one.
 
 Pages go from file to file inside the kernel, and what has been copied is given back at once: it takes the memory of
 one window more.

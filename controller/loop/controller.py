@@ -168,7 +168,7 @@ class Controller:
             self.queue.add_at(name, held_until)
             return None
         result = self._door.judge(self._reconcile(name, desired, contested, edited=edited))
-        result = self.warden.remark(result)
+        result = self.pulls.remark(self.warden.remark(result))
         memory.looked_at = now
         self._after(name, desired, result, memory, edited=edited)
         memory.digest = digest

@@ -10,17 +10,22 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 from controller.errors import MasuError
 from controller.host.ports import EventLog, Host, PinStore
 from controller.model.event import Event
-from controller.model.image import Amount, Choice, Pin, Source, Want, parse_reference, short
+from controller.model.image import Amount, Choice, Pin, Pins, Source, Want, parse_reference, short
 from controller.model.quantity import about_bytes
 from controller.model.resource import Resource
-from controller.reconcile.apply import Failpoint, apply
-from controller.reconcile.images import Found, find, unused
-from controller.steps._base import Step, Wait
+from controller.model.status import Condition
+from controller.reconcile.apply import Failpoint
+from controller.reconcile.audit import do
+from controller.reconcile.images import Found, look_up, unused
+from controller.reconcile.reconciler import Result
+from controller.steps._base import Wait
 from controller.steps.images import LOOK_MS, PULLING, FetchImage, RemoveImage
 
 MOST_AT_ONCE = 4
@@ -30,6 +35,7 @@ ASK_S = 30.0
 TELL_S = 30.0
 """How often a long pull is told of."""
 INITIAL_S, MAXIMUM_S = 1.0, 300.0
+CLOSE_S = 5.0
 
 
 @dataclass(slots=True, eq=False)
@@ -75,7 +81,7 @@ class Pulls:
         self._host, self._failpoint, self._log, self._store = host, failpoint, log, store
         self._changed, self._nudge = changed, nudge
         self._lock = threading.Condition()  # of all that follows; nobody waits for a registry with it
-        self._pins: dict[str, Pin] | None = None
+        self._pins: Pins | None = None
         self._found: dict[str, Found] = {}
         self._jobs: dict[tuple[Source, str], Job] = {}
         self._asked = set[str]() if anew else None
@@ -88,13 +94,12 @@ class Pulls:
     def expect(self, resources: Mapping[str, Resource]) -> Mapping[str, Choice]:
         """Which image each container has now; what is missing is fetched from now on."""
         with self._lock:
-            if self._pins is None:
-                self._pins = dict(self._store.load())
-            self._found = find(resources, self._pins, self._host, self._going)
+            self._found = look_up(resources, self._loaded, self._host, self._going)
             for job in self._jobs.values():
                 job.names.clear()
-            for name, each in self._found.items():
-                self._settle(name, each)
+            if self._pins is not None:
+                for name, each in [*self._found.items()]:
+                    self._settle(name, each)
             for key in [key for key, job in self._jobs.items() if not (job.names or job.running)]:
                 del self._jobs[key]
             return {name: each.choice for name, each in self._found.items()}
@@ -105,8 +110,8 @@ class Pulls:
             found = self._found.get(name)
             if found is None or found.choice.image:
                 return None
-            if found.misfit:
-                return Wait(*found.misfit, 0)
+            if found.hindrance:
+                return Wait(*found.hindrance, 0)
             job = next((each for each in self._jobs.values() if name in each.names), None)
             now, soon = time.monotonic(), self._host.clock.now_ms() + LOOK_MS
             if job is None or not (job.running or job.said):
@@ -117,15 +122,25 @@ class Pulls:
             message = f"{job.said}; tried again in {left_s:.0f}s"
             return Wait("PullFailed", message, self._host.clock.now_ms() + round(left_s * 1000) + 1)
 
+    def remark(self, result: Result) -> Result:
+        """With a word that nobody knows whether it has the image that its file means; it is left running."""
+        with self._lock:
+            found = self._found.get(result.container)
+        doubt = found.doubt if found else None
+        if not doubt or any(each.reason == doubt.reason for each in result.conditions):
+            return result
+        said = Condition(doubt.reason, status=True, reason=doubt.reason, message=doubt.message)
+        return replace(result, conditions=(*result.conditions, said))
+
     def ask_anew(self) -> None:
         """Whoever follows a tag has it asked for with the next `expect`."""
         self._asked = set()
 
     def forget(self, name: str) -> None:
-        """It is gone, with every trace."""
-        with self._lock:
-            if self._pins and name in self._pins:
-                del self._pins[name]
+        """It is gone, with every trace. What cannot be written down now is so with the next pin."""
+        with self._lock, suppress(MasuError):
+            if name in self._loaded():
+                self._pins = {key: each for key, each in self._loaded().items() if key != name}
                 self._store.save(self._pins)
         self.tidy()
 
@@ -142,26 +157,36 @@ class Pulls:
             return any(each.running or not each.failures for each in self._jobs.values())
 
     def close(self) -> None:
-        """Whatever is being fetched is given up, and nothing of it is left."""
+        """Whatever is being fetched is given up, and removed; what takes longer is swept away at the next start."""
         with self._lock:
             self._closed = True
+            threads = (*self._threads,)  # each takes itself out
             self._lock.notify_all()
         self._host.images.halt()
-        for each in self._threads:
-            each.join(timeout=5)
+        until = time.monotonic() + CLOSE_S
+        for each in threads:
+            each.join(timeout=max(0.0, until - time.monotonic()))
 
     def _settle(self, name: str, each: Found) -> None:
-        """Write down what it has, and see to what it lacks."""
-        assert self._pins is not None  # noqa: S101
-        want, reference, pin = each.want, each.want.source.reference, self._pins.get(name)
-        if each.choice.digest and (pin is None or pin.reference != reference):
-            self._pin(name, Pin(reference, each.choice.digest))
-        if want.pull == "never" or (each.misfit and not want.asks):
-            return
+        """Write down what it has, which it has not before that, and see to what it lacks."""
+        want, digest = each.want, each.choice.digest
+        noted = not digest or self._is_noted(name, want.source.reference, digest)
+        if not noted:
+            self._found[name] = replace(each, choice=Choice(digest))
         if want.asks and self._is_due(name, want):
             self._want(name, want.source, "")
-        elif each.choice.image is None:
-            self._want(name, want.source, each.choice.digest)
+        elif not noted or (each.choice.image is None and not each.misfit):  # which to have again is no help
+            self._want(name, want.source, digest)
+
+    def _is_noted(self, name: str, reference: str, digest: str) -> bool:
+        """Whether it is on disk by now."""
+        pin = self._loaded().get(name)
+        if pin is None or pin.reference != reference:
+            try:
+                self._pin(name, Pin(reference, digest))
+            except MasuError:
+                return False
+        return True
 
     def _is_due(self, name: str, want: Want) -> bool:
         pin = (self._pins or {}).get(name)
@@ -176,8 +201,16 @@ class Pulls:
         self._begin()
 
     def _pin(self, name: str, pin: Pin) -> None:
-        self._pins = {**(self._pins or {}), name: pin}
-        self._store.save(self._pins)
+        """Raises StepFailed, and then nothing is as if it were pinned."""
+        pins = {**self._loaded(), name: pin}
+        self._store.save(pins)
+        self._pins = pins
+
+    def _loaded(self) -> Pins:
+        """Raises StepFailed, each time anew: somebody may have restored it."""
+        if self._pins is None:
+            self._pins = self._store.load()
+        return self._pins
 
     def _begin(self) -> None:
         self._threads = [each for each in self._threads if each.is_alive()]
@@ -235,9 +268,8 @@ class Pulls:
         try:
             digest = job.digest or self._host.images.resolve(job.source, ASK_S)
             if self._host.images.look(digest) is None:
-                self._do(
-                    FetchImage(_one(job), job.source, digest, lambda amount: self._heard(job, digest, amount))
-                )
+                told = partial(self._heard, job, digest)
+                do(FetchImage(_one(job), job.source, digest, told), self._host, self._failpoint)
                 took_s = time.monotonic() - job.began
                 self._tell(job, "Pulled", f"{job.source.reference} ({short(digest)}) in {took_s:.1f}s")
             self._done(job, digest)
@@ -293,7 +325,7 @@ class Pulls:
     def _unused(self) -> frozenset[str]:
         """With the lock: whoever wants one of them from now on is told that it is not here."""
         try:
-            return unused(self._pins or {}, self._host) if self._pins is not None else frozenset()
+            return unused(self._loaded(), self._host)
         except MasuError:
             return frozenset()
 
@@ -303,12 +335,6 @@ class Pulls:
         finally:
             with self._lock:
                 self._going = frozenset()
-
-    def _do(self, step: Step) -> None:
-        """Raises what the step raises."""
-        outcome = apply((step,), self._host, self._failpoint)[0]
-        if outcome.error:
-            raise outcome.error
 
     def _tell(self, job: Job, kind: str, message: str, level: str = "info") -> None:
         for name in sorted(job.names) or [""]:
@@ -323,9 +349,11 @@ class Pulls:
 def remove(digests: Iterable[str], host: Host, failpoint: Failpoint, log: EventLog) -> None:
     """Those that somebody still has mounted stay until the next time."""
     for digest in sorted(digests):
-        done = apply((RemoveImage("", digest),), host, failpoint)[0]
-        kind, said = ("ImageKept", str(done.error)) if done.error else ("ImageRemoved", "nobody refers to it")
-        level = "warning" if done.error else "info"
+        kind, said, level = "ImageRemoved", "nobody refers to it", "info"
+        try:
+            do(RemoveImage("", digest), host, failpoint)
+        except MasuError as error:
+            kind, said, level = "ImageKept", str(error), "warning"
         log.event(Event(host.clock.wall_ms(), "", kind, f"{digest}: {said}", level=level))
 
 

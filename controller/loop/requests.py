@@ -14,7 +14,7 @@ from controller.model.checkpoint import How
 from controller.model.event import Event
 from controller.model.quantity import about_bytes
 from controller.reconcile.apply import Failpoint
-from controller.reconcile.checkpointing import Acts, Hold
+from controller.reconcile.checkpointing import Acts, Barred, Hold
 from controller.reconcile.desired import Desired
 from controller.report.checkpoints import checkpoint_json
 
@@ -23,7 +23,7 @@ FAILED = {"checkpoint": "CheckpointFailed", "restore": "RestoreFailed"}
 
 class Requests:
     """Thread-safe. `wanted`: what a container is to be; `hold`: nobody else works on it meanwhile;
-    `after`: it is looked at, because something was done to it."""
+    `after`: it is looked at, because something was done to it. `barred`: see `Barred`."""
 
     def __init__(
         self,
@@ -34,10 +34,11 @@ class Requests:
         hold: Callable[[str], Hold],
         after: Callable[[str], object],
         acting: Acting,
+        barred: Barred,
     ) -> None:
         self._host, self._failpoint, self._log = host, failpoint, log
         self._wanted, self._hold, self._after = wanted, hold, after
-        self._acting = acting
+        self._acting, self._barred = acting, barred
 
     def answer(self, request: Request) -> Mapping[str, Any]:
         """Raises MasuError, which has been told as an event, too."""
@@ -60,7 +61,7 @@ class Requests:
         with self._acting.act(name):
             found = self._wanted(name)
             if found:
-                acts = Acts(self._host, self._failpoint, *found, self._hold(name))
+                acts = Acts(self._host, self._failpoint, *found, self._hold(name), self._barred)
                 self._checkpoint(acts, Request("checkpoint", name), "schedule")
 
     def at_the_end(self, name: str, patience_s: float, *, ends: bool) -> None:
@@ -69,7 +70,7 @@ class Requests:
         with self._acting.act(name, patience_s):
             found = self._wanted(name)
             if found:
-                acts = Acts(self._host, self._failpoint, *found, nullcontext)
+                acts = Acts(self._host, self._failpoint, *found, nullcontext, self._barred)
                 self._checkpoint(acts, Request("checkpoint", name, ends=ends), "shutdown")
 
     def _done(self, request: Request) -> Mapping[str, Any]:
@@ -77,7 +78,7 @@ class Requests:
         found = self._wanted(name)
         if found is None:
             raise StepFailed(f"there is no container {name}")
-        acts = Acts(self._host, self._failpoint, *found, self._hold(name))
+        acts = Acts(self._host, self._failpoint, *found, self._hold(name), self._barred)
         return (
             self._checkpoint(acts, request, "manual")
             if request.verb == "checkpoint"

@@ -19,7 +19,7 @@ from controller.steps.runtime import NOT_ALLOWED
 
 
 class Warden:
-    """`refresh`, `judge` and `settle` are called by one thread at a time; the rest by any.
+    """`refresh` and `judge` are called by one thread, `settle` by one at a time; the rest by any.
 
     The policy of a running masu is the last one that was good: what cannot be read any more permits nothing new.
     """

@@ -79,6 +79,8 @@ class Origin:
                 raise TypeError(f"{name} is not of type {kind.__name__}")
         if known["how"] not in {"schedule", "manual", "shutdown", "imported"}:
             raise ValueError(f"how: {known['how']!r}")
+        if known["created_ms"] < 0:
+            raise ValueError(f"created_ms: {known['created_ms']}")
         features = tuple(str(each) for each in known.pop("cpu_features", ()))
         return cls(**known, cpu_features=features)
 

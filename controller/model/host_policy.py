@@ -69,6 +69,8 @@ class HostPolicy:
     file: str
     rootfs: tuple[Place, ...] = ()
     mounts: tuple[Place, ...] = ()
+    credentials: tuple[Place, ...] = ()
+    secrets: tuple[str, ...] = ()
     devices: tuple[Mapping[str, Any], ...] = ()
     capabilities: frozenset[str] = frozenset()
     privileged: frozenset[str] = frozenset()
@@ -93,6 +95,8 @@ class HostPolicy:
             file=file,
             rootfs=places("rootfs"),
             mounts=places("mounts"),
+            credentials=tuple(Place(paths.real(plain_path(each))) for each in written.get("credentials", ())),
+            secrets=tuple(written.get("secrets", ())),
             devices=tuple(written.get("devices", ())),
             capabilities=frozenset(map(bare, written.get("capabilities", ()))),
             privileged=frozenset(written.get("privileged", ())),
@@ -104,7 +108,9 @@ class HostPolicy:
             checkpoints=frozenset(written.get("checkpoints", ())),
         )
 
-    def place(self, rule: Literal["rootfs", "mounts"], written: str, paths: Paths, *, write: bool) -> str:
+    def place(
+        self, rule: Literal["rootfs", "mounts", "credentials"], written: str, paths: Paths, *, write: bool
+    ) -> str:
         path = paths.real(plain_path(written))
         found = [each for each in getattr(self, rule) if each.holds(path)]
         if not found:
@@ -112,6 +118,10 @@ class HostPolicy:
         if write and not any(each.writable for each in found):
             return f"{path} may only be read"
         return min(paths.loose(each.path, path) for each in found if each.writable or not write)
+
+    def secret(self, name: str) -> str:
+        fits = any(fnmatchcase(name, each) for each in self.secrets)
+        return "" if fits else f"secret {name} is not among those that it lists"
 
     def device(self, wanted: Mapping[str, Any]) -> str:
         access = set(wanted.get("access", "rw"))

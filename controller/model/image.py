@@ -34,6 +34,7 @@ MACHINES: Final[Mapping[str, tuple[str, str]]] = {
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+_NO_ARGUMENT = re.compile("[\0\ud800-\udfff]")
 _REGISTRY = re.compile(r"(?:\[[0-9a-f:.]+\]|[A-Za-z0-9][A-Za-z0-9.-]*)(?::[0-9]{1,5})?")
 _REPOSITORY = re.compile(r"[a-z0-9]+(?:[._-]+[a-z0-9]+)*(?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)*")
 
@@ -208,10 +209,17 @@ class Manifest:
 def parse_manifest(value: Any) -> Manifest:
     """Pure. Raises ValueError."""
     try:
-        layers = tuple((_digest(each["digest"]), int(each["size"])) for each in value["layers"])
+        layers = tuple((_digest(each["digest"]), _size(each["size"])) for each in value["layers"])
         return Manifest(_digest(value["config"]["digest"]), layers)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError("not the manifest of an image") from error
+
+
+def _size(value: Any) -> int:
+    """Of a blob (image-spec, descriptor.md: an int64)."""
+    if type(value) is not int or not 0 <= value < 1 << 63:
+        raise ValueError(f"{quote(str(value))} is no number of bytes")
+    return value
 
 
 def in_index(value: Any, machine: str) -> str | None:
@@ -263,19 +271,17 @@ def image_of(digest: str, path: str, config: Any, users: str, groups: str) -> Im
     """Pure. From the image's config (image-spec, config.md), its /etc/passwd and /etc/group. Raises ValueError."""
     try:
         found = config.get("config") or {}
-        env = (each.partition("=") for each in found.get("Env") or ())
-        said, stop, cwd = (str(found.get(key) or "") for key in ("User", "StopSignal", "WorkingDir"))
+        entrypoint, cmd, env = (_texts(found.get(key)) for key in ("Entrypoint", "Cmd", "Env"))
+        said, stop, cwd = _texts([found.get(key) or "" for key in ("User", "StopSignal", "WorkingDir")])
         user = _user(said, users, groups)
         if stop:
             signal_number(stop)
-        if "\0" in cwd:
-            raise ValueError("its working directory has a NUL in it")
         return Image(
             digest=digest,
             path=path,
-            entrypoint=tuple(map(str, found.get("Entrypoint") or ())),
-            cmd=tuple(map(str, found.get("Cmd") or ())),
-            env=tuple((name, value) for name, _, value in env if name),
+            entrypoint=entrypoint,
+            cmd=cmd,
+            env=tuple((name, value) for name, _, value in (each.partition("=") for each in env) if name),
             cwd=f"/{cwd.lstrip('/')}" if cwd else "",
             user=user or "",
             unknown_user=said if user is None else "",
@@ -283,6 +289,17 @@ def image_of(digest: str, path: str, config: Any, users: str, groups: str) -> Im
         )
     except (TypeError, AttributeError) as error:
         raise ValueError("not the config of an image") from error
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    """What a process can be given: execve(2) takes no NUL, and half a character is none. Raises ValueError."""
+    texts = value or []
+    if not isinstance(texts, list) or not all(isinstance(each, str) for each in texts):
+        raise ValueError("not the config of an image")
+    unfit = next((each for each in texts if _NO_ARGUMENT.search(each)), None)
+    if unfit is not None:
+        raise ValueError(f"{quote(unfit)} in its config is no text that a process can be given")
+    return tuple(texts)
 
 
 def _user(said: str, users: str, groups: str) -> str | None:

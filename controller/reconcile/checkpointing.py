@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 
+from controller.aspects import secrets
 from controller.checkpoints.ladder import TRIES
 from controller.checkpoints.policy import Policy
 from controller.errors import CheckpointDamaged, GuardRefused, HostLacks, LaunchFailed, MasuError, StepFailed
@@ -17,8 +18,9 @@ from controller.frozen import dataclass
 from controller.host.ports import Host
 from controller.model.checkpoint import UPPER, Checkpoint, How, volume_tree
 from controller.model.frame import Frame
-from controller.reconcile.apply import Failpoint, apply
-from controller.reconcile.audit import entries
+from controller.model.names import quote
+from controller.reconcile.apply import Failpoint
+from controller.reconcile.audit import do
 from controller.reconcile.desired import Desired
 from controller.reconcile.plan import plan, subject_of
 from controller.reconcile.preflight import PART, check_dump, pays_ahead
@@ -53,6 +55,8 @@ from controller.steps.runtime import (
 )
 
 Hold = Callable[[], AbstractContextManager[object]]
+Barred = Callable[[str], str]
+"""Why a container may not be born here, in words; "": it may."""
 LOOK_MS = 5
 
 
@@ -65,15 +69,22 @@ class Made:
     left: str
 
 
+def nobody(name: str) -> str:
+    """Pure. Of a host that bars none, and for whoever has been asked already."""
+    del name
+    return ""
+
+
 @dataclass(frozen=True, slots=True)
 class Acts:
-    """What can be done to one container. `hold`: nobody else works on it meanwhile."""
+    """What can be done to one container. `hold`: nobody else works on it meanwhile. `barred`: see `Barred`."""
 
     host: Host
     failpoint: Failpoint
     desired: Desired
     group: str
     hold: Hold
+    barred: Barred = nobody
 
     @property
     def name(self) -> str:
@@ -127,6 +138,7 @@ class Acts:
     def _proven(self, how: How) -> Made:
         """Ended with a checkpoint, and gone on from it: what is listed has been restored once."""
         with self.hold():
+            self._check_birth()
             unheld = replace(self, hold=nullcontext)
             made = unheld.checkpoint(how, ends=True)
             unheld.restore(made.checkpoint.id)
@@ -139,6 +151,7 @@ class Acts:
         before, and whoever looks next starts the container.
         """
         host, name = self.host, self.name
+        self._check_birth()
         found = find(host, name, identity)
         with self.hold():
             check_restore(host, self.desired, found)
@@ -157,6 +170,13 @@ class Acts:
             self._end(f"restored from {found.id}")
             self._put_in(found, with_files=bool(trees))
         return found
+
+    def _check_birth(self) -> None:
+        """Nobody is ended for a rebirth that cannot be. Raises GuardRefused, StepFailed."""
+        if why := self.barred(self.name):
+            raise GuardRefused(why)
+        if lacking := secrets.lacking(self.host, self.desired.parts.get("secrets")):
+            raise StepFailed(f"container {self.name}: {'; '.join(lacking)}")
 
     def _retire(self) -> str:
         """Why those that no rule keeps are still there; that is made up for with the next checkpoint."""
@@ -230,11 +250,7 @@ class Acts:
 
     def _do(self, step: Step) -> Wait | None:
         """Raises what the step raises."""
-        (outcome,) = apply((step,), self.host, self.failpoint)
-        self.host.audit.append(tuple(entries(self.name, (outcome,), self.host.clock.wall_ms())))
-        if outcome.error:
-            raise outcome.error
-        return outcome.wait
+        return do(step, self.host, self.failpoint)
 
 
 def trees_of(desired: Desired) -> tuple[str, ...]:
@@ -258,7 +274,7 @@ def check_restore(host: Host, desired: Desired, found: Checkpoint) -> None:
     if desired.parts["life"].state == "stopped":
         raise GuardRefused(f"{name}: its spec says state: stopped")
     if origin.machine and origin.machine != host.facts.machine:
-        raise GuardRefused(f"checkpoint {found.id} is of a machine of another kind: {origin.machine}")
+        raise GuardRefused(f"checkpoint {found.id} is of a machine of another kind: {quote(origin.machine)}")
     missing = sorted(set(origin.cpu_features).difference(host.hardware.cpu_features()))
     if missing:
         raise GuardRefused(
@@ -310,7 +326,7 @@ def find(host: Host, name: str, identity: str) -> Checkpoint:
     return own[-1]
 
 
-def mend(host: Host, root_of: Callable[[str], str]) -> list[tuple[str, str]]:
+def mend(host: Host, root_of: Callable[[str], str], failpoint: Failpoint) -> list[tuple[str, str]]:
     """After a masu that was killed: undo what its CRIU has left, and clear its images. → (container, what was done)
 
     A restore that goes on by itself is left alone: whoever looks at the container sees its end.
@@ -323,5 +339,5 @@ def mend(host: Host, root_of: Callable[[str], str]) -> list[tuple[str, str]]:
             continue
         with suppress(MasuError):
             said += [(name, each) for each in host.criu.mend(name, group)]
-        ClearScratch(name).apply(host)
+        do(ClearScratch(name), host, failpoint)
     return said

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 from controller.errors import MasuError
@@ -20,10 +21,13 @@ from controller.model.image import (
     want_in,
 )
 from controller.model.resource import CONTAINER, Resource
-from controller.steps.runtime import IMAGE_ABSENT, IMAGE_UNFIT
+from controller.steps.runtime import IMAGE_ABSENT, IMAGE_UNFIT, IMAGE_UNKNOWN
 
 ASK_S = 10.0
 """A plan does not wait longer for a registry."""
+
+Load = Callable[[], Pins]
+"""Raises StepFailed."""
 
 
 class Misfit(NamedTuple):
@@ -35,11 +39,16 @@ class Misfit(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What one container has. `misfit`: why it cannot have it."""
+    """What one container has. `misfit`: why it cannot have it; `doubt`: why that may not be what its file means."""
 
     want: Want
     choice: Choice
     misfit: Misfit | None = None
+    doubt: Misfit | None = None
+
+    @property
+    def hindrance(self) -> Misfit | None:
+        return self.misfit or self.doubt
 
 
 def wants_in(resources: Mapping[str, Resource]) -> dict[str, Want]:
@@ -50,6 +59,36 @@ def wants_in(resources: Mapping[str, Resource]) -> dict[str, Want]:
         if each.kind == CONTAINER and "image" in (each.section("rootfs") or {})
     }
     return {name: want for name, want in found.items() if want}
+
+
+def look_up(
+    resources: Mapping[str, Resource], load: Load, host: Host, without: Collection[str] = ()
+) -> dict[str, Found]:
+    """Read-only. As `find`; pins that cannot be read are the trouble of who has an image, and of nobody else."""
+    if not wants_in(resources):
+        return {}
+    try:
+        pins = load()
+    except MasuError as error:
+        return _unpinned(resources, str(error), host, without)
+    return find(resources, pins, host, without)
+
+
+def _unpinned(
+    resources: Mapping[str, Resource], why: str, host: Host, without: Collection[str]
+) -> dict[str, Found]:
+    """Read-only. Who has run has what he ran from; whether his file means another one by now, nobody can tell."""
+    present = host.images.names().difference(without)
+
+    def one(name: str, want: Want) -> Found:
+        sure = choose(want, name, {}, present)
+        record = None if sure else host.records.read(name)
+        digest = sure or (record.image if record else "")
+        doubt = None if sure else Misfit(IMAGE_UNKNOWN, why)
+        found = settle(resources[name], want, digest, present, host) if digest else Found(want, Choice())
+        return replace(found, doubt=doubt)
+
+    return {name: one(name, want) for name, want in wants_in(resources).items()}
 
 
 def find(
@@ -82,11 +121,11 @@ def _misfit(container: Resource, want: Want, image: Image | None) -> Misfit | No
 
 
 def foresee_images(
-    resources: Mapping[str, Resource], pins: Pins, host: Host
+    resources: Mapping[str, Resource], load: Load, host: Host
 ) -> tuple[dict[str, Found], dict[str, str]]:
-    """Read-only. As `find`, but registries are asked as `apply` would. → also whose could not be, and why."""
-    found, unknown = find(resources, pins, host), dict[str, str]()
-    due = {name: each for name, each in found.items() if each.want.asks or _is_to_be_resolved(each)}
+    """Read-only. As `look_up`, but registries are asked as `apply` would. → also whose could not be, and why."""
+    found, unknown = look_up(resources, load, host), dict[str, str]()
+    due = {name: each for name, each in found.items() if _is_due(each)}
     present = host.images.names() if due else frozenset[str]()
     asked = _asked({each.want.source for each in due.values()}, host) if due else {}
     for name, each in due.items():
@@ -98,8 +137,9 @@ def foresee_images(
     return found, unknown
 
 
-def _is_to_be_resolved(each: Found) -> bool:
-    return not each.choice.digest and each.want.pull != "never"
+def _is_due(each: Found) -> bool:
+    unknown = not each.choice.digest and each.want.pull != "never"
+    return not each.doubt and (each.want.asks or unknown)
 
 
 def _asked(sources: Iterable[Source], host: Host) -> dict[Source, str]:

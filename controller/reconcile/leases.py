@@ -21,12 +21,16 @@ SEARCHED = 1 << 20
 
 @dataclass(slots=True)
 class _Book:
-    """What is taken on one network."""
+    """What is taken on one network. Nothing is given back here: who looks for what is free goes on where the last
+    one has found some, or a thousand containers would take a second.
+    """
 
     network: Network
     addresses: set[Address] = field(default_factory=set)
     slots: set[int] = field(default_factory=set)
     leases: dict[str, Lease] = field(default_factory=dict)
+    free: dict[Subnet, Iterator[Address]] = field(default_factory=dict)
+    numbers: Iterator[int] = field(default_factory=lambda: count(FIRST_SLOT))
 
 
 def lease(
@@ -108,11 +112,11 @@ def _give(book: _Book, name: str, *, automatic: bool) -> None:
     have = [parse_address(each) for each in known.addresses]
     for subnet in book.network.subnets if automatic else ():
         if not any(each in subnet for each in have):
-            free = next(_free(book, subnet), None)
+            free = next(book.free.setdefault(subnet, _free(book, subnet)), None)
             if free is not None:
                 have.append(free)
                 book.addresses.add(free)
-    slot = known.slot or next(each for each in count(FIRST_SLOT) if each not in book.slots)
+    slot = known.slot or next(each for each in book.numbers if each not in book.slots)
     book.slots.add(slot)
     book.leases[name] = Lease(tuple(map(str, have)), slot if slot <= LAST_SLOT else 0)
 

@@ -67,8 +67,9 @@ def topology(instance: str, resources: Mapping[str, Resource], leases: Leases) -
     networks = networks_in(resources)
     containers = {each.name: each for each in resources.values() if each.kind == CONTAINER}
     groups = {each.name: each for each in resources.values() if each.kind == GROUP}
+    holders = {network: _holders(each) for network, each in leases.items()}
     attachments = {
-        name: tuple(_attachments(instance, each, networks, groups, leases))
+        name: tuple(_attachments(instance, each, networks, groups, leases, holders))
         for name, each in sorted(containers.items())
     }
     attached = {name: each for name, each in attachments.items() if each}
@@ -100,6 +101,7 @@ def _attachments(
     networks: Mapping[str, Network],
     groups: Mapping[str, Resource],
     leases: Leases,
+    holders: Mapping[str, Mapping[str, str]],
 ) -> Iterator[Attachment]:
     led = set(_led(container))
     for interface, entry in interfaces_of(container):
@@ -108,11 +110,11 @@ def _attachments(
             continue
         lease = leases.get(network.name, {}).get(container.name)
         given = lease.addresses if lease else ()
-        holders = _holders(container.name, leases.get(network.name, {}))
+        name, held = container.name, holders.get(network.name, {})
         asked = tuple(_addresses(network, entry.get("addresses", given)))
-        addresses = tuple(each for each in asked if _plain(each) not in holders)
+        whose = {each: held.get(_plain(each), name) for each in asked}
+        addresses = tuple(each for each in asked if whose[each] == name)
         routes = tuple(_routes(network, entry, addresses, led))
-        name = container.name
         yield Attachment(
             network=network.name,
             type=network.type,
@@ -124,7 +126,7 @@ def _attachments(
             mtu=entry.get("mtu", network.mtu),
             addresses=addresses,
             exhausted=() if "addresses" in entry else tuple(_without(network, addresses)),
-            taken=tuple((each, holders[_plain(each)]) for each in asked if _plain(each) in holders),
+            taken=tuple((each, whose[each]) for each in asked if whose[each] != name),
             routes=routes,
             settings=_settings(interface, entry.get("sysctls", {})),
             shares={each: _share(entry[each]) for each in DIRECTIONS if each in entry},
@@ -139,9 +141,9 @@ def _attachments(
         )
 
 
-def _holders(name: str, leases: Mapping[str, Lease]) -> dict[str, str]:
-    """Address → who was given it, of all others on the network."""
-    return {address: other for other, each in leases.items() if other != name for address in each.addresses}
+def _holders(leases: Mapping[str, Lease]) -> dict[str, str]:
+    """Address → who was given it. Once for a network, and not for each of those who are on it."""
+    return {address: name for name, each in leases.items() for address in each.addresses}
 
 
 def _plain(address: str) -> str:

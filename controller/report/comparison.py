@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -102,7 +103,7 @@ def _values(edit: Edit) -> str:
 def _code(text: str) -> str:
     """Markdown: in a table cell, whatever is in it."""
     plain = text.replace("\n", " ").replace("|", "\\|")
-    fence = "``" if "`" in plain else "`"
+    fence = "`" * (1 + max(map(len, re.findall("`+", plain)), default=0))
     return f"{fence} {plain} {fence}" if "`" in plain else f"{fence}{plain}{fence}"
 
 

@@ -24,6 +24,7 @@ NEXT, CURRENT = "refs/masu/next", "refs/masu/current"
 MOST_PACKS = 20
 """Each fetch that brings anything leaves one."""
 MOST_SUBJECT = 120
+MOST_DIGITS = 20
 LEFT_OVER = (".lock", ".keep")
 
 
@@ -64,6 +65,9 @@ class Repository:
         """Empty where there is none. Raises Damaged where it is named, but is not there."""
         if not os.path.isdir(self._path):
             return ""
+        ((kind, oid, _),) = self._look(f"{ref}^{{commit}}")
+        if kind == "commit":
+            return oid
         try:
             found = self._git.run("for-each-ref", "--format=%(objectname)", ref).decode().strip()
         except GitFailed as error:
@@ -107,7 +111,8 @@ class Repository:
         except GitFailed as error:
             raise Damaged(str(error)) from error
         at, _, subject = said.decode("utf-8", "replace").rstrip("\n").partition("\0")
-        return Commit(commit, escaped(subject)[:MOST_SUBJECT], int(at or 0) * 1000)
+        seconds = int(at) if _is_number(at) else 0
+        return Commit(commit, escaped(subject)[:MOST_SUBJECT], seconds * 1000)
 
     def content(self, commit: str, directory: str) -> Content:
         """Of what is below a directory, or of one file. Raises Unfit, Vanished, and Damaged."""
@@ -117,12 +122,15 @@ class Repository:
 
     def _entries(self, commit: str, directory: str) -> tuple[Iterable[Entry], str]:
         """With what their paths are below; of a single file, that one."""
-        ((kind, _, _),) = self._look(f"{commit}:{directory}")
-        if kind == "missing":
-            self._kind_of(f"{commit}^{{tree}}", "tree")
-            raise Vanished(f"it has no {directory}")
-        if kind != "blob":
+        try:  # a directory, most likely: to look first would be one process more
             return entries(self._listing(f"{commit}:{directory}", recurse=True)), directory
+        except Damaged:
+            ((kind, _, _),) = self._look(f"{commit}:{directory}")
+            if kind == "missing":
+                self._kind_of(f"{commit}^{{tree}}", "tree")
+                raise Vanished(f"it has no {directory}") from None
+            if kind != "blob":
+                raise
         above, _, name = directory.rpartition("/")
         found = entries(self._listing(f"{commit}:{above}", recurse=False))
         return [each for each in found if each.path == name.encode()], above
@@ -145,6 +153,8 @@ class Repository:
             )
         except GitFailed as error:
             raise Damaged(str(error)) from error
+        if len(lines) != len(names):
+            raise Damaged("git answers what is not to be understood")
         return [_looked(line) for line in lines]
 
     def _kind_of(self, name: str, kind: str) -> str:
@@ -202,9 +212,14 @@ def _remove(path: str) -> None:
 def _looked(line: str) -> tuple[str, str, int]:
     """A line of `cat-file --batch-check`. A name may hold blanks, and then it is missing."""
     words = line.split(" ")
-    if len(words) == 3 and words[2].isdigit():
+    if len(words) == 3 and _is_number(words[2]):
         return words[1], words[0], int(words[2])
     return "missing", "", 0
+
+
+def _is_number(text: str) -> bool:
+    """One that git writes: a size, or a time."""
+    return text.isascii() and text.isdigit() and len(text) < MOST_DIGITS
 
 
 def _name_of(text: bytes, oid: str) -> str:

@@ -50,8 +50,11 @@ def _entry(line: bytes) -> Entry:
     found = words.split()
     if not tab or len(found) != 4:
         raise Unfit("its listing is not understood")
-    size = int(found[3]) if found[3].isdigit() else 0
-    return Entry(found[0].decode(), found[2].decode(), size, path)
+    try:
+        size = int(found[3]) if found[3].isdigit() else 0
+        return Entry(found[0].decode("ascii"), found[2].decode("ascii"), size, path)
+    except ValueError as error:
+        raise Unfit("its listing is not understood") from error
 
 
 def choose(found: Iterable[Entry], directory: str) -> Chosen:

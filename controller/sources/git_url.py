@@ -52,13 +52,13 @@ def parse(source: str) -> GitUrl:
     url, _, which = source.removeprefix(PREFIX).partition("#")
     ref, _, directory = which.partition(":")
     _check_url(url)
-    if ref and (_NO_REF.search(ref) or len(ref) > LONGEST):
+    if _NO_REF.search(ref) or len(ref) > LONGEST or not ref.isprintable():
         raise ValueError(f"{quote(ref)} cannot be a branch or a tag")
     return GitUrl(url, ref or USUAL_REF, _directory(directory))
 
 
 def _check_url(url: str) -> None:
-    if len(url) > LONGEST or _UNFIT.search(url):
+    if len(url) > LONGEST or _UNFIT.search(url) or not url.isprintable():
         raise ValueError("a URL holds no white space and no control characters: write %20")
     try:
         parts = urlsplit(url)

@@ -41,11 +41,11 @@ def accept(
 
     `judge`: what of all that is asked for is not allowed here. `node`: see `placement`.
     """
-    states = placed(_states(before.files, found, parse), node)
+    states = placed(_states(before.files, found, parse), node, before.files)
     if unplaced := _unplaced(states, judge):
         again = {path: replace(each, digest="") for path, each in before.files.items() if path in unplaced}
         known = {**before.files, **again}
-        states = placed(_states(known, found, parse), node)
+        states = placed(_states(known, found, parse), node, before.files)
     _give_up(states, {each.path for each in found.files if each.is_leaving})
     unsure = [path for path in before.files if path not in states and _concerned(path, found.unreadable)]
     states.update({path: before.files[path] for path in unsure})

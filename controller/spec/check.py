@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from controller.checkpoints import policy
 from controller.errors import Problem
-from controller.model.names import plain_path
+from controller.model.names import plain_path, quote
 from controller.model.quantity import parse_bytes, parse_duration
 from controller.model.resource import Resource
 from controller.model.secret import place_of
@@ -71,21 +72,24 @@ def _container(document: Document, wanted: Resource) -> tuple[Problem, ...]:
         *check_devices.devices(document, wanted),
         *check_network.interfaces(document, wanted, spaces),
         *_hugepages(document, wanted.section("limits.hugepages") or {}),
+        *_checkpoint(document, wanted.section("checkpoint") or {}),
         *check_notify.entries(document, wanted),
     )
 
 
 def unique_in_file(documents: Iterable[Document]) -> list[Problem]:
     """Pure. The same name twice in one file. Who has a `placement` may count on different hosts."""
-    seen: dict[tuple[Any, Any], Document] = {}
+    seen: dict[tuple[str, str], Document] = {}
     problems = []
     for each in (each for each in documents if "placement" not in each.value):
-        metadata = each.value.get("metadata")
+        kind, metadata = each.value.get("kind"), each.value.get("metadata")
         name = metadata.get("name") if isinstance(metadata, Mapping) else None
-        before = seen.setdefault((each.value.get("kind"), name), each)
-        if before is not each and name is not None:
+        if not isinstance(kind, str) or not isinstance(name, str):
+            continue
+        before = seen.setdefault((kind, name), each)
+        if before is not each:
             line = before.problem(("metadata", "name"), "").line
-            message = f'"{name}" is already defined in this file at line {line}'
+            message = f"{quote(name)} is already defined in this file at line {line}"
             problems.append(each.problem(("metadata", "name"), message))
     return problems
 
@@ -164,6 +168,13 @@ def _hugepages(document: Document, written: Mapping[str, Any]) -> Iterator[Probl
             yield document.problem(path, f"{each} is not the size of a page: sizes are powers of two")
         if sizes.setdefault(page, each) != each:
             yield document.problem(path, f"{each} is the same size as {sizes[page]}")
+
+
+def _checkpoint(document: Document, checkpoint: Mapping[str, Any]) -> Iterator[Problem]:
+    try:
+        policy.parse(checkpoint)
+    except ValueError as error:
+        yield document.problem(("spec", "checkpoint", "schedule"), str(error))
 
 
 def _rootfs(document: Document, rootfs: Mapping[str, Any]) -> Iterator[Problem]:

@@ -10,6 +10,7 @@ from controller.model.addresses import parse_published
 from controller.model.host_policy import HOST_POLICY, PLACES, HostPolicy, Paths
 from controller.model.network import networks_of
 from controller.model.resource import CONTAINER, NETWORK, Resource, key_of
+from controller.model.secret import SECRET
 from controller.spec.misfit import Misfit
 
 HOST = "host"
@@ -80,6 +81,11 @@ def _container(
             yield "mounts", f"spec.mounts[{index}].source", why
     for index, each in enumerate(wanted.section("devices") or ()):
         yield "devices", f"spec.devices[{index}]", policy.device(each)
+    yield from _secrets(wanted, policy)
+    key_file = (wanted.section("checkpoint.encryption") or {}).get("keyFile")
+    if key_file:
+        why = policy.place("credentials", key_file, paths, write=False)
+        yield "credentials", "spec.checkpoint.encryption.keyFile", why
     yield from _rights(wanted.section("process") or {}, policy)
     yield from _namespaces(wanted.section("namespaces") or {}, policy)
     for index, name in enumerate(networks_of(wanted)):
@@ -102,6 +108,19 @@ def _rootfs(rootfs: Mapping[str, Any], policy: HostPolicy, paths: Paths) -> Foun
         )
     if "image" in rootfs:
         yield "images", "spec.rootfs.image", policy.image(str(rootfs["image"]))
+    if "authfile" in rootfs:
+        why = policy.place("credentials", rootfs["authfile"], paths, write=False)
+        yield "credentials", "spec.rootfs.authfile", why
+
+
+def _secrets(wanted: Resource, policy: HostPolicy) -> Found:
+    """Of the host; what is sealed in the spec was given by whoever wrote it."""
+    for name, value in (wanted.section("process.env") or {}).items():
+        if isinstance(value, Mapping) and SECRET in value:
+            yield "secrets", f"spec.process.env.{name}", policy.secret(value[SECRET])
+    for index, each in enumerate(wanted.section("files") or ()):
+        if SECRET in each:
+            yield "secrets", f"spec.files[{index}].secret", policy.secret(each[SECRET])
 
 
 def _rights(process: Mapping[str, Any], policy: HostPolicy) -> Found:

@@ -9,10 +9,10 @@ from controller.spec import check, document, schema
 
 SHARED = frozenset(
     {"networks", "ports", "group", "mounts", "namespaces", "subnets", "gateways", "mtu", "policy", "device"}
-    | {"parent", "egress", "ingress", "rootfs", "devices", "limits", "type"}
+    | {"parent", "egress", "ingress", "rootfs", "devices", "limits", "type", "files", "checkpoint"}
 )
 """Sections that can be at odds with other documents, or with the policy of the host."""
-RIGHTS = frozenset({"capabilities", "seccomp", "maskedPaths", "noNewPrivileges"})
+RIGHTS = frozenset({"env", "capabilities", "seccomp", "maskedPaths", "noNewPrivileges"})
 """The same of `process`, which has much else in it."""
 
 

@@ -14,12 +14,20 @@ from controller.model.desired import FileState
 from controller.model.resource import NODE, Resource
 
 
-def placed(states: Mapping[str, FileState], node: str) -> dict[str, FileState]:
-    """Pure. Of each file, what counts on the host of that name; "": only what counts everywhere."""
+def placed(
+    states: Mapping[str, FileState], node: str, before: Mapping[str, FileState]
+) -> dict[str, FileState]:
+    """Pure. Of each file, what counts on the host of that name; "": only what counts everywhere.
+
+    `before`: of what counts twice, the last good version stays; what had none is not made.
+    """
     if not any(each.placement for state in states.values() for each in (*state.resources, *state.elsewhere)):
         return dict(states)
     labels = _labels(states, node)
-    return {path: _split(state, node, labels) for path, state in states.items()}
+    return {
+        path: _split(state, node, labels, before[path].resources if path in before else ())
+        for path, state in states.items()
+    }
 
 
 def counts(placement: Mapping[str, object] | None, node: str, labels: Mapping[str, str]) -> bool:
@@ -40,19 +48,23 @@ def _labels(states: Mapping[str, FileState], node: str) -> Mapping[str, str]:
     return {}
 
 
-def _split(state: FileState, node: str, labels: Mapping[str, str]) -> FileState:
+def _split(state: FileState, node: str, labels: Mapping[str, str], before: Iterable[Resource]) -> FileState:
     here: dict[str, Resource] = {}
     elsewhere: list[Resource] = []
     twice: list[Problem] = []
+    unclear: set[str] = set()
     for each in (*state.resources, *state.elsewhere):
         if not counts(each.placement, node, labels):
             if each not in elsewhere:  # one that was kept for whoever uses it is in both
                 elsewhere.append(each)
         elif each.key in here:
             twice.append(_problem(each, here.values()))
+            unclear.add(each.key)
         else:
             here[each.key] = each
-    found = replace(state, resources=tuple(here.values()), elsewhere=tuple(elsewhere))
+    earlier = {each.key: each for each in before if each.key in unclear}
+    kept = tuple(earlier.get(key, each) for key, each in here.items() if key not in unclear or key in earlier)
+    found = replace(state, resources=kept, elsewhere=tuple(elsewhere))
     # Without its digest, so that it is read anew as long as this is so.
     return replace(found, digest="", rejected=(*state.rejected, *twice)) if twice else found
 

@@ -84,6 +84,11 @@ class Step(ABC):
         return ""
 
     @property
+    def writes(self) -> bool:
+        """Whether to apply it may change anything; one that only waits does not."""
+        return True
+
+    @property
     def change(self) -> tuple[str, str, str] | None:
         """(key, live, desired) where the step repairs or changes an owned key."""
         return None

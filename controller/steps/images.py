@@ -20,6 +20,7 @@ class AwaitImage(Step):
     """Its image is not here yet: nothing is touched, and nobody is born. `digest`: empty where it is not known."""
 
     stage: ClassVar[Stage] = Stage.BIRTH
+    writes: ClassVar[bool] = False
 
     reference: str
     digest: str

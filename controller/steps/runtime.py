@@ -29,7 +29,7 @@ IMAGE_ABSENT, IMAGE_UNFIT, IMAGE_UNKNOWN = "ImageAbsent", "ImageUnfit", "ImageUn
 FOR_PEOPLE = frozenset(
     {"AddressTaken", "SubnetTaken", "NameTaken", "DeviceTaken", "NoParent", "NoDevice"}
     | {"NoAddressLeft", "MtuTooLarge", "NoPacketFilter", DOES_NOT_FIT, NOT_ALLOWED, SECRET_MISSING}
-    | {IMAGE_ABSENT, IMAGE_UNFIT}
+    | {IMAGE_ABSENT, IMAGE_UNFIT, IMAGE_UNKNOWN}
 )
 """Reasons for waiting that last until somebody does something about them."""
 
@@ -43,6 +43,7 @@ class Await(Step):
     """
 
     effect: ClassVar[Effect] = Effect.NONE
+    writes: ClassVar[bool] = False
 
     reason: str
     message: str

@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tests.bench import checkpoint, cold, edit, look, network, overhead, repair, start, store
+from tests.bench import checkpoint, cold, edit, git, look, network, overhead, parse, repair, start, store
 from tests.bench.options import Options
 from tests.bench.rows import Row, table
 from tests.bench.world import CHECKOUT
@@ -28,6 +28,8 @@ BENCHMARKS: Mapping[str, Callable[[Options], list[Row]]] = {
     "cold": cold.measure,
     "repair": repair.measure,
     "edit": edit.measure,
+    "git": git.measure,
+    "parse": parse.measure,
     "look": look.measure,
     "network": network.measure,
     "overhead": overhead.measure,
@@ -44,6 +46,8 @@ QUICK = Options(
     idle_s=3.0,
     rounds=2,
     checkpoint_mib=64,
+    pushes=5,
+    readings=2,
 )
 BUSY_S = 2.0
 FULL = replace(Options(), looked_at=(200, 1000), checkpoint_mib=1024)

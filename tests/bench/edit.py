@@ -18,12 +18,13 @@ def measure(options: Options) -> list[Row]:
     wanted = names("c", CONTAINERS)
     with running_world(CONTAINERS) as world:
         samples = [
-            1000 * _edit(world, wanted[index % CONTAINERS], 65 + index) for index in range(options.edits)
+            1000 * edit(world, wanted[index % CONTAINERS], 65 + index) for index in range(options.edits)
         ]
     return [*spread("edit: limit in the file → live", samples, "ms", p99=(None, BUDGET_MS))]
 
 
-def _edit(world: World, name: str, mebibytes: int) -> float:
+def edit(world: World, name: str, mebibytes: int) -> float:
+    """→ seconds."""
     moves = world.prepare([name], memory={"max": f"{mebibytes}Mi"})
     knob, wanted = os.open(world.memory_knob(name), os.O_RDONLY), mebibytes << 20
     time.sleep(PAUSE_S)

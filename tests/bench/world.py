@@ -32,12 +32,16 @@ def names(prefix: str, count: int) -> list[str]:
 
 
 class World:
-    """The daemon of one instance; everything it makes carries the instance's name."""
+    """The daemon of one instance; everything it makes carries the instance's name.
 
-    def __init__(self) -> None:
+    `source`: the directory that specs are written to; `followed`: what the daemon is told to follow.
+    """
+
+    def __init__(self, below: str = "/dev/shm") -> None:
         self.instance = "bench-" + secrets.token_hex(4)
-        self.base = Path(tempfile.mkdtemp(prefix=f"{self.instance}-", dir="/dev/shm"))
+        self.base = Path(tempfile.mkdtemp(prefix=f"{self.instance}-", dir=below))
         self.source, self._nursery = self.base / "specs", self.base / "nursery"
+        self.followed = str(self.source)
         self.source.mkdir()
         self._nursery.mkdir()
         self.marks = Marks(self.base / "marks")
@@ -48,10 +52,10 @@ class World:
 
     # --- the program ---
 
-    def start(self) -> None:
+    def start(self, *options: str) -> None:
         """`masu run`, with the anchor running when this returns."""
         self.write([ANCHOR])
-        argv = [*self.argv(), "run", "--allow-removals", str(self.source)]
+        argv = [*self.argv(), "run", "--allow-removals", *options, self.followed]
         self.daemon = subprocess.Popen(
             argv, cwd=CHECKOUT, stdout=self._log, stderr=self._log, env=environment()
         )
@@ -102,18 +106,20 @@ class World:
 
     # --- desired state ---
 
-    def prepare(self, wanted: Iterable[str], **limits: Any) -> list[tuple[Path, Path]]:
+    def prepare(
+        self, wanted: Iterable[str], state: str = "running", **limits: Any
+    ) -> list[tuple[Path, Path]]:
         """Write spec files next door → (there, where it is watched); renaming is all that is left to do."""
         moves = []
         for name in wanted:
             path = self._nursery / f"{name}.yaml"
-            path.write_text(yaml.safe_dump(self._spec(name, limits)))
+            path.write_text(yaml.safe_dump(self._spec(name, state, limits)))
             moves.append((path, self.source / path.name))
         return moves
 
-    def write(self, wanted: Iterable[str], **limits: Any) -> float:
+    def write(self, wanted: Iterable[str], state: str = "running", **limits: Any) -> float:
         """Rename spec files into the watched directory → the moment of the first rename."""
-        return rename(self.prepare(wanted, **limits))
+        return rename(self.prepare(wanted, state, **limits))
 
     def add(self, name: str, spec: dict[str, Any]) -> None:
         """One container of another kind; there, and converged, when this returns."""
@@ -140,8 +146,9 @@ class World:
 
         return until(lambda: not left(), "gone", pause_s=0.002)
 
-    def _spec(self, name: str, limits: dict[str, Any]) -> dict[str, Any]:
+    def _spec(self, name: str, state: str, limits: dict[str, Any]) -> dict[str, Any]:
         spec = {
+            "state": state,
             "rootfs": {"path": ROOTFS},
             "process": {"args": announcing(name), "stop": {"grace": "0s"}},
             "mounts": [{"source": str(self.marks.directory), "target": INSIDE}],
@@ -163,7 +170,7 @@ class World:
         return group / ("memory.limit_in_bytes" if is_v1("memory") else "memory.max")
 
     def until_converged(self) -> None:
-        until(lambda: self.call("plan", str(self.source)).returncode == 0, "an empty plan", pause_s=0.1)
+        until(lambda: self.call("plan", self.followed).returncode == 0, "an empty plan", pause_s=0.1)
 
     def log(self) -> str:
         return (self.base / "daemon.log").read_text(errors="replace")

@@ -58,6 +58,8 @@ def test_create_repair_and_delete(masu: Masu) -> None:
 def test_what_fails_says_why(masu: Masu) -> None:
     masu.write(container(process={"args": ["/bin/nonexistent"]}))
     masu.apply("--wait", "2s")
+    (asked,) = [each for each in masu.audit() if each.get("request") == "apply"]
+    assert (asked["outcome"], asked["why"]) == ("failed", "not everything has converged")
     failed = [each for each in steps(masu) if each["outcome"] == "failed"]
     assert failed
     assert failed[0]["step"] == "LaunchContainer"
@@ -84,6 +86,7 @@ def test_who_asked_for_what(masu: Masu) -> None:
     assert restore["outcome"] in {"failed", "refused"}
     assert restore["why"]
     assert asked("exec")[0]["container"] == "web"
+    assert asked("exec")[0]["revision"] == masu.audit()[0]["revision"] != ""
     assert asked("run")[0]["pid"] == masu.daemon.pid if masu.daemon else False
     assert masu.stop() == 0
     assert masu.run("down", "web").returncode == 0

@@ -46,6 +46,7 @@ class Theirs:
             "mounts": [
                 {"destination": "/proc", "type": "proc", "source": "proc"},
                 {"destination": "/tmp", "type": "tmpfs", "source": "tmpfs"},
+                {"destination": "/dev", "type": "tmpfs", "source": "tmpfs"},  # else nodes are made in ROOTFS
             ],
             "linux": {"namespaces": [{"type": each} for each in NAMESPACES]},
         }

@@ -398,3 +398,41 @@ def test_no_time_is_lost_where_all_is_here(masu: Masu, layout: Path) -> None:
     assert masu.apply().returncode == 0
     assert time.monotonic() - began < WAIT_S
     assert masu.pid("again")
+
+
+def test_damaged_files_end_nobody_and_stop_nobody_else(masu: Masu, layout: Path) -> None:
+    """What lies beside a root is written anew; without the pins whoever has an image stays with what he has."""
+    masu.write(from_image(f"oci:{layout}:1"))
+    assert masu.apply().returncode == 0
+    (digest,), pid = masu.images(), masu.pid()
+    state = Path(f"/var/lib/masu/{masu.instance}")
+    note = state / "images" / digest.removeprefix("sha256:") / "image.json"
+    note.write_text("")
+    assert masu.run("plan", str(masu.source)).returncode == 0
+    assert masu.apply().returncode == 0
+    assert masu.pid() == pid
+    assert Path(f"/proc/{pid}/root/bin/sleep").exists()
+    assert json.loads(note.read_text())["digest"] == digest
+
+    pins = (state / "pins.json").read_text()
+    (state / "pins.json").write_text("{")
+    masu.write(from_image(f"oci:{layout}:1"), from_image(f"oci:{layout}:2", "new"), container("beside"))
+    plan = masu.run("plan", str(masu.source)).stdout
+    assert "waits: new: ImageUnknown: " in plan
+    assert "waits: web: ImageUnknown: " in plan
+    os.kill(pid, signal.SIGKILL)
+    began = time.monotonic()
+    assert masu.apply("--wait", "60s").returncode == 1
+    assert time.monotonic() - began < 30, "somebody has to do something: time is no help"
+    assert masu.pid("beside")
+    assert masu.pid() not in {0, pid}, "it is started again from what it had"
+    assert masu.status()["image"]["running"] == digest
+    assert (reasons(masu), reasons(masu, "new")) == (["ImageUnknown"], ["ImageUnknown"])
+    masu.write(from_image(f"oci:{layout}:1"), from_image(f"oci:{layout}:2", "new"))
+    assert masu.run("down", "beside").returncode == 0
+    assert masu.images() == {digest}
+
+    (state / "pins.json").write_text(pins)
+    assert masu.apply().returncode == 0
+    assert masu.pid("new")
+    assert reasons(masu) == []

@@ -146,6 +146,22 @@ def test_a_tightened_policy_stops_nobody_and_lets_nobody_be_born(masu: Masu, pol
     masu.running()
 
 
+def test_who_may_not_be_born_is_not_ended_for_a_checkpoint(masu: Masu, policy: Policy) -> None:
+    """With `mode: stop` it would be born again from it."""
+    policy.write(capabilities=["NET_RAW"])
+    process = {"args": ["/bin/sleep", "100000"], "capabilities": {"add": ["NET_RAW"]}}
+    masu.write(web(process=process, checkpoint={"mode": "stop"}))
+    masu.start(*policy.option)
+    pid = masu.running()
+    policy.write()
+    until(lambda: "NotAllowed" in masu.run("status").stdout, "told in the status")
+    for verb in (("checkpoint",), ("restore",)):
+        done = masu.run(*verb, "web")
+        assert done.returncode == 4, done.stderr
+        assert "rule capabilities" in done.stderr or verb == ("restore",)
+    assert masu.pid() == pid
+
+
 def test_a_link_that_leads_out_is_not_followed(masu: Masu, policy: Policy, tmp_path: Path) -> None:
     """Whoever exchanges what is below a path that is allowed: neither a repair nor a birth goes there."""
     (tmp_path / "srv" / "www").mkdir(parents=True)

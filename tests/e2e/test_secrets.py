@@ -70,6 +70,11 @@ def environment(pid: int) -> dict[str, str]:
     return dict(each.split("=", 1) for each in text.split("\0") if each)
 
 
+def given(pid: int, value: str) -> bool:
+    """Once the runtime has become the program."""
+    return until(lambda: environment(pid).get("PASSWORD") == value, f"{value} in {environment(pid)}")
+
+
 def told(masu: Masu, secret: Secret | Sealed) -> list[str]:
     """Where a value can be found in what masu has written or says; the bundle config excepted."""
     texts = {
@@ -128,13 +133,13 @@ def test_a_variable_has_the_value_and_a_change_restarts(masu: Masu, secret: Secr
     masu.write(wanting(secret))
     masu.start("--resync", "300ms")
     pid = masu.running()
-    assert environment(pid)["PASSWORD"] == secret.value
+    assert given(pid, secret.value)
     assert told(masu, secret) == []
     bundle = Path(f"/run/masu/{masu.instance}/bundles/web/config.json")
     assert stat.S_IMODE(bundle.stat().st_mode) == 0o600
     value = secret.change()
     pid = masu.restarted(pid)
-    assert environment(pid)["PASSWORD"] == value
+    assert given(pid, value)
     until(lambda: "has changed" in masu.run("events").stdout, "told why")
     until(lambda: masu.status()["converged"], "converged")
     assert told(masu, secret) == []
@@ -205,7 +210,7 @@ def test_sealed_in_the_spec_it_is_opened_with_the_key_of_the_host(
     monkeypatch.setenv("MASU_AGE_IDENTITY", str(sealed.path))
     masu.start("--resync", "300ms")
     pid = masu.running()
-    assert environment(pid)["PASSWORD"] == sealed.values[1]
+    assert given(pid, sealed.values[1])
     inside = Path(f"/proc/{pid}/root/run/secrets/key")
     assert inside.read_text() == sealed.values[0]
     until(lambda: masu.status()["converged"], "converged")
@@ -229,6 +234,7 @@ def test_sealed_for_another_host_it_is_waited_for(
     assert masu.apply("--wait", "2s").returncode != 0
     assert "cannot be opened with the key of this host" in json.dumps(masu.status()["conditions"])
     sealed.path.write_text("AGE-SECRET-KEY-1")
+    assert masu.apply("--wait", "1s").returncode != 0
     assert "is none that age knows" in json.dumps(masu.status()["conditions"])
     assert masu.run("validate", str(masu.source)).returncode == 0, "what is sealed is not looked into"
 
@@ -250,3 +256,22 @@ def test_killed_around_each_step_the_next_run_comes_to_the_same(masu: Masu, secr
         assert masu.apply().returncode == 0
         assert masu.traces("web") == []
         assert f"/run/masu/{masu.instance}/secrets" not in Path("/proc/self/mountinfo").read_text()
+
+
+def test_without_its_secret_nobody_is_ended_to_be_born_again(masu: Masu, secret: Secret) -> None:
+    masu.write(wanting(secret))
+    assert masu.apply().returncode == 0
+    assert masu.run("checkpoint", "web").returncode == 0
+    pid = masu.pid()
+    masu.write(wanting(secret, checkpoint={"mode": "stop"}))
+    assert masu.apply().returncode == 0
+    secret.path.unlink()
+    for verb in ("restore", "checkpoint"):
+        done = masu.run(verb, "web")
+        assert done.returncode == 1
+        assert f"reading secret {secret.name}" in done.stderr
+        assert masu.pid() == pid
+    secret.change()
+    assert masu.run("checkpoint", "web").returncode == 0
+    assert masu.pid() not in {0, pid}
+    assert given(masu.pid(), secret.values[0]), "memory is that of the checkpoint"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import stat
 import subprocess
 import tarfile
 import threading
@@ -201,6 +202,76 @@ def test_a_layout_that_is_not_what_it_says_is_refused(layout: Layout, store: Ima
     assert store.names() == frozenset()
 
 
+@pytest.mark.parametrize("damage", ["", '{"of": "a newer masu"}', None])
+@pytest.mark.parametrize("sort", ["layout", "registry"])
+def test_a_root_that_somebody_runs_from_stays_where_only_its_note_is_damaged(
+    layout: Layout, registry: Registry, store: ImageStore, tmp_path: Path, sort: str, damage: str | None
+) -> None:
+    digest = layout.image(*FILES, config=SAID)
+    reference = registry.reference(":1") if sort == "registry" else f"oci:{layout.path}:1"
+    root = Path(fetch(store, reference))
+    before, inode = store.look(digest), root.stat().st_ino
+    note = root.parent / "image.json"
+    upper, work, target = (tmp_path / each for each in "uwt")
+    for each in (upper, work, target):
+        each.mkdir()
+    options = f"lowerdir={root},upperdir={upper},workdir={work}"
+    subprocess.run(["mount", "-t", "overlay", "-o", options, "overlay", str(target)], check=True)
+    try:
+        if damage is None:
+            note.unlink()
+        else:
+            note.write_text(damage)
+        assert store.look(digest) is None
+        assert Path(fetch(store, reference)) == root
+        assert sorted(each.name for each in target.iterdir()) == ["bin", "etc"]
+    finally:
+        subprocess.run(["umount", str(target)], check=True)
+    assert root.stat().st_ino == inode
+    assert store.look(digest) == before
+    assert registry.fetched(layout.layers(digest)[0]) == (sort == "registry"), "no layer is fetched for that"
+    assert left(tmp_path) == []
+
+
+def test_what_has_no_root_is_unpacked_anew(layout: Layout, store: ImageStore, tmp_path: Path) -> None:
+    digest = layout.image(*FILES)
+    root = Path(fetch(store, f"oci:{layout.path}:1"))
+    root.rename(tmp_path / "elsewhere")
+    assert store.look(digest) is None
+    assert (Path(fetch(store, f"oci:{layout.path}:1")) / "bin" / "web").exists()
+    assert left(tmp_path) == []
+
+
+@pytest.mark.parametrize("what", ["index", "manifest", "config", "layer"])
+@pytest.mark.parametrize("kind", ["fifo", "device", "socket"])
+def test_what_is_no_file_is_refused_at_once(layout: Layout, store: ImageStore, what: str, kind: str) -> None:
+    """Whoever may write a layout does not make masu wait for ever."""
+    digest = layout.image(*FILES)
+    manifest = json.loads(layout.blob(digest).read_text())
+    path = {
+        "index": layout.path / "index.json",
+        "manifest": layout.blob(digest),
+        "config": layout.blob(manifest["config"]["digest"]),
+        "layer": layout.blob(manifest["layers"][0]["digest"]),
+    }[what]
+    path.unlink()
+    modes = {"fifo": stat.S_IFIFO, "device": stat.S_IFCHR, "socket": stat.S_IFSOCK}
+    os.mknod(path, 0o600 | modes[kind], os.makedev(1, 5))
+    said: list[MasuError] = []
+
+    def try_it() -> None:
+        try:
+            fetch(store, f"oci:{layout.path}:1")
+        except MasuError as error:
+            said.append(error)
+
+    thread = threading.Thread(target=try_it, daemon=True)
+    thread.start()
+    thread.join(20)
+    assert said, "it has not come back"
+    assert path.name in str(said[0])
+
+
 HOSTILE = {
     "dots": (entry("../../../../{out}/escaped", text="x"),),
     "absolute": (entry("/{out}/escaped", text="x"),),
@@ -269,7 +340,7 @@ def test_a_tree_is_not_trusted(tmp_path: Path) -> None:
     assert os.listxattr(tree / "one") == ["user.kept"]
     assert text_in(str(tree), "etc/passwd") == "", "what a link leads to is below the root"
     os.link(secret, tree / "etc" / "h")
-    with pytest.raises(ImageRefused, match="/etc/h is a hard link to something outside"):
+    with pytest.raises(ImageRefused, match='"/etc/h" is a hard link to something outside'):
         tidy(str(tree))
     os.unlink(tree / "etc" / "h")
     (tmp_path / "link").symlink_to(tree)

@@ -14,6 +14,7 @@ from controller.checkpoints.retention import Keep
 from controller.checkpoints.schedule import Schedule
 from controller.spec.formats import FORMATS
 from controller.spec.schema import _flat, _local
+from tests.unit.resources import problems_of
 
 SCHEMAS = Path(__file__).parents[2] / "schemas"
 ID = "20261125-201523-042-1f9a3c07"
@@ -93,6 +94,8 @@ def test_what_makes_no_sense_does_not_fit(section: Any) -> None:
 def test_what_a_schema_cannot_say_is_refused_in_words(schedule: Any) -> None:
     with pytest.raises(ValueError, match="short"):
         parse({"schedule": schedule})
+    (told,) = problems_of(checkpoint={"schedule": schedule})
+    assert told.startswith("checkpoint.schedule: ")
 
 
 MOUNTED = {"own": ["data", "cache"], "shared": ["pool"]}

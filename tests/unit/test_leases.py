@@ -45,6 +45,21 @@ def test_whoever_has_an_address_keeps_it_whatever_comes_and_goes() -> None:
     assert addresses(second)["a"] == ("10.88.0.2",), "what b gave back"
 
 
+def test_what_was_given_back_is_given_in_order_and_each_once() -> None:
+    first = give(FRONT, *(container(each, "front") for each in "bdfhj"))
+    second = give(FRONT, *(container(each, "front") for each in "acdehk"), before=first)
+    assert addresses(second) == {
+        "d": ("10.88.0.3",),
+        "h": ("10.88.0.5",),
+        "a": ("10.88.0.2",),
+        "c": ("10.88.0.4",),
+        "e": ("10.88.0.6",),
+        "k": ("10.88.0.7",),
+    }
+    slots = [each.slot for each in second["front"].values()]
+    assert len(slots) == len(set(slots))
+
+
 def test_whoever_is_leaving_keeps_it_until_gone() -> None:
     first = give(FRONT, container("a", "front"))
     second = give(FRONT, container("b", "front"), before=first, leaving=("a",))

@@ -73,10 +73,15 @@ def test_one_name_for_different_hosts() -> None:
         assert found.containers["web"].section("limits.pids.max") == most
         assert found.rejected == ()
     twice = take(DesiredSet(), "a", web=text + "---\n" + web("{nodes: [a, c]}", most=3))
-    assert twice.containers["web"].section("limits.pids.max") == 1
+    assert twice.containers == {}, "nobody knows which of them is meant"
     ((problem),) = twice.rejected
     assert "counts on this host twice: it is already defined in this file at line 3" in problem.message
     assert problem.line == 15
+    good = take(DesiredSet(), "a", web=text)
+    still = take(good, "a", web=web("{nodes: [a, c]}", most=3) + "---\n" + text)
+    assert still.containers["web"].section("limits.pids.max") == 1, "the last good version"
+    assert still.rejected
+    assert take(still, "a", web=text).rejected == ()
 
 
 def test_a_bad_edit_keeps_the_last_good_version_on_each_host() -> None:

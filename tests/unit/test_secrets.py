@@ -63,7 +63,9 @@ def test_what_is_missing_is_waited_for_before_a_birth_and_only_told_after_it() -
     assert isinstance(step, Await)
     assert (step.reason, step.message) == ("SecretMissing", "it is not there")
     assert kinds(ALIVE, seen) == []
-    assert [each.reason for each in ASPECT.remarks(wanted(), seen)] == ["SecretMissing"]
+    assert ASPECT.remarks(wanted(), seen) == [], "whoever waits says so"
+    lives = Seen(lacking=("it is not there",), lives=True)
+    assert [each.reason for each in ASPECT.remarks(wanted(), lives)] == ["SecretMissing"]
 
 
 def test_it_goes_with_the_container() -> None:

@@ -64,13 +64,17 @@ def _draft(taken: _Taken, scratch: str, origin: Origin, *, foreign: bool) -> Dra
         archive.check_sums(taken.texts.get(archive.SUMS), taken.sums)
     if not taken.images:
         raise ArchiveRefused("there are no images in it")
-    known = (
-        replace(own, container=origin.container or _checked_name(own), how="imported")
-        if own
-        else replace(origin, foreign=True)
-    )
+    known = _here(own, origin) if own else replace(origin, foreign=True)
     extras = {name: text for name, text in taken.texts.items() if name in archive.EXTRAS}
     return Draft(known, f"{scratch}/images", dict(taken.trees), extras)
+
+
+def _here(own: Origin, origin: Origin) -> Origin:
+    """What an archive says of itself, but that it is of no later than now: all later ids come after its own."""
+    created_ms = min(own.created_ms, origin.created_ms)
+    return replace(
+        own, container=origin.container or _checked_name(own), created_ms=created_ms, how="imported"
+    )
 
 
 def _checked_name(own: Origin) -> str:

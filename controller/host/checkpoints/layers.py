@@ -10,7 +10,7 @@ from typing import Final
 
 from controller.checkpoints import archive, tar
 from controller.checkpoints.manifest import Entry, Piece
-from controller.checkpoints.paths import check_tree, is_path, parent_of
+from controller.checkpoints.paths import check_tree, is_path, parent_of, wrong_values
 from controller.errors import ArchiveRefused, CheckpointDamaged
 from controller.host.checkpoints.streams import Bounded, copy, exactly
 from controller.host.checkpoints.trees import Building
@@ -56,7 +56,10 @@ class Layer:
         os.close(self._root)
 
     def _add(self, entry: Entry, stream: Bounded) -> None:
-        if entry.path == "." or (entry.kind == "directory" and self._is_directory(entry.path)):
+        if entry.kind == "directory" and self._is_directory(entry.path):
+            wrong = wrong_values(entry)
+            if wrong:
+                raise ArchiveRefused(f"{quote(entry.path)}: {wrong}")
             self._entries[entry.path] = entry  # what was only assumed of it before
             return
         self._make(entry, _FromStream(stream))

@@ -52,9 +52,9 @@ class Stream:
     def _some(self, size: int) -> bytes:
         try:
             part: bytes = self._source.read(size)
-        except OSError:
-            raise
         except Exception as error:  # zlib.error, EOFError, ZstdError: one module each
+            if isinstance(error, OSError) and error.errno:  # that of gzip is an OSError that has none
+                raise
             raise ArchiveRefused(f"{self._path}: cannot be decompressed: {error}") from error
         return part
 

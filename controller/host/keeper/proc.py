@@ -40,7 +40,7 @@ def read(path: str) -> str:
 def read_json(path: str) -> dict[str, Any]:
     try:
         value = json.loads(read(path))
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
 
