@@ -296,11 +296,17 @@ class App:
             service.raise_open_files()
             files = found.watch(daemon.reload)
 
+            def stop() -> None:
+                daemon.stop()
+                files.wait_no_more()
+
             def reread() -> None:
+                """Also without anything new there: a tag may have moved, and a policy may have come."""
                 controller.pulls.ask_anew()
+                daemon.reload()
                 files.hurry()
 
-            service.on_signals(daemon.stop, reread)
+            service.on_signals(stop, reread)
             watches = self._watches(daemon.reload, controller.resync)
             watches.callback(files.close)
             self.keeper.guard(lambda held: told.event(self._keeper_replaced(held)))
@@ -318,6 +324,7 @@ class App:
 
             def leave(urged: Callable[[float], bool]) -> None:
                 service.notify("STOPPING=1")
+                watches.close()  # with what is being fetched, or whoever has asked for it would be waited for
                 control.close()
                 self._last_checkpoints(controller, told, requests, urged)
 
@@ -390,8 +397,12 @@ class App:
         """Read-only. What `apply` would do."""
         from controller.sources.choice import passing_source_of  # noqa: PLC0415
 
+        refused = self._untrusted(source)
+        if refused:
+            return Preview((), (), (), "", refused, ())
         before = self.store.load()
-        found = passing_source_of(source, self.settings).snapshot()
+        root_only = not self.settings.unsafe_source
+        found = passing_source_of(source, self.settings, root_only=root_only).snapshot()
         policy = self.policy.read()
 
         def judge(resources: Mapping[str, Resource]) -> list[Misfit]:
@@ -879,26 +890,52 @@ class App:
         return watches
 
     def _check(self, source: str) -> None:
-        """Whoever decides what is desired is root, or bound by a policy. A source that is not there may come.
+        """Raises GuardRefused, NotPermitted, SpecInvalid."""
+        refused = self._untrusted(source)
+        if refused:
+            raise refused
 
-        Raises GuardRefused, NotPermitted, SpecInvalid.
+    def _untrusted(self, source: str) -> GuardRefused | None:
+        """Read-only. Whoever decides what is desired is root, or bound by a policy. One that is not there may come.
+
+        Raises NotPermitted and SpecInvalid.
         """
         from controller.sources.choice import path_of  # noqa: PLC0415
 
         policy, path = self.policy.read(), path_of(source)
         if self.settings.unsafe_source or self.settings.signers:
-            return
+            return None
         if not path and policy is None:
             ways = f"write {self.policy.path}, or say --require-signature or --allow-unsafe-source"
-            raise GuardRefused(f"whoever may push to {source} is as good as root: {ways}")
+            return GuardRefused(f"whoever may push to {source} is as good as root: {ways}")
         with suppress(OSError):
             if path and (why := distrust(path)):
-                raise GuardRefused(f"source {source} is not root's alone: {why}; {AS_GOOD_AS_ROOT}")
+                return GuardRefused(f"source {source} is not root's alone: {why}; {AS_GOOD_AS_ROOT}")
+        why = self._doubt(source)
+        return GuardRefused(f"source {source} {why}") if why else None
+
+    def _doubt(self, source: str) -> str:
+        """Read-only. Why a repository on this host is not to be fetched: others write it, and are not bound."""
+        from controller.sources.choice import path_of  # noqa: PLC0415
+        from controller.sources.git_trust import distrusted  # noqa: PLC0415
+        from controller.sources.git_url import is_git  # noqa: PLC0415
+
+        if not is_git(source) or self.settings.unsafe_source or self.settings.signers or self._is_bound():
+            return ""
+        path = path_of(source)
+        why = distrusted(path) if path else ""
+        return f"is not root's alone: {why}; {AS_GOOD_AS_ROOT}" if why else ""
+
+    def _is_bound(self) -> bool:
+        """Read-only. Not by a policy that cannot be read."""
+        with suppress(MasuError):
+            return self.policy.read() is not None
+        return False
 
     def _source(self, source: str) -> Source:
         from controller.sources.choice import source_of  # noqa: PLC0415
 
-        return source_of(source, self.settings, self.places.git)
+        return source_of(source, self.settings, self.places.git, lambda: self._doubt(source))
 
     def _teller(self) -> EventLog:
         from controller import log  # noqa: PLC0415

@@ -120,12 +120,6 @@ def _add_converging(verbs: Any) -> None:
     apply = _verb(verbs, "apply", _apply, "converge once")
     apply.add_argument("source", metavar="SOURCE", help=SOURCE)
     apply.add_argument("--wait", default="30s", metavar="DURATION", help="how long to try (default 30s)")
-    for verb in (run, apply):
-        verb.add_argument(
-            "--allow-unsafe-source",
-            action="store_true",
-            help="converge a source that others than root may write: they are then as good as root",
-        )
     run.add_argument(
         "--fetch-every",
         default="60s",
@@ -133,6 +127,11 @@ def _add_converging(verbs: Any) -> None:
         help="how often a repository is asked (default: 60s)",
     )
     for verb in (run, plan, apply):
+        verb.add_argument(
+            "--allow-unsafe-source",
+            action="store_true",
+            help="take a source that others than root may write: they are then as good as root",
+        )
         _add_source(verb)
         _add_policy(verb)
         verb.add_argument(
@@ -373,8 +372,10 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _plan(arguments: argparse.Namespace) -> int:
+    from controller.host import service  # noqa: PLC0415
     from controller.report import text  # noqa: PLC0415
 
+    service.end_on_signals()
     if arguments.against:
         return _against(arguments)
     if arguments.output == "markdown":
@@ -421,14 +422,19 @@ def _apply(arguments: argparse.Namespace) -> int:
         print(problem, file=sys.stderr)
     if controller.refused:
         raise controller.refused
-    if controller.silence:
-        print(f"masu: {controller.silence}; nothing was changed", file=sys.stderr)
+    if controller.frozen:
+        said = "what was desired before stays" if controller.containers() else "nothing was changed"
+        print(f"masu: {controller.frozen}; {said}", file=sys.stderr)
         return INVALID if arguments.atomic and controller.rejected else FAILED
+    if controller.stale:
+        print(f"masu: {controller.stale}; the last known revision was applied", file=sys.stderr)
     for name, conditions in sorted(controller.failures().items()):
         said = "; ".join(f"{each.reason}: {each.message}" for each in conditions) or "not converged in time"
         print(f"masu: {name}: {said}", file=sys.stderr)
     if controller.rejected:
         return INVALID
+    if controller.stale:
+        return FAILED
     return DONE if converged else controller.exit_code()
 
 
@@ -611,7 +617,9 @@ def _restore(arguments: argparse.Namespace) -> int:
 
 def _validate(arguments: argparse.Namespace) -> int:
     from controller.app import validate  # noqa: PLC0415
+    from controller.host import service  # noqa: PLC0415
 
+    service.end_on_signals()
     problems = validate(tuple(arguments.paths), _settings(arguments))
     if arguments.output == "json":
         fields = ("file", "line", "column", "path", "message")

@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import socket
+import threading
 from collections.abc import Callable
 
 from controller.errors import NotPermitted
@@ -40,10 +41,40 @@ def host_stops() -> bool:
 
 
 def on_signals(stop: Callable[[], None], reload: Callable[[], None]) -> None:
-    """SIGTERM and SIGINT stop, SIGHUP reads the source again."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop())
-    signal.signal(signal.SIGHUP, lambda *_: reload())
+    """SIGTERM and SIGINT stop, SIGHUP reads the source again: called in a thread of their own.
+
+    Python's handlers run in the main thread, and after what that waits for, if the signal comes just before it
+    waits, or to another thread.
+    """
+    acts = {signal.SIGTERM: stop, signal.SIGINT: stop, signal.SIGHUP: reload}
+    heard, told = os.pipe2(os.O_CLOEXEC)
+    os.set_blocking(told, False)
+    for number in acts:
+        signal.signal(number, lambda *_: None)
+    signal.set_wakeup_fd(told, warn_on_full_buffer=False)
+
+    def follow() -> None:
+        while numbers := os.read(heard, 64):
+            for number in numbers:
+                acts.get(signal.Signals(number), lambda: None)()
+
+    threading.Thread(target=follow, name="signals", daemon=True).start()
+
+
+def end_on_signals() -> None:
+    """SIGTERM and SIGHUP unwind what is being done, which tidies up; once is enough.
+
+    Not one that is ignored, as nohup(1) has it.
+    """
+    ours = [each for each in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(each) != signal.SIG_IGN]
+
+    def end(number: int, _: object) -> None:
+        for each in ours:
+            signal.signal(each, signal.SIG_IGN)
+        raise SystemExit(128 + number)
+
+    for each in ours:
+        signal.signal(each, end)
 
 
 def open_files() -> int:

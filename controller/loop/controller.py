@@ -233,8 +233,12 @@ class Controller:
         return self._set.rejected
 
     @property
-    def silence(self) -> str:
-        return self._set.silence
+    def frozen(self) -> str:
+        return self._set.frozen
+
+    @property
+    def stale(self) -> str:
+        return self._set.stale
 
     def _accepted(self, before: DesiredSet) -> DesiredSet:
         try:

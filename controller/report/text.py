@@ -100,7 +100,8 @@ def _plan_lines(plan: Plan, *, colours: bool) -> list[str]:
 
 def _plan_summary(found: Preview) -> str:
     if not found.plans:
-        return "nothing to do" if found.waits or found.lacks else "in sync: nothing to do"
+        stays = found.waits or found.lacks or found.refused
+        return "nothing to do" if stays else "in sync: nothing to do"
     counts = {effect: sum(each.effect is effect for each in found.plans) for effect in Effect}
     return "plan: " + ", ".join(f"{count} {TO_DO[effect]}" for effect, count in counts.items() if count)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
@@ -16,21 +17,25 @@ if TYPE_CHECKING:
     from controller.sources.git_process import GitOptions
 
 
-def source_of(source: str, settings: Settings, below: str) -> LayeredDirectory | GitSource:
-    """`below`: where copies of repositories are kept. Raises SpecInvalid."""
+def source_of(
+    source: str, settings: Settings, below: str, doubt: Callable[[], str]
+) -> LayeredDirectory | GitSource:
+    """`below`: where copies of repositories are kept. `doubt`: why one is not to be fetched. Raises SpecInvalid."""
     _check_options(source, settings)
     if not is_git(source):
         return LayeredDirectory(source, root_only=not settings.unsafe_source)
     from controller.sources.git import GitSource  # noqa: PLC0415  # not needed for a directory
 
-    return GitSource(_url(source), _options(settings), below, settings.fetch_s)
+    return GitSource(_url(source), _options(settings), below, settings.fetch_s, doubt)
 
 
-def passing_source_of(source: str, settings: Settings) -> LayeredDirectory | PassingGitSource:
-    """For a look that keeps nothing. Raises SpecInvalid."""
+def passing_source_of(
+    source: str, settings: Settings, *, root_only: bool = False
+) -> LayeredDirectory | PassingGitSource:
+    """For a look that keeps nothing. `root_only`: nothing is read that others may write. Raises SpecInvalid."""
     _check_options(source, settings)
     if not is_git(source):
-        return LayeredDirectory(source)
+        return LayeredDirectory(source, root_only=root_only)
     from controller.sources.git import PassingGitSource  # noqa: PLC0415
 
     return PassingGitSource(_url(source), _options(settings))
@@ -41,7 +46,7 @@ def path_of(source: str) -> str:
     if not is_git(source):
         return source
     parts = urlsplit(_url(source).url)
-    return unquote(parts.path) if parts.scheme == "file" else ""
+    return unquote(parts.path, errors="surrogateescape") if parts.scheme == "file" else ""
 
 
 def root_of(source: str) -> str:

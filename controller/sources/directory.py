@@ -21,11 +21,9 @@ from controller.errors import Problem, SourceUnreadable
 from controller.frozen import dataclass
 from controller.host.trust import AS_GOOD_AS_ROOT, distrust, doubtful
 from controller.model.snapshot import Snapshot, SourceFile
-from controller.sources.walk import Listing, outside, walk
+from controller.sources.walk import MAX_BYTES, MAX_FILES, TOO_LARGE, Listing, outside, walk
 from controller.sources.watch import GONE_S, Watch
 
-MAX_BYTES = 1024 * 1024
-MAX_FILES = 10_000
 SETTLED_NS = 20_000_000
 """A file read this soon after its time stamp may have been written again within the same tick of the clock."""
 GIVE_UP_S = 1.0
@@ -185,7 +183,7 @@ def _check(found: os.stat_result, target: str, root: str) -> None:
     if not stat.S_ISREG(found.st_mode):
         raise _Unfit("is not a regular file")
     if found.st_size > MAX_BYTES:
-        raise _Unfit(f"is larger than {MAX_BYTES // 1024 // 1024} MiB")
+        raise _Unfit(TOO_LARGE)
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import replace
 
@@ -30,6 +31,8 @@ from controller.sources.layers import stacked
 
 FIRST_S = 10.0
 """How long the first look waits for the first fetch: containers that ran before are kept meanwhile in any case."""
+HEARD_S = 0.2
+"""A signal that comes just before a wait is heard after it."""
 
 STOP, NOW = "stop", "now"
 
@@ -47,14 +50,22 @@ class _Known:
 class GitSource:
     """Thread-safe. `below`: the directory of all copies; the caller holds the instance that it belongs to."""
 
-    def __init__(self, url: GitUrl, options: GitOptions, below: str, every_s: float = 60.0) -> None:
-        self._every_s = every_s
+    def __init__(
+        self,
+        url: GitUrl,
+        options: GitOptions,
+        below: str,
+        every_s: float = 60.0,
+        doubt: Callable[[], str] = lambda: "",
+    ) -> None:
+        """`doubt`: why nothing may be fetched for now, in words. Asked before each fetch, also in other threads."""
+        self._every_s, self._doubt = every_s, doubt
         self._url, self._options = url, options
         self._below, self._name = below, hashlib.sha256(url.place.encode()).hexdigest()[:16]
         self._git = Git(f"{below}/{self._name}", url, options)
         self._repository = Repository(f"{below}/{self._name}", url, self._git)
         self._known = _Known()
-        self._asked = threading.Event()  # somebody has asked the repository, whatever came of it
+        self._asked = threading.Event()  # somebody has asked the repository, or it is no use to wait for that
         self._followed = False
         self._lock = threading.Lock()  # held by whoever works on the copy
 
@@ -86,6 +97,15 @@ class GitSource:
             self._asked.set()
             return self._known != before
 
+    def wait_no_more(self) -> None:
+        """The first look goes without a fetch, if it has to."""
+        self._asked.set()
+
+    def kill(self) -> None:
+        """Whatever is being fetched is broken off, and nobody waits for it."""
+        self.wait_no_more()
+        self._git.kill()
+
     def sync(self) -> Commit | None:
         """Fetch now. → the revision that is in force. Raises SourceUnreadable where the newest is not."""
         self.refresh()
@@ -99,7 +119,7 @@ class GitSource:
         self._followed = True
         with self._lock, suppress(Unavailable):
             self._known = self._remembered(self._known)
-        return GitWatch(self.refresh, nudge, self._every_s, self._git.kill)
+        return GitWatch(self, nudge, self._every_s)
 
     def _remembered(self, before: _Known) -> _Known:
         """The last good revision of an earlier masu, if it would be good today."""
@@ -110,6 +130,9 @@ class GitSource:
             return before
 
     def _asking(self, before: _Known) -> _Known:
+        why = self._doubt()
+        if why:
+            return _Known(before.found, before.refused, f"it {why}")
         try:
             return self._fetched(before)
         except Damaged as damaged:
@@ -191,17 +214,22 @@ class PassingGitSource:
 
     def snapshot(self) -> Snapshot:
         """Raises SourceUnreadable, also where only an older revision is good."""
-        with tempfile.TemporaryDirectory(prefix="masu-git-") as below:
-            return GitSource(self._url, self._options, below).snapshot()
+        with tempfile.TemporaryDirectory(prefix="masu-git-") as below, ThreadPoolExecutor(1) as aside:
+            source = GitSource(self._url, self._options, below)
+            try:
+                found = aside.submit(source.snapshot)
+                while not wait((found,), HEARD_S).done:
+                    pass  # a signal may end this at any moment
+                return found.result()
+            finally:
+                source.kill()
 
 
 class GitWatch:
-    """A thread that fetches until `close`. `hurry` may be called from a signal's handler."""
+    """A thread that fetches until `close`."""
 
-    def __init__(
-        self, refresh: Callable[[], bool], nudge: Callable[[], None], every_s: float, kill: Callable[[], None]
-    ) -> None:
-        self._refresh, self._nudge, self._every_s, self._kill = refresh, nudge, every_s, kill
+    def __init__(self, source: GitSource, nudge: Callable[[], None], every_s: float) -> None:
+        self._source, self._nudge, self._every_s = source, nudge, every_s
         self._inbox: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._follow, name="fetch", daemon=True)
         self._thread.start()
@@ -210,16 +238,20 @@ class GitWatch:
         """Fetch now."""
         self._inbox.put(NOW)
 
+    def wait_no_more(self) -> None:
+        """masu is to end: the first look does not wait for the first fetch."""
+        self._source.wait_no_more()
+
     def close(self) -> None:
         """What is being fetched is broken off; the next masu fetches it."""
         self._inbox.put(STOP)
-        self._kill()
+        self._source.kill()
         self._thread.join(5)
 
     def _follow(self) -> None:
         while True:
             try:
-                if self._refresh():
+                if self._source.refresh():
                     self._nudge()
             except Exception:  # noqa: BLE001  a defect in one fetch must not be the last one
                 threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))

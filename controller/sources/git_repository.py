@@ -15,16 +15,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from controller.errors import Problem
 from controller.frozen import dataclass
 from controller.model.snapshot import Commit
-from controller.sources.git_process import FETCH_S, MOST_OUTPUT, Git, GitFailed
-from controller.sources.git_tree import MAX_BYTES, MAX_TOTAL, Entry, Unfit, choose, entries
+from controller.sources.git_process import FETCH_S, Git, GitFailed
+from controller.sources.git_tree import MAX_TOTAL, Entry, Unfit, choose, entries
 from controller.sources.git_url import GitUrl
-from controller.sources.walk import escaped
+from controller.sources.walk import MAX_BYTES, escaped
 
 NEXT, CURRENT = "refs/masu/next", "refs/masu/current"
 MOST_PACKS = 20
 """Each fetch that brings anything leaves one."""
 MOST_SUBJECT = 120
-MOST_LISTING = MOST_OUTPUT
 MOST_DIGITS = 20
 LEFT_OVER = (".lock", ".keep")
 
@@ -139,7 +138,7 @@ class Repository:
     def _listing(self, tree: str, *, recurse: bool) -> bytes:
         words = ("-r",) if recurse else ()
         try:
-            return self._git.run("ls-tree", "-z", "-l", "--full-tree", *words, tree, most=MOST_LISTING)
+            return self._git.run("ls-tree", "-z", "-l", "--full-tree", *words, tree)
         except GitFailed as error:
             if "says too much" in str(error):
                 raise Unfit("it holds too many files") from error

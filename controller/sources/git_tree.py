@@ -6,10 +6,8 @@ from collections.abc import Iterable
 
 from controller.errors import Problem
 from controller.frozen import dataclass
-from controller.sources.walk import MAX_DEPTH, escaped, is_spec
+from controller.sources.walk import MAX_BYTES, MAX_DEPTH, MAX_FILES, TOO_LARGE, escaped, is_spec
 
-MAX_BYTES = 1024 * 1024
-MAX_FILES = 10_000
 MAX_TOTAL = 64 * 1024 * 1024
 """All spec files of a revision together."""
 
@@ -97,6 +95,6 @@ def _refused(each: Entry, names: list[str]) -> str:
         "is a symbolic link: not followed in a git source": each.mode == LINK,
         "is not a regular file": each.mode not in REGULAR,
         f"lies more than {MAX_DEPTH} directories deep: not read": len(names) > MAX_DEPTH,
-        f"is larger than {MAX_BYTES // 1024 // 1024} MiB": each.size > MAX_BYTES,
+        TOO_LARGE: each.size > MAX_BYTES,
     }
     return next((why for why, holds in reasons.items() if holds), "")

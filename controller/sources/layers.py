@@ -185,6 +185,9 @@ class Watches:
         """Somebody wants it looked at now."""
         self._nudge()
 
+    def wait_no_more(self) -> None:
+        """Nobody waits for a directory."""
+
     def close(self) -> None:
         """No nudge comes after this."""
         with self._lock:

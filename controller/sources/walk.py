@@ -11,6 +11,10 @@ from controller.frozen import dataclass
 from controller.host.trust import doubtful
 
 MAX_DEPTH = 32
+MAX_FILES = 10_000
+MAX_BYTES = 1024 * 1024
+TOO_LARGE = f"is larger than {MAX_BYTES // 1024 // 1024} MiB"
+"""What every kind of source reads at most: so deep, so many spec files, and so much of each."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -346,3 +347,11 @@ def test_a_source_that_is_not_there_fails(masu: Masu) -> None:
     done = masu.run("apply", str(masu.source / "nowhere"))
     assert done.returncode == 1
     assert "No such file or directory; nothing was changed" in done.stderr
+    masu.write(container())
+    assert masu.apply().returncode == 0
+    os.kill(masu.pid(), signal.SIGKILL)
+    until(lambda: not masu.pid(), "it has ended")
+    done = masu.run("apply", str(masu.source / "nowhere"))
+    assert done.returncode == 1
+    assert "No such file or directory; what was desired before stays" in done.stderr
+    assert masu.pid(), "it was started again"

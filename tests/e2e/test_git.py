@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import signal
+import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.e2e.harness import Masu, container, until
+from tests.e2e.harness import CHECKOUT, MASU, Masu, cgroup_mounts, container, until
 from tests.repositories import Remote, allow, git, signed_by, ssh_key
 
 
@@ -53,8 +57,10 @@ def whole(masu: Masu) -> dict[str, Any]:
 
 
 def limit(masu: Masu, name: str = "web") -> str:
-    found = list(Path("/sys/fs/cgroup").rglob(f"masu/{masu.instance}/{name}/pids.max"))
-    return found[0].read_text().strip() if found else ""
+    for mount in cgroup_mounts():
+        with contextlib.suppress(OSError):
+            return Path(mount, "masu", masu.instance, name, "pids.max").read_text().strip()
+    return ""
 
 
 def limited(most: int, name: str = "web") -> dict[str, Any]:
@@ -166,6 +172,79 @@ def test_a_repository_that_is_gone_deletes_nothing(masu: Masu, remote: Remote) -
     until(lambda: limit(masu) == "11", "followed again")
     assert masu.pid() == pid
     assert [each["type"] for each in masu.events()].count("SourceBack") >= 1
+
+
+def test_what_is_applied_of_a_repository_that_is_gone_is_said(masu: Masu, remote: Remote) -> None:
+    push(remote, "one", web=limited(10))
+    assert masu.apply().returncode == 0
+    os.kill(masu.pid(), signal.SIGKILL)
+    until(lambda: not masu.pid(), "it has ended")
+    remote.path.rename(remote.path.with_suffix(".away"))
+    done = masu.apply()
+    assert done.returncode == 1
+    assert "cannot be fetched" in done.stderr
+    assert done.stderr.endswith("; the last known revision was applied\n")
+    assert masu.pid(), "it was started again"
+
+
+@pytest.fixture
+def mute(tmp_path: Path) -> tuple[str, dict[str, str]]:
+    """A repository that never answers, and the environment in which it does not."""
+    directory = tmp_path / "bin"
+    directory.mkdir()
+    ssh = directory / "ssh"
+    ssh.write_text(f"#!/bin/sh\necho $$ >>{tmp_path}/asked\nexec sleep 1000\n")
+    ssh.chmod(0o755)
+    return "git+ssh://git@127.0.0.1/x", {"PATH": f"{directory}:{os.environ['PATH']}"}
+
+
+def asked(tmp_path: Path) -> list[int]:
+    """Who was started to ask it."""
+    file = tmp_path / "asked"
+    return [int(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def test_who_waits_for_a_repository_holds_nobody_up(
+    masu: Masu, mute: tuple[str, dict[str, str]], tmp_path: Path
+) -> None:
+    masu.source, env = mute  # type: ignore[assignment]
+    masu.start("--allow-unsafe-source", env=env)
+    until(lambda: asked(tmp_path), "the first look waits for it")
+    started = time.monotonic()
+    assert masu.stop() == 0
+    assert time.monotonic() - started < 4, "while it waits"
+    masu.start("--allow-unsafe-source", env=env)
+    until(lambda: masu.log().count("Ready") == 2, "ready", 20)
+    syncs = [masu.spawn("sync") for _ in range(2)]
+    time.sleep(0.5)
+    started = time.monotonic()
+    assert masu.stop() == 0
+    assert time.monotonic() - started < 4, "although two have asked"
+    assert [each.wait(10) for each in syncs] == [1, 1]
+    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in asked(tmp_path)), "nobody is left")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_look_in_passing_that_is_ended_leaves_nothing(
+    masu: Masu, mute: tuple[str, dict[str, str]], tmp_path: Path, number: int
+) -> None:
+    source, env = mute
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    for verb in (
+        ("plan", "--allow-unsafe-source", source),
+        ("validate", source),
+        ("plan", "--against", source, source),
+    ):
+        before = len(asked(tmp_path))
+        argv = [*MASU, *verb]
+        process = subprocess.Popen(argv, cwd=CHECKOUT, env={**os.environ, **env, "TMPDIR": str(temporary)})
+        until(lambda count=before: len(asked(tmp_path)) > count, "it asks")  # type: ignore[misc]
+        assert len(list(temporary.iterdir())) == 1
+        process.send_signal(number)
+        assert process.wait(10) == 128 + number, verb
+        assert list(temporary.iterdir()) == [], verb
+    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in asked(tmp_path)), "nobody is left")
 
 
 def test_sync_and_sighup_do_not_wait(masu: Masu, remote: Remote) -> None:

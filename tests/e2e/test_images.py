@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.e2e.harness import ROOTFS, WAIT_S, Masu, container, until
 from tests.registries import Layout, Registry, serving
+from tests.repositories import Remote
 
 USERS = {"namespaces": {"user": "auto"}}
 CONFIG = ("--config.entrypoint", "/bin/sleep", "--config.cmd", "4242", "--config.env", "COLOUR=red")
@@ -238,6 +240,25 @@ def test_a_tag_that_moves_changes_nobody_who_has_not_asked(
     masu.write(container("plain"))
     assert masu.apply("--allow-removals").returncode == 0
     assert masu.images() == set(), "nobody refers to them any more"
+
+
+def test_a_reload_asks_for_tags_although_nothing_was_pushed(masu: Masu, layout: Path, tmp_path: Path) -> None:
+    described = {
+        each["annotations"]["org.opencontainers.image.ref.name"]: each
+        for each in json.loads((layout / "index.json").read_text())["manifests"]
+    }
+    Layout(layout).tag("moves", described["1"])
+    remote = Remote(tmp_path / "remote")
+    document = from_image(f"oci:{layout}:moves", rootfs={"pull": "always"})
+    remote.push("one", web=yaml.safe_dump(document))
+    masu.source = remote.url("#main")  # type: ignore[assignment]
+    masu.start("--fetch-every", "1h", "--resync", "1h")
+    pid = masu.running()
+    Layout(layout).tag("moves", described["2"])
+    assert masu.daemon
+    masu.daemon.send_signal(signal.SIGHUP)
+    masu.restarted(pid)
+    assert masu.status()["image"]["running"] == described["2"]["digest"]
 
 
 def test_a_pull_holds_nobody_up_and_ends_with_masu(masu: Masu, layout: Path, faulty: Registry) -> None:

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from tests.e2e.harness import ROOTFS, WAIT_S, Masu, container, network, until
+from tests.repositories import Remote
 
 pytestmark = pytest.mark.root
 
@@ -247,6 +248,32 @@ def test_a_repository_on_this_host_has_to_be_roots_alone(masu: Masu) -> None:
     assert "may be written by others than root (mode 0775)" in done.stderr
 
 
+def test_all_of_a_repository_that_counts_has_to_be_roots_alone(
+    masu: Masu, policy: Policy, tmp_path: Path
+) -> None:
+    """Nothing is begun with one that others write; one that has come to that is silent."""
+    remote = Remote(tmp_path / "remote")
+    remote.push("one", web=yaml.safe_dump(web()))
+    (remote.path / "refs").chmod(0o777)
+    source = masu.source = remote.url("#main")  # type: ignore[assignment]
+    said = f"{remote.path}/refs may be written by others than root (mode 0777)"
+    for verb in ("apply", "run", "plan"):
+        done = masu.run(verb, source)
+        assert done.returncode == 4, verb
+        assert said in done.stdout + done.stderr
+    assert masu.traces() == []
+    assert masu.run("plan", *policy.option, source).returncode == 2, "whoever may push to it is bound"
+    (remote.path / "refs").chmod(0o755)
+    masu.start("--fetch-every", "1s")
+    pid = masu.running()
+    (remote.path / "refs").chmod(0o777)
+    remote.push("two", web=yaml.safe_dump(web(limits={"pids": {"max": 51}})))
+    until(lambda: said in masu.run("status").stdout, "what it says does not count any more")
+    assert masu.pid() == pid
+    (remote.path / "refs").chmod(0o755)
+    until(lambda: '"two"' in masu.run("status").stdout, "followed again")
+
+
 def test_a_source_of_somebody_else_is_refused(masu: Masu) -> None:
     masu.write(web())
     masu.source.chmod(0o777)
@@ -254,6 +281,13 @@ def test_a_source_of_somebody_else_is_refused(masu: Masu) -> None:
     assert done.returncode == 4
     assert "may be written by others than root (mode 0777)" in done.stderr
     assert "--allow-unsafe-source" in done.stderr
+    planned = masu.run("plan", str(masu.source))
+    assert planned.returncode == 4, "a plan says what apply would do"
+    assert "refused: " in planned.stdout
+    assert "mode 0777" in planned.stdout
+    assert planned.stdout.endswith("\nnothing to do\n")
+    assert "mode 0777" in masu.plan()["refused"][0]
+    assert masu.run("plan", "--allow-unsafe-source", str(masu.source)).returncode == 2
     assert masu.traces() == []
     assert masu.apply("--allow-unsafe-source").returncode == 0
     masu.source.chmod(0o755)
@@ -265,7 +299,11 @@ def test_a_source_of_somebody_else_is_refused(masu: Masu) -> None:
     until(lambda: "source frozen" in masu.run("status").stdout, "what it says does not count any more")
     assert masu.pid() == pid
     masu.source.chmod(0o755)
-    masu.write(web(limits={"pids": {"max": 51}}))
+    masu.write(web(limits={"pids": {"max": 51}})).chmod(0o666)
+    planned = masu.run("plan", str(masu.source))
+    assert planned.returncode == 3, "as of apply"
+    assert "web.yaml: may be written by others than root (mode 0666)" in planned.stdout
+    (masu.source / "web.yaml").chmod(0o644)
     until(lambda: "source frozen" not in masu.run("status").stdout, "followed again", WAIT_S)
 
 

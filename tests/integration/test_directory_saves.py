@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from controller.model.snapshot import Snapshot
-from controller.sources.directory import MAX_BYTES, SETTLED_NS, DirectorySource
+from controller.sources.directory import SETTLED_NS, DirectorySource
+from controller.sources.walk import MAX_BYTES
 
 
 def texts(snapshot: Snapshot, root: Path) -> dict[str, str]:

@@ -12,7 +12,8 @@ import pytest
 
 from controller.errors import SourceUnreadable
 from controller.model.snapshot import Snapshot
-from controller.sources.directory import MAX_BYTES, MAX_FILES, DirectorySource
+from controller.sources.directory import DirectorySource
+from controller.sources.walk import MAX_BYTES, MAX_FILES
 
 NOBODY = 65534
 

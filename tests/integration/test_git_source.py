@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import shutil
+import signal
 import stat
 import subprocess
 import threading
@@ -16,10 +17,11 @@ import pytest
 
 from controller.errors import SourceUnreadable
 from controller.model.snapshot import Snapshot
-from controller.sources import git_tree
-from controller.sources.git import GitSource, PassingGitSource
+from controller.sources import git_tree, git_trust
+from controller.sources.git import FIRST_S, GitSource, PassingGitSource
 from controller.sources.git_process import Git, GitFailed, GitOptions, Unavailable
 from controller.sources.git_repository import MOST_PACKS
+from controller.sources.git_trust import distrusted
 from controller.sources.git_url import parse
 from tests.repositories import Remote, allow, git, signed_by, ssh_key
 
@@ -516,6 +518,69 @@ def test_closing_breaks_a_fetch_off_and_keeps_the_copy(remote: Remote, below: Pa
         one._git.run("version")
 
 
+def test_nobody_waits_for_a_first_fetch_that_is_not_wanted_any_more(below: Path, slow: Path) -> None:
+    one = GitSource(parse("git+ssh://git@127.0.0.1/x"), GitOptions(), str(below))
+    watch = one.watch(lambda: None)
+    for end in (watch.wait_no_more, one.kill):
+        timer = threading.Timer(0.2, end)
+        timer.start()
+        started = time.monotonic()
+        with pytest.raises(SourceUnreadable):
+            one.snapshot()
+        assert time.monotonic() - started < FIRST_S / 2
+        timer.join()
+    watch.close()
+
+
+def test_a_sync_that_is_killed_ends_and_so_does_the_next(below: Path, slow: Path) -> None:
+    one = GitSource(parse("git+ssh://git@127.0.0.1/x"), GitOptions(), str(below))
+    said: list[str] = []
+
+    def sync() -> None:
+        try:
+            one.sync()
+        except SourceUnreadable as error:
+            said.append(str(error))
+
+    threads = [threading.Thread(target=sync) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    _until(slow.exists)
+    one.kill()
+    for thread in threads:
+        thread.join(3)
+    assert len([each for each in said if "masu ends" in each]) == 3, said
+
+
+class Ended(BaseException):
+    """What a signal's handler raises."""
+
+
+def test_a_look_in_passing_that_is_ended_leaves_nothing(
+    tmp_path: Path, slow: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+
+    def end(*_: object) -> None:
+        raise Ended
+
+    before = signal.signal(signal.SIGUSR1, end)
+
+    def tell() -> None:
+        _until(slow.exists)
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    threading.Thread(target=tell).start()
+    try:
+        with pytest.raises(Ended):
+            PassingGitSource(parse("git+ssh://git@127.0.0.1/x"), GitOptions()).snapshot()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert list((tmp_path / "tmp").iterdir()) == []
+    assert not _runs(slow.read_text().strip())
+
+
 def test_a_watch_fetches_by_itself_and_when_it_is_told(remote: Remote, below: Path) -> None:
     remote.push("one", web="a")
     one = GitSource(parse(remote.url("#main")), GitOptions(), str(below), 1.0)
@@ -548,6 +613,115 @@ def _until(condition: object, wait_s: float = 10) -> None:
     while not condition():  # type: ignore[operator]
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+# --- whose it is ---
+
+
+THEIRS = (
+    "HEAD",
+    "config",
+    "packed-refs",
+    "refs",
+    "refs/heads",
+    "refs/heads/main",
+    "info",
+    "objects",
+    "objects/pack",
+    "objects/info",
+    "objects/info/alternates",
+    ".",
+    "..",
+)
+
+
+@pytest.mark.parametrize("name", THEIRS)
+def test_what_others_may_write_of_a_repository_counts(remote: Remote, tmp_path: Path, name: str) -> None:
+    remote.push("one", web="a")
+    (tmp_path / "lent" / "objects").mkdir(parents=True)
+    (remote.path / "objects/info/alternates").write_text(f"# lent\n{tmp_path}/lent/objects\n")
+    (remote.path / "packed-refs").touch()
+    assert distrusted(str(remote.path)) == ""
+    place = remote.path / name
+    place.chmod(place.stat().st_mode | 0o022)
+    assert "may be written by others than root" in distrusted(f"{remote.path}/")
+    place.chmod(place.stat().st_mode & ~0o022)
+    os.lchown(place, 65534, -1)
+    assert "belongs to user 65534" in distrusted(str(remote.path))
+
+
+def test_objects_themselves_are_what_their_names_say(remote: Remote) -> None:
+    remote.push("one", web="a")
+    for path in remote.path.glob("objects/??/*"):
+        path.chmod(0o666)
+    assert distrusted(str(remote.path)) == ""
+    next(remote.path.glob("objects/??")).chmod(0o777)
+    assert "(mode 0777)" in distrusted(str(remote.path))
+
+
+def test_where_a_repository_leads_is_looked_at_too(remote: Remote, tmp_path: Path) -> None:
+    """A checkout, one of its worktrees, a link, and objects that are lent."""
+    remote.push("one", web="a")
+    git(remote.work, "worktree", "add", "-q", "--detach", str(tmp_path / "tree"))
+    lent = tmp_path / "lent"
+    git(tmp_path, "clone", "-q", "--bare", "--shared", str(remote.path), str(lent))
+    linked = tmp_path / "linked"
+    git(tmp_path, "clone", "-q", "--bare", str(remote.path), str(linked))
+    shutil.move(linked / "refs", tmp_path / "elsewhere")
+    (linked / "refs").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "link").symlink_to(lent)
+    (tmp_path / "file").mkdir()
+    (tmp_path / "file/.git").write_text(f"gitdir: {remote.work}/.git\n")
+    for where, theirs in {
+        remote.work: remote.work / ".git/refs/heads",
+        tmp_path / "tree": remote.work / ".git/HEAD",
+        tmp_path / "file": remote.work / ".git/refs",
+        lent: remote.path / "objects/pack",
+        tmp_path / "link": tmp_path / "link/HEAD",
+        linked: linked / "refs/heads",
+    }.items():
+        assert distrusted(str(where)) == "", where
+        mode = theirs.stat().st_mode
+        theirs.chmod(mode | 0o002)
+        assert f"{theirs} may be written" in distrusted(str(where)), where
+        theirs.chmod(mode)
+    assert distrusted(str(tmp_path / "none")) == ""
+    (linked / "packed-refs").unlink()
+    (linked / "packed-refs").symlink_to(tmp_path / "none")
+    assert distrusted(str(linked)) == f"{tmp_path}/none: No such file or directory"
+
+
+def test_a_repository_of_many_names_is_looked_at_in_bounded_time(
+    remote: Remote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = remote.push("one", web="a")
+    for index in range(200):
+        (remote.path / f"refs/heads/b{index}").write_text(f"{commit}\n")
+    assert distrusted(str(remote.path)) == ""
+    monkeypatch.setattr(git_trust, "MOST", 100)
+    assert "more than 100 names" in distrusted(str(remote.path))
+    git(remote.path, "pack-refs", "--all")
+    assert distrusted(str(remote.path)) == ""
+
+
+def test_a_repository_that_has_become_unsafe_is_silent(remote: Remote, below: Path) -> None:
+    """As one that cannot be asked: the last good revision stays, until root alone writes it again."""
+    first = remote.push("one", web="a")
+    url = parse(remote.url("#main"))
+    one = GitSource(url, GitOptions(), str(below), doubt=lambda: distrusted(str(remote.path)))
+    assert one.snapshot().revision == first
+    (remote.path / "refs").chmod(0o777)
+    second = remote.push("two", web="b")
+    found = one.snapshot()
+    assert (found.revision, texts(found)) == (first, {"web.yaml": "a"})
+    assert f"{remote.path}/refs may be written by others than root (mode 0777)" in found.stale
+    with pytest.raises(SourceUnreadable, match="mode 0777"):
+        one.sync()
+    fresh = GitSource(url, GitOptions(), f"{below}2", doubt=lambda: distrusted(str(remote.path)))
+    with pytest.raises(SourceUnreadable, match="mode 0777"):
+        fresh.snapshot()
+    (remote.path / "refs").chmod(0o755)
+    assert (one.snapshot().revision, one.snapshot().stale) == (second, "")
 
 
 # --- signatures ---

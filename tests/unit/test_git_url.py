@@ -89,17 +89,21 @@ def test_whatever_is_parsed_is_a_plain_argument(text: str) -> None:
     assert parse(str(found)) == found
 
 
+def nobody() -> str:
+    return ""
+
+
 def test_which_kind_of_source_it_is() -> None:
-    assert isinstance(source_of("specs/", Settings(), "/x"), LayeredDirectory)
-    assert isinstance(source_of(HTTPS, Settings(), "/x"), GitSource)
+    assert isinstance(source_of("specs/", Settings(), "/x", nobody), LayeredDirectory)
+    assert isinstance(source_of(HTTPS, Settings(), "/x", nobody), GitSource)
     assert isinstance(passing_source_of(HTTPS, Settings()), PassingGitSource)
     for settings in (Settings(signers="/dev/null"), Settings(ssh_key="/dev/null")):
         with pytest.raises(SpecInvalid, match="is for a git source"):
-            source_of("specs/", settings, "/x")
+            source_of("specs/", settings, "/x", nobody)
     with pytest.raises(SpecInvalid, match="--require-signature: there is no /nonexistent"):
-        source_of(HTTPS, Settings(signers="/nonexistent"), "/x")
+        source_of(HTTPS, Settings(signers="/nonexistent"), "/x", nobody)
     with pytest.raises(SpecInvalid, match="SOURCE: "):
-        source_of("git+http://x/y", Settings(), "/x")
+        source_of("git+http://x/y", Settings(), "/x", nobody)
 
 
 def entry(path: str, mode: str = "100644", size: int = 10) -> Entry:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
+
 import pytest
 
+from controller.sources import directory, git_tree, walk
 from controller.sources.directory import SETTLED_NS, is_unchanged
 from controller.sources.walk import Listing, escaped, is_spec
 
@@ -57,3 +60,9 @@ def test_an_unlisted_directory_covers_what_is_below_it_only() -> None:
     listing = Listing((), unlisted=("/s/a",))
     assert listing.covers("/s/a/b/web.yaml")
     assert not listing.covers("/s/ab/web.yaml")
+
+
+def test_every_kind_of_source_reads_as_much() -> None:
+    for kind in (directory, git_tree):
+        assert (kind.MAX_BYTES, kind.MAX_FILES) == (walk.MAX_BYTES, walk.MAX_FILES)
+        assert "MAX_BYTES =" not in inspect.getsource(kind)
