@@ -26,6 +26,7 @@ from controller.frozen import dataclass
 from controller.host import facts as host_facts
 from controller.host import service
 from controller.host.alone import InstanceLock, holder
+from controller.host.attempts import AttemptFiles
 from controller.host.audit import AuditFile
 from controller.host.cgroups.device_rules import DeviceRules
 from controller.host.cgroups.homes import Homes
@@ -272,6 +273,7 @@ class App:
             dumps=WholeDumps(),
             snapshots=FileSnapshots(places, Twins(spaces, places.spaces)),
             checkpoints=LocalStores(places.checkpoints),
+            attempts=AttemptFiles(places.attempts),
             commands=Errands(homes, places),
             verdicts=Verdicts(),
             secrets=secrets,

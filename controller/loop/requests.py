@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 from controller.checkpoints.request import Request
 from controller.errors import LaunchFailed, MasuError, StepFailed
 from controller.host.ports import EventLog, Host
 from controller.loop.acting import Acting
+from controller.model.attempts import Attempts
 from controller.model.checkpoint import How
 from controller.model.event import Event
 from controller.model.quantity import about_bytes
@@ -91,6 +93,7 @@ class Requests:
     def _checkpoint(self, acts: Acts, request: Request, how: How) -> Mapping[str, Any]:
         made = acts.checkpoint(how, ends=request.ends)
         found = made.checkpoint
+        self._note(acts.name)
         amounts = (
             f"{about_bytes(found.size, up=False)}, {about_bytes(found.stored, up=False)} new in the store"
         )
@@ -98,6 +101,11 @@ class Requests:
         ended += f"; {made.left}" if made.left else ""
         self._tell(acts.name, "Checkpointed", f"{found.id}: {amounts}; {made.cost}{ended}")
         return {**checkpoint_json(found), "cost": "; ".join(each for each in (made.cost, made.left) if each)}
+
+    def _note(self, name: str) -> None:
+        """That one was made, whoever asked for it."""
+        before, host = self._host.attempts.read(name) or Attempts(), self._host
+        host.attempts.write(name, replace(before, said="", made_ms=host.clock.wall_ms()))
 
     def _restore(self, acts: Acts, request: Request) -> Mapping[str, Any]:
         found = acts.restore(request.identity)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from controller.errors import MasuError
 from controller.frozen import dataclass
 from controller.host.ports import Conditions, Host
+from controller.model.attempts import Attempts
 from controller.model.cgroups import SUBSYSTEMS, cgroup_of
 from controller.model.image import Choice
 from controller.model.network import group_of
@@ -14,6 +15,7 @@ from controller.model.record import Record, exit_status
 from controller.model.resource import CONTAINER, FIREWALL, VOLUME, Resource, key_of
 from controller.model.space import ROOTFS, VOLUME_SORT, Space, content_path
 from controller.model.status import (
+    LIMITED,
     OF_THE_RUN,
     READY,
     Condition,
@@ -28,9 +30,10 @@ from controller.model.status import (
 )
 from controller.reconcile.desired import Desired, Wish, desire
 from controller.reconcile.plan import Plan, plan, subject_of
-from controller.reconcile.timing import foreseen
+from controller.reconcile.timing import foreseen, scheduled
 from controller.steps.counting import counted
 
+CHECKPOINT_FAILED = "CheckpointFailed"
 WAITS = {"Await": "back-off", "AwaitImage": "pulling"}
 """Kinds of steps → the state of who does not run because of them, the first reason last."""
 
@@ -66,7 +69,8 @@ def status_of(
     wanted = desire(wish, host.facts)
     found = plan(wanted, group, host)
     record = found.subject.record
-    said = _said(wanted, found, conditions)
+    attempts = host.attempts.read(name) if scheduled(wanted) else None
+    said = _ordered((*_said(wanted, found, conditions), *_failing(attempts)))
     upcoming, verdict = foreseen(wanted, group, record, host)
     return ContainerStatus(
         name=name,
@@ -84,8 +88,26 @@ def status_of(
         checkpoint=checkpoint,
         next_checkpoint=upcoming,
         image=_image(wish, record),
+        attempts=attempts,
         verdict=READY if verdict and dumping else verdict,  # what is in the way is what makes it
     )
+
+
+def _failing(attempts: Attempts | None) -> Iterator[Condition]:
+    """Pure. That the last checkpoint of its schedule failed, for as long as none is made."""
+    if attempts and attempts.said:
+        yield Condition("Checkpoint", status=True, reason=CHECKPOINT_FAILED, message=attempts.said)
+
+
+def _ordered(said: Iterable[Condition]) -> tuple[Condition, ...]:
+    """Pure. People are shown the last: what keeps the container itself from being as it should be, if anything."""
+    return tuple(sorted(said, key=_gravity))
+
+
+def _gravity(said: Condition) -> int:
+    if said.type in OF_THE_RUN or said.type == LIMITED:
+        return 0
+    return 1 if said.reason == CHECKPOINT_FAILED else 2
 
 
 def network_status(

@@ -515,6 +515,7 @@ class RemoveCheckpoints(Step):
 
     def apply(self, host: Host) -> Wait | None:
         host.checkpoints.note_lineage(self.container, "")
+        host.attempts.remove(self.container)
         if self.identities:
             host.checkpoints.at("").remove(self.identities, unheard)
         return None

@@ -6,9 +6,13 @@ import contextlib
 import os
 from typing import TYPE_CHECKING, Final
 
-from controller.host.text import failed, make_private
+from controller.errors import MasuError
+from controller.host.syscalls import free_bytes
+from controller.host.text import existing_part, failed, make_private, no_room
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from controller.host.ports import CheckpointStore
     from controller.model.checkpoint import Checkpoint
 
@@ -30,6 +34,25 @@ class LocalStores:
         from controller.host.checkpoints.export import prove  # noqa: PLC0415 - brings tarfile along
 
         prove(path, need)
+
+    def hindrances(self, key_file: str, min_free: int) -> Iterator[MasuError]:
+        """Asked with each status: nothing is imported, and the key forgotten at once."""
+        from controller.host.checkpoints.codec import lacking, read_key  # noqa: PLC0415
+        from controller.host.checkpoints.packs import PACK_BYTES  # noqa: PLC0415
+
+        yield from lacking(sealed=bool(key_file))
+        try:
+            if key_file:
+                read_key(key_file)
+        except MasuError as error:
+            yield error
+        try:
+            free = free_bytes(existing_part(self._root))
+        except OSError as error:
+            yield failed(error, "asking for the room in", self._root)
+            return
+        if min_free and free - PACK_BYTES < min_free:
+            yield no_room(self._root, free, min_free)
 
     def checkpoints(self, container: str) -> tuple[Checkpoint, ...]:
         """Heads alone take no more than the depot: `masu status` asks for them."""
