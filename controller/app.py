@@ -540,7 +540,8 @@ class App:
             reconciler = Reconciler(self.host, self.places.group, self._failpoint())
             there = present(self.places.group, self.host)
             kept = {key_of(VOLUME, each) for each in self.put_by()}
-            chosen = set(keys) & (there | kept) if keys else there | kept
+            every = there | kept | inventory.owners(self.host)
+            chosen = set(keys) & every if keys else every
             self._refuse_used(chosen, there)
             told = Tellers(self.journal.append)
             if now:
@@ -567,6 +568,7 @@ class App:
             if not keys and not left:
                 self.leases.save({})  # also those of a damaged file
                 self.store.clear()
+                inventory.clear(self.host, self._failpoint())
             if not present(self.places.group, self.host):
                 self.keeper.stop()
                 self.places.sweep()
@@ -683,6 +685,16 @@ class App:
         service.require_root()
         service.set_umask()
         return inventory.export(self.host, identity, os.path.abspath(path), self._policy)
+
+    def remove_checkpoint(self, identity: str) -> Checkpoint:
+        """→ the one that is gone. A daemon need not know: it looks into the store whenever it wants one."""
+        service.require_root()
+        self.audit.revise(self.store.load().revision)
+        with self._asked("checkpoint remove"):
+            found = inventory.remove(self.host, identity, self._policy, self._failpoint())
+        at, said = self.host.clock.wall_ms(), f"{identity}, by hand"
+        self.journal.append(Event(at, found.container, "CheckpointRemoved", said))
+        return found
 
     def import_checkpoint(self, path: str, name: str) -> Checkpoint:
         """`name`: of the container that it is to be of; "": as the archive says."""

@@ -205,14 +205,17 @@ def _add_checkpoints(verbs: Any) -> None:
         verbs,
         "checkpoint",
         _checkpoint,
-        "make a checkpoint of a running container, or take one out of the store or into it",
+        "make a checkpoint of a running container, take one out of the store or into it, or remove one",
     )
     checkpoint.usage = (
         "masu checkpoint [-h] [--stop] [--export FILE] NAME\n"
         "       masu checkpoint export ID FILE\n"
+        "       masu checkpoint remove ID\n"
         "       masu checkpoint [--as NAME] import FILE"
     )
-    checkpoint.add_argument("words", nargs="+", metavar="NAME", help="or: export ID FILE, import FILE")
+    checkpoint.add_argument(
+        "words", nargs="+", metavar="NAME", help="or: export ID FILE, remove ID, import FILE"
+    )
     checkpoint.add_argument(
         "--stop", action="store_true", help="end the container with it (not while a daemon runs)"
     )
@@ -546,8 +549,10 @@ def _checkpoint(arguments: argparse.Namespace) -> int:
         return _export(arguments, *words[1:])
     if words[0] == "import" and len(words) == 2:
         return _import(arguments, words[1])
+    if words[0] == "remove" and len(words) == 2:
+        return _remove(arguments, words[1])
     if len(words) != 1:
-        print("masu checkpoint: say NAME, export ID FILE, or import FILE", file=sys.stderr)
+        print("masu checkpoint: say NAME, export ID FILE, remove ID, or import FILE", file=sys.stderr)
         return FAILED
     from controller.checkpoints.request import Request  # noqa: PLC0415
 
@@ -562,6 +567,12 @@ def _checkpoint(arguments: argparse.Namespace) -> int:
 def _export(arguments: argparse.Namespace, identity: str, path: str) -> int:
     for each in _app(arguments, runtime=False).export_checkpoint(identity, path):
         print(f"masu: left out: {each}", file=sys.stderr)
+    return DONE
+
+
+def _remove(arguments: argparse.Namespace, identity: str) -> int:
+    found = _app(arguments, runtime=False).remove_checkpoint(identity)
+    print(f"removed {found.id}" + (f" of container {found.container}" if found.container else ""))
     return DONE
 
 

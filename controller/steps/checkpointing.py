@@ -501,6 +501,24 @@ class FinishRestore(RestoreContainer):
 
 
 @dataclass(frozen=True, slots=True)
+class RemoveCheckpoint(Step):
+    """One, whoever it is of; what is noted of runs stays."""
+
+    stage: ClassVar[Stage] = Stage.CLEAR
+    effect: ClassVar[Effect] = Effect.DELETE
+
+    identity: str
+
+    @property
+    def text(self) -> str:
+        return f"remove checkpoint {self.identity}"
+
+    def apply(self, host: Host) -> Wait | None:
+        host.checkpoints.at("").remove((self.identity,), unheard)
+        return None
+
+
+@dataclass(frozen=True, slots=True)
 class RemoveCheckpoints(Step):
     """All of a container that goes, and what is noted of its runs: with it ends what they are for."""
 

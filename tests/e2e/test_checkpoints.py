@@ -204,6 +204,48 @@ def test_archives_take_no_place_of_checkpoints_and_those_that_do_not_fit_none_at
     runs_on(masu, pid)
 
 
+def test_what_was_imported_for_nobody_can_be_removed(masu: Masu, tmp_path: Path) -> None:
+    """One by its id, all of a name by that, and everything with `--all`; each is told, and written down."""
+    masu.write(counting())
+    assert masu.apply().returncode == 0
+    goes_on(masu, 5)
+    archive = str(tmp_path / "web.tar.zst")
+    first = done(masu, "checkpoint", "web", "--export", archive).split(":")[0]
+
+    def take_in(name: str) -> str:
+        return done(masu, "checkpoint", "--as", name, "import", archive).split(":")[0]
+
+    one, other, third = take_in("gone"), take_in("gone"), take_in("lost")
+    masu.write(counting(checkpoint={"pins": [first]}))
+    assert masu.apply().returncode == 0
+    said = done(masu, "checkpoint", "remove", first, code=4)
+    assert f"{first} is pinned in the spec of web (checkpoint.pins)" in said
+    killed = masu.run("checkpoint", "remove", one, env={"MASU_FAIL_AT": "RemoveCheckpoint:1"})
+    assert killed.returncode == -signal.SIGKILL
+    assert done(masu, "checkpoint", "remove", one) == f"removed {one} of container gone\n"
+    assert "there is no checkpoint" in done(masu, "checkpoint", "remove", one, code=1)
+    assert 'there is no checkpoint "../web"' in done(masu, "checkpoint", "remove", "../web", code=1)
+    assert [each["id"] for each in masu.checkpoints()] == [first, other, third]
+    told = [each for each in masu.events() if each["type"] == "CheckpointRemoved"]
+    assert [(each["container"], each["message"]) for each in told] == [("gone", f"{one}, by hand")]
+    asked = [each for each in masu.audit() if each.get("request") == "checkpoint remove"]
+    assert [each["outcome"] for each in asked] == ["refused", "done", "failed", "failed"]
+    assert [each["what"] for each in masu.audit() if each.get("step") == "RemoveCheckpoint"] == [
+        f"remove checkpoint {one}"
+    ]
+    assert done(masu, "down", "gone") == "removed gone\n"
+    assert [each["id"] for each in masu.checkpoints()] == [first, third]
+    masu.start()
+    until(lambda: "Ready" in {each["type"] for each in masu.events()}, "it runs")
+    masu.stop()
+    assert [each["id"] for each in masu.checkpoints()] == [first, third], "its spec may be yet to come"
+    manifests = Path(f"/var/lib/masu/{masu.instance}/checkpoints/manifests")
+    next(manifests.glob(f"{first}*")).write_bytes(b"damaged")
+    assert done(masu, "down", "--all") == "removed lost, web\n"
+    assert masu.traces() == []
+    assert not manifests.parent.exists()
+
+
 def test_nobody_is_ended_for_an_archive_that_cannot_be_written(masu: Masu, tmp_path: Path) -> None:
     masu.write(counting())
     assert masu.apply().returncode == 0
@@ -396,6 +438,7 @@ def test_every_step_of_checkpoints_is_interrupted_somewhere() -> None:
     elsewhere = {
         "PreDump",  # which takes another kernel
         "PutBackFiles",
+        "RemoveCheckpoint",
         "RemoveCheckpoints",
         "FinishRestore",
         "RecordPutBy",
