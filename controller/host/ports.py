@@ -637,6 +637,10 @@ class CheckpointStores(Protocol):
         """Whether an archive with so many bytes of memory can be written there. Raises StepFailed."""
         ...
 
+    def config(self, identity: str, key_file: str) -> Mapping[str, Any]:
+        """The bundle config that is kept with a checkpoint, without secrets; empty: there is none to be read."""
+        ...
+
     def lineage(self, container: str) -> str | None:
         """What was noted last; None: nothing."""
         ...

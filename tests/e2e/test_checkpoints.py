@@ -172,9 +172,18 @@ def test_what_cannot_be_done_is_said_and_nothing_happens(masu: Masu) -> None:
     assert "frozen" in done(masu, "checkpoint", "web", code=1)
     masu.write(counting(mounts=[{"tmpfs": "/tmp", "size": "1Mi"}]))
     assert masu.apply().returncode == 0
-    assert "other mounts" in done(masu, "restore", "web", "--from", identity, code=4)
+    said = done(masu, "restore", "web", "--from", identity, code=4)
+    way_out = "take that back in the spec to restore, or make a new checkpoint"
+    assert said.endswith(f"with other mounts, than the spec has now: mounts: /tmp is new; {way_out}\n")
     assert "not installed" in without_criu(masu, "checkpoint", "web")
     runs_on(masu, masu.pid())
+    secret = {"A": "shown-to-nobody"}
+    masu.write(container(process={"args": ["/bin/sleep", "99"], "env": secret}, namespaces={"ipc": "host"}))
+    assert masu.apply().returncode == 0
+    said = done(masu, "restore", "web", "--from", identity, code=4)
+    assert ' → ["/bin/sleep", "99"]; process.env: A is new; namespaces.ipc: private → host; ' in said
+    assert said.endswith(f"; {way_out}\n")
+    assert "shown-to-nobody" not in said
 
 
 def test_archives_take_no_place_of_checkpoints_and_those_that_do_not_fit_none_at_all(

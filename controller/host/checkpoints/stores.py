@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from controller.errors import MasuError
+from controller.errors import NOT_UNDERSTOOD, MasuError
 from controller.host.syscalls import free_bytes
 from controller.host.text import existing_part, failed, make_private, no_room
+from controller.model.checkpoint import SPEC
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from controller.host.ports import CheckpointStore
     from controller.model.checkpoint import Checkpoint
@@ -62,6 +64,17 @@ class LocalStores:
         from controller.host.checkpoints.depot import Depot  # noqa: PLC0415
 
         return Depot(self._root, Codec(None), patience_s=0.0).heads(container)
+
+    def config(self, identity: str, key_file: str) -> Mapping[str, Any]:
+        """An archive may hold whatever somebody wrote in its place."""
+        from controller.host.checkpoints.store import LocalStore  # noqa: PLC0415
+
+        try:
+            text = LocalStore(self._root, key_file).text(identity, SPEC)
+            found = json.loads(text) if text else {}
+        except (MasuError, *NOT_UNDERSTOOD):
+            return {}
+        return found if isinstance(found, dict) else {}
 
     def lineage(self, container: str) -> str | None:
         try:
