@@ -669,8 +669,13 @@ class App:
         return {each.name: verdict(self.host, each, self.places.group_of(each.name)) for each in wanted}
 
     def checkpoints(self, name: str, *, verify: bool) -> tuple[Checkpoint, ...]:
-        """Read-only. Of one container, or of all for ""; `verify`: each is read to the last byte."""
-        return inventory.listed(self.host, name, self._policy if verify else None)
+        """Read-only. Of one container, or of all for ""; `verify`: each is read to its end. Raises StepFailed."""
+        found = inventory.listed(self.host, name, self._policy if verify else None)
+        if name and not (
+            found or name in self.store.load().containers or name in existing(self.places.group, self.host)
+        ):
+            raise StepFailed(f"there is no container {name}")
+        return found
 
     def check_export(self, name: str, path: str) -> None:
         """Before the container is ended for it. Raises StepFailed where its archive could not be written."""

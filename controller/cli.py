@@ -555,12 +555,13 @@ def _checkpoint(arguments: argparse.Namespace) -> int:
         print("masu checkpoint: say NAME, export ID FILE, remove ID, or import FILE", file=sys.stderr)
         return FAILED
     from controller.checkpoints.request import Request  # noqa: PLC0415
+    from controller.report.checkpoints import stored  # noqa: PLC0415
 
     name = _name(words[0])
     if arguments.file:
         _app(arguments, runtime=True).check_export(name, arguments.file)
     done = _act(arguments, Request("checkpoint", name, ends=arguments.stop))
-    print(f"{done['id']}: {done['size']} bytes, {done['stored']} of them new in the store; {done['cost']}")
+    print(f"{done['id']}: {stored(done['size'], done['stored'])}; {done['cost']}")
     return _export(arguments, done["id"], arguments.file) if arguments.file else DONE
 
 

@@ -14,11 +14,10 @@ from controller.loop.acting import Acting
 from controller.model.attempts import Attempts
 from controller.model.checkpoint import How
 from controller.model.event import Event
-from controller.model.quantity import about_bytes
 from controller.reconcile.apply import Failpoint
 from controller.reconcile.checkpointing import Acts, Barred, Hold
 from controller.reconcile.desired import Desired
-from controller.report.checkpoints import checkpoint_json
+from controller.report.checkpoints import checkpoint_json, stored
 
 FAILED = {"checkpoint": "CheckpointFailed", "restore": "RestoreFailed"}
 
@@ -43,7 +42,9 @@ class Requests:
         self._acting, self._barred = acting, barred
 
     def answer(self, request: Request) -> Mapping[str, Any]:
-        """Raises MasuError, which has been told as an event, too."""
+        """Raises MasuError, which has been told as an event, too, unless there is nobody of that name."""
+        if self._wanted(request.container) is None:
+            raise StepFailed(f"there is no container {request.container}")
         with self._acting.act(request.container):
             try:
                 done = self._done(request)
@@ -94,9 +95,7 @@ class Requests:
         made = acts.checkpoint(how, ends=request.ends)
         found = made.checkpoint
         self._note(acts.name)
-        amounts = (
-            f"{about_bytes(found.size, up=False)}, {about_bytes(found.stored, up=False)} new in the store"
-        )
+        amounts = stored(found.size, found.stored)
         ended = "; it was ended with it" if request.ends else ""
         ended += f"; {made.left}" if made.left else ""
         self._tell(acts.name, "Checkpointed", f"{found.id}: {amounts}; {made.cost}{ended}")

@@ -153,7 +153,14 @@ def test_what_cannot_be_done_is_said_and_nothing_happens(masu: Masu) -> None:
     goes_on(masu, 5)
     pid = masu.pid()
     assert "no checkpoint" in done(masu, "restore", "web", code=1)
-    identity = done(masu, "checkpoint", "web").split(":")[0]
+    assert done(masu, "checkpoints", "web").splitlines()[1:] == []
+    for asked in (("checkpoint", "nothere"), ("checkpoints", "nothere"), ("restore", "nothere")):
+        assert done(masu, *asked, code=1) == "masu: there is no container nothere\n"
+    assert "nothere" not in {each["container"] for each in masu.events()}
+    said = done(masu, "checkpoint", "web")
+    told = [each["message"] for each in masu.events() if each["type"] == "Checkpointed"]
+    assert told == [said.removesuffix("\n")]
+    identity = said.split(":")[0]
     for pack in Path(f"/var/lib/masu/{masu.instance}/checkpoints/packs").glob("*.pack"):
         flip(pack)
     assert "damaged: " in masu.run("checkpoints", "--verify").stdout
