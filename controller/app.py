@@ -783,9 +783,10 @@ class App:
         return Named(self.places.instance, self.places.names, self.places.spaces, self.places.secrets)
 
     def _status_of(self, name: str, wish: Wish | None, last: LastCheckpoint | None) -> ContainerStatus:
-        dumping = bool(self.host.scratches.noted(name, DUMPING) and holder(self.places.lock))
+        kept = bool(holder(self.places.lock))
+        dumping = bool(kept and self.host.scratches.noted(name, DUMPING))
         group = self.places.group_of(name)
-        return status_of(name, wish, group, self.host, self.conditions, last, dumping=dumping)
+        return status_of(name, wish, group, self.host, self.conditions, last, dumping=dumping, kept=kept)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -854,7 +855,7 @@ class App:
             self.pins,
             lambda: controller.retake(),  # noqa: PLW0108
             work_queue.add,
-            anew=not notices,
+            once=not notices,
         )
         controller = Controller(
             self.host,

@@ -112,6 +112,10 @@ def test_an_end_by_a_checkpoint_and_a_way_to_another_instance(masu: Masu, tmp_pa
     archive = tmp_path / "web.tar.zst"
     identity = done(masu, "checkpoint", "web", "--stop", "--export", str(archive)).split(":")[0]
     assert masu.pid() == 0
+    (why,) = masu.status()["conditions"]
+    assert why["reason"] == "EndedWithCheckpoint"
+    assert why["message"].startswith("masu restore web goes on from it; masu apply")
+    assert "EndedWithCheckpoint" in masu.run("status").stdout.splitlines()[1]
     assert [each["id"] for each in masu.checkpoints()] == [identity], "one is kept"
     assert masu.processes() == []
     layer = Path(f"/var/lib/masu/{masu.instance}/layers/web/upper")
