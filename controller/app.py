@@ -496,11 +496,13 @@ class App:
         names = {*desired.containers, *left}
         chosen = sorted(names if not name else names & {name})
         networks = [each for each in desired.of_kind(NETWORK).values() if name in {"", each.name}]
-        last = last_checkpoints(self.host) if chosen else {}
+        last, daemon = last_checkpoints(self.host) if chosen else {}, holder(self.places.lock)
 
         def look(names: Sequence[str]) -> list[ContainerStatus]:
             self.namespaces.open_sockets(names)
-            return [self._status_of(each, wishes.get(each), last.get(each)) for each in names]
+            return [
+                self._status_of(each, wishes.get(each), last.get(each), kept=bool(daemon)) for each in names
+            ]
 
         containers = tuple(in_halves(look, chosen))
         volumes = {each for each in desired.of_kind(VOLUME) if name in {"", each}} | self.put_by(name)
@@ -518,7 +520,7 @@ class App:
                 for each in sorted(volumes)
             ),
             None if name else self._promised(desired, containers),
-            holder(self.places.lock),
+            daemon,
         )
 
     def _promised(self, desired: DesiredSet, containers: Collection[ContainerStatus]) -> NodeStatus:
@@ -782,8 +784,9 @@ class App:
     def _named(self) -> Named:
         return Named(self.places.instance, self.places.names, self.places.spaces, self.places.secrets)
 
-    def _status_of(self, name: str, wish: Wish | None, last: LastCheckpoint | None) -> ContainerStatus:
-        kept = bool(holder(self.places.lock))
+    def _status_of(
+        self, name: str, wish: Wish | None, last: LastCheckpoint | None, *, kept: bool
+    ) -> ContainerStatus:
         dumping = bool(kept and self.host.scratches.noted(name, DUMPING))
         group = self.places.group_of(name)
         return status_of(name, wish, group, self.host, self.conditions, last, dumping=dumping, kept=kept)

@@ -104,7 +104,8 @@ class Timetable:
         """Noted each time. Of the same reason, whatever its numbers, the first time is told, and then each hour."""
         before, clock = self._host.attempts.read(name) or Attempts(), self._host.clock
         noted = replace(before, failures=before.failures + 1, said=why, failed_ms=clock.wall_ms())
-        self._host.attempts.write(name, noted)
+        if name in self._wanted():  # it may have gone meanwhile, with every trace
+            self._host.attempts.write(name, noted)
         said, now = _NUMBER.sub("", why), clock.now_ms()
         last, at = self._told.get(name, ("", 0))
         if not before.said or last != said or now - at >= TELL_AGAIN_MS:

@@ -20,6 +20,7 @@ class World:
 
     def __init__(self) -> None:
         self.now, self.why = 0, ""
+        self.wanted: dict[str, Any] = {"web": None}
         self.noted: dict[str, Attempts] = {}
         self.events: list[Event] = []
         record = SimpleNamespace(phase="running", boot_id="boot", launched_at=0)
@@ -33,7 +34,7 @@ class World:
             ),
         )
         log = SimpleNamespace(event=self.events.append)
-        self.table = Timetable(host, log, dict, self.act)
+        self.table = Timetable(host, log, lambda: self.wanted, self.act)
         self.policy = parse({"schedule": {"every": "1m"}})
 
     def act(self, name: str) -> None:
@@ -67,3 +68,11 @@ def test_another_reason_and_the_same_after_a_success_are_told() -> None:
         world.go(why)
     assert world.told == ["a", "b", "b"]
     assert world.noted["web"].failures == 5
+
+
+def test_of_who_has_gone_meanwhile_nothing_is_noted() -> None:
+    world = World()
+    world.wanted = {}
+    world.go("it has ended")
+    assert world.noted == {}
+    assert world.told == ["it has ended"]
