@@ -146,6 +146,8 @@ if TYPE_CHECKING:  # a command that reads no source waits for none of this
     Source = LayeredDirectory | GitSource
 
 POLL_S = 0.005
+READ_S = 10.0
+"""How long whoever has fetched waits for it to be read."""
 MARGIN_S = 10.0
 STILL_USED = Condition(
     "Waiting", status=True, reason="StillUsed", message="not touched: somebody is left who may be using it"
@@ -161,13 +163,18 @@ def _borrowed(controller: Controller, name: str) -> Iterator[None]:
         yield
 
 
-def _synced(source: Source, daemon: Daemon) -> Mapping[str, Any]:
-    """Fetch now. → the revision that was found, if the source has such. Raises SourceUnreadable."""
+def _synced(source: Source, daemon: Daemon, controller: Controller) -> Mapping[str, Any]:
+    """Fetch now. → the revision that was found, if the source has such, and what of it is not in force.
+
+    Raises SourceUnreadable.
+    """
     try:
         commit = source.sync()
     finally:
-        daemon.reload()
-    return {"commit": commit.id, "subject": commit.subject} if commit else {}
+        daemon.reload_now(READ_S)
+    taken = controller.taken
+    said = {"rejected": [str(each) for each in taken.rejected], "frozen": taken.frozen}
+    return {**said, **({"commit": commit.id, "subject": commit.subject} if commit else {})}
 
 
 def _answering(
@@ -315,7 +322,7 @@ class App:
             timetable = Timetable(self.host, told, controller.containers, requests.at_its_time)
 
             def ready() -> None:
-                answer = _answering(requests, lambda: _synced(found, daemon))
+                answer = _answering(requests, lambda: _synced(found, daemon, controller))
                 control.callback(ControlSocket(self.places.control, answer, self._heard).close)
                 control.callback(timetable.close)
                 timetable.start()
@@ -436,7 +443,9 @@ class App:
             removed=tuple(sorted(removed)),
             rejected=after.rejected,
             frozen=after.silence,
-            refused=_refusal(known, removed & known, allowed=self.settings.allow_removals),
+            refused=_refusal(
+                known, removed & known, self.settings.allow_removals, (before.source, after.source)
+            ),
             lacks=tuple(
                 (each.name, lack) for each in wanted for lack in (*each.lacks, *plans[each.name].lacks)
             ),
@@ -1027,7 +1036,7 @@ def against(base: str, source: str, settings: Settings) -> Comparison:
     if settings.atomic or found.atomic:
         after = whole(before, after)
     removed = set(before.containers) - set(after.containers)
-    refused = _refusal(set(before.containers), removed, allowed=settings.allow_removals)
+    refused = _refusal(set(before.containers), removed, settings.allow_removals)
     rejected = {*after.rejected, *across(after, judge)}
     elsewhere = {each.key for state in after.files.values() for each in state.elsewhere} - set(
         after.resources
@@ -1036,9 +1045,14 @@ def against(base: str, source: str, settings: Settings) -> Comparison:
     return Comparison(changes, tuple(sorted(rejected)), after.silence, refused, len(elsewhere))
 
 
-def _refusal(present: Collection[str], removed: Collection[str], *, allowed: bool) -> GuardRefused | None:
+def _refusal(
+    present: Collection[str],
+    removed: Collection[str],
+    allowed: bool,
+    moved: tuple[str, str] = ("", ""),
+) -> GuardRefused | None:
     try:
-        guard.check_removals(present, removed, allowed=allowed)
+        guard.check_removals(present, removed, allowed=allowed, moved=moved)
     except GuardRefused as error:
         return error
     return None

@@ -447,9 +447,14 @@ def _sync(arguments: argparse.Namespace) -> int:
     found = ask(Places(settings.instance, settings.run_root).control, SYNC)
     if found is None:
         raise StepFailed(f"no daemon runs as instance {settings.instance}: masu run, or masu apply")
-    if found:
+    if "commit" in found:
         print(f'{found["commit"]} "{found["subject"]}"')
-    return DONE
+    for each in found["rejected"]:
+        print(f"masu: rejected: {each}", file=sys.stderr)
+    if found["frozen"]:
+        print(f"masu: source frozen: {found['frozen']}", file=sys.stderr)
+        return FAILED
+    return INVALID if found["rejected"] else DONE
 
 
 def _down(arguments: argparse.Namespace) -> int:
