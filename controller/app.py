@@ -32,7 +32,7 @@ from controller.host.cgroups.homes import Homes
 from controller.host.cgroups.tree import CgroupTree
 from controller.host.checkpoints.stores import LocalStores
 from controller.host.clock import SystemClock
-from controller.host.control import SYNC, ControlSocket, ask, me
+from controller.host.control import SYNC, ControlSocket, ask, listens, me
 from controller.host.criu_lazily import LazyCriu
 from controller.host.devices import DeviceFiles
 from controller.host.disks import HostDisks
@@ -145,7 +145,7 @@ if TYPE_CHECKING:  # a command that reads no source waits for none of this
 
     Source = LayeredDirectory | GitSource
 
-POLL_S = 0.005
+POLL_S, WAIT_S = 0.005, 0.1
 READ_S = 10.0
 """How long whoever has fetched waits for it to be read."""
 MARGIN_S = 10.0
@@ -295,7 +295,7 @@ class App:
         """The daemon: converge and keep converged until SIGTERM; containers go on running."""
         self._check(source)
         found = self._source(source)
-        with self._alone(), self._controller(found, notices=True) as (controller, told, acting):
+        with self._alone(patient=True), self._controller(found, notices=True) as (controller, told, acting):
             self._mend(told)
             daemon = Daemon(
                 controller, self.host, told, workers=self.settings.workers, resync_s=self.settings.resync_s
@@ -778,16 +778,26 @@ class App:
         return status_of(name, wish, group, self.host, self.conditions, last, dumping=dumping)
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
+    def _alone(self, *, patient: bool = False) -> Iterator[None]:
+        """`patient`: who does one thing only, such as a restore by hand, is waited for; another daemon is not."""
         service.require_root()
         service.set_umask()
-        lock = InstanceLock(self.places.lock, self.settings.instance)
+        lock = self._lock(patient=patient)
         self.audit.revise(self.store.load().revision)
         try:
             yield
         finally:
             self.audit.close()
             lock.release()
+
+    def _lock(self, *, patient: bool) -> InstanceLock:
+        while True:
+            try:
+                return InstanceLock(self.places.lock, self.settings.instance)
+            except InstanceBusy:
+                if not patient or listens(self.places.control):
+                    raise
+                time.sleep(WAIT_S)
 
     @contextmanager
     def _asked(self, verb: str, container: str = "") -> Iterator[list[str]]:

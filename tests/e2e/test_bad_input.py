@@ -358,6 +358,26 @@ def test_a_source_that_is_not_there_fails(masu: Masu) -> None:
     assert masu.pid(), "it was started again"
 
 
+def test_a_daemon_waits_for_who_does_one_thing_only(masu: Masu) -> None:
+    """Else a crash during a long restore by hand would end in its supervisor's giving up."""
+    masu.write(container())
+    assert masu.apply().returncode == 0
+    lock = os.open(f"/run/masu/{masu.instance}/controller.lock", os.O_RDWR)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        daemon = masu.spawn("run", str(masu.source))
+        time.sleep(1)
+        assert daemon.poll() is None
+    finally:
+        os.close(lock)
+    try:
+        until(lambda: Path(f"/run/masu/{masu.instance}/control.socket").exists(), "it goes on")
+        assert masu.run("run", str(masu.source)).returncode == 1, "a second one is not waited for"
+    finally:
+        daemon.terminate()
+        daemon.wait(10)
+
+
 def test_another_source_removes_nobody_unasked(masu: Masu, tmp_path: Path) -> None:
     masu.write(container("one"), container("two"))
     assert masu.apply().returncode == 0
