@@ -170,8 +170,10 @@ def _synced(source: Source, daemon: Daemon, controller: Controller) -> Mapping[s
     """
     try:
         commit = source.sync()
-    finally:
-        daemon.reload_now(READ_S)
+    except MasuError:
+        daemon.reload()
+        raise
+    daemon.reload_now(READ_S)
     taken = controller.taken
     said = {"rejected": [str(each) for each in taken.rejected], "frozen": taken.frozen}
     return {**said, **({"commit": commit.id, "subject": commit.subject} if commit else {})}

@@ -32,6 +32,7 @@ class Daemon:
         self._workers, self._resync_s = workers, resync_s
         self._inbox: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._waiting: list[threading.Event] = []
+        self._ended = False
 
     def stop(self) -> None:
         self._inbox.put(STOP)
@@ -44,7 +45,7 @@ class Daemon:
         read = threading.Event()
         self._waiting.append(read)
         self.reload()
-        return read.wait(wait_s)
+        return not self._ended and read.wait(wait_s)
 
     def run(
         self,
@@ -64,6 +65,8 @@ class Daemon:
         self._reload()
         ready()
         self._loop(alive, alive_s)
+        self._ended = True
+        self._let_go(self._waiting)
         self._controller.queue.close()
         for thread in threads:
             thread.join(timeout=5)
@@ -115,6 +118,10 @@ class Daemon:
             self._log.event(Event(self._host.clock.wall_ms(), "", error.reason, str(error), level="error"))
         except Exception as error:  # noqa: BLE001  a defect in one reading must not end the repairs
             self._log.event(defect("", error, self._host))
+        self._let_go(waiting)
+
+    @staticmethod
+    def _let_go(waiting: list[threading.Event]) -> None:
         for each in waiting:
             each.set()
 
