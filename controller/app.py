@@ -33,7 +33,7 @@ from controller.host.cgroups.homes import Homes
 from controller.host.cgroups.tree import CgroupTree
 from controller.host.checkpoints.stores import LocalStores
 from controller.host.clock import SystemClock
-from controller.host.control import SYNC, ControlSocket, ask, me
+from controller.host.control import SYNC, ControlSocket, ask, listens, me
 from controller.host.criu_lazily import LazyCriu
 from controller.host.devices import DeviceFiles
 from controller.host.disks import HostDisks
@@ -146,7 +146,9 @@ if TYPE_CHECKING:  # a command that reads no source waits for none of this
 
     Source = LayeredDirectory | GitSource
 
-POLL_S = 0.005
+POLL_S, WAIT_S = 0.005, 0.1
+READ_S = 10.0
+"""How long whoever has fetched waits for it to be read."""
 MARGIN_S = 10.0
 STILL_USED = Condition(
     "Waiting", status=True, reason="StillUsed", message="not touched: somebody is left who may be using it"
@@ -162,13 +164,20 @@ def _borrowed(controller: Controller, name: str) -> Iterator[None]:
         yield
 
 
-def _synced(source: Source, daemon: Daemon) -> Mapping[str, Any]:
-    """Fetch now. → the revision that was found, if the source has such. Raises SourceUnreadable."""
+def _synced(source: Source, daemon: Daemon, controller: Controller) -> Mapping[str, Any]:
+    """Fetch now. → the revision that was found, if the source has such, and what of it is not in force.
+
+    Raises SourceUnreadable.
+    """
     try:
         commit = source.sync()
-    finally:
+    except MasuError:
         daemon.reload()
-    return {"commit": commit.id, "subject": commit.subject} if commit else {}
+        raise
+    daemon.reload_now(READ_S)
+    taken = controller.taken
+    said = {"rejected": [str(each) for each in taken.rejected], "frozen": taken.frozen}
+    return {**said, **({"commit": commit.id, "subject": commit.subject} if commit else {})}
 
 
 def _answering(
@@ -290,7 +299,7 @@ class App:
         """The daemon: converge and keep converged until SIGTERM; containers go on running."""
         self._check(source)
         found = self._source(source)
-        with self._alone(), self._controller(found, notices=True) as (controller, told, acting):
+        with self._alone(patient=True), self._controller(found, notices=True) as (controller, told, acting):
             self._mend(told)
             daemon = Daemon(
                 controller, self.host, told, workers=self.settings.workers, resync_s=self.settings.resync_s
@@ -317,7 +326,7 @@ class App:
             timetable = Timetable(self.host, told, controller.containers, requests.at_its_time)
 
             def ready() -> None:
-                answer = _answering(requests, lambda: _synced(found, daemon))
+                answer = _answering(requests, lambda: _synced(found, daemon, controller))
                 control.callback(ControlSocket(self.places.control, answer, self._heard).close)
                 control.callback(timetable.close)
                 timetable.start()
@@ -438,7 +447,9 @@ class App:
             removed=tuple(sorted(removed)),
             rejected=after.rejected,
             frozen=after.silence,
-            refused=_refusal(known, removed & known, allowed=self.settings.allow_removals),
+            refused=_refusal(
+                known, removed & known, self.settings.allow_removals, (before.source, after.source)
+            ),
             lacks=tuple(
                 (each.name, lack) for each in wanted for lack in (*each.lacks, *plans[each.name].lacks)
             ),
@@ -792,16 +803,26 @@ class App:
         return status_of(name, wish, group, self.host, self.conditions, last, dumping=dumping, kept=kept)
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
+    def _alone(self, *, patient: bool = False) -> Iterator[None]:
+        """`patient`: who does one thing only, such as a restore by hand, is waited for; another daemon is not."""
         service.require_root()
         service.set_umask()
-        lock = InstanceLock(self.places.lock, self.settings.instance)
+        lock = self._lock(patient=patient)
         self.audit.revise(self.store.load().revision)
         try:
             yield
         finally:
             self.audit.close()
             lock.release()
+
+    def _lock(self, *, patient: bool) -> InstanceLock:
+        while True:
+            try:
+                return InstanceLock(self.places.lock, self.settings.instance)
+            except InstanceBusy:
+                if not patient or listens(self.places.control):
+                    raise
+                time.sleep(WAIT_S)
 
     @contextmanager
     def _asked(self, verb: str, container: str = "") -> Iterator[list[str]]:
@@ -1050,7 +1071,7 @@ def against(base: str, source: str, settings: Settings) -> Comparison:
     if settings.atomic or found.atomic:
         after = whole(before, after)
     removed = set(before.containers) - set(after.containers)
-    refused = _refusal(set(before.containers), removed, allowed=settings.allow_removals)
+    refused = _refusal(set(before.containers), removed, settings.allow_removals)
     rejected = {*after.rejected, *across(after, judge)}
     elsewhere = {each.key for state in after.files.values() for each in state.elsewhere} - set(
         after.resources
@@ -1059,9 +1080,14 @@ def against(base: str, source: str, settings: Settings) -> Comparison:
     return Comparison(changes, tuple(sorted(rejected)), after.silence, refused, len(elsewhere))
 
 
-def _refusal(present: Collection[str], removed: Collection[str], *, allowed: bool) -> GuardRefused | None:
+def _refusal(
+    present: Collection[str],
+    removed: Collection[str],
+    allowed: bool,
+    moved: tuple[str, str] = ("", ""),
+) -> GuardRefused | None:
     try:
-        guard.check_removals(present, removed, allowed=allowed)
+        guard.check_removals(present, removed, allowed=allowed, moved=moved)
     except GuardRefused as error:
         return error
     return None

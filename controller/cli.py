@@ -13,6 +13,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from controller.errors import MasuError, Problem, SpecInvalid, StepFailed
+from controller.model.names import printable
 from controller.settings import IDENTITY, POLICY, Settings, testing
 from controller.version import VERSION
 
@@ -44,7 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return int(arguments.call(arguments) or DONE)
     except MasuError as error:
-        print(f"masu: {error}", file=sys.stderr)
+        said = str(error) if isinstance(error, SpecInvalid) else printable(str(error))
+        print(f"masu: {said}", file=sys.stderr)
         return error.exit_code
     except PermissionError as error:
         print(f"masu: {error.filename}: not permitted; masu must run as root", file=sys.stderr)
@@ -117,7 +119,7 @@ def _add_converging(verbs: Any) -> None:
         metavar="SOURCE",
         help="say what SOURCE changes where this one is in force, without looking at any host",
     )
-    apply = _verb(verbs, "apply", _apply, "converge once")
+    apply = _verb(verbs, "apply", _apply, "converge once: what SOURCE does not define is removed")
     apply.add_argument("source", metavar="SOURCE", help=SOURCE)
     apply.add_argument("--wait", default="30s", metavar="DURATION", help="how long to try (default 30s)")
     run.add_argument(
@@ -433,7 +435,7 @@ def _apply(arguments: argparse.Namespace) -> int:
         print(f"masu: {controller.stale}; the last known revision was applied", file=sys.stderr)
     for name, conditions in sorted(controller.failures().items()):
         said = "; ".join(f"{each.reason}: {each.message}" for each in conditions) or "not converged in time"
-        print(f"masu: {name}: {said}", file=sys.stderr)
+        print(printable(f"masu: {name}: {said}"), file=sys.stderr)
     if controller.rejected:
         return INVALID
     if controller.stale:
@@ -450,9 +452,14 @@ def _sync(arguments: argparse.Namespace) -> int:
     found = ask(Places(settings.instance, settings.run_root).control, SYNC)
     if found is None:
         raise StepFailed(f"no daemon runs as instance {settings.instance}: masu run, or masu apply")
-    if found:
+    if "commit" in found:
         print(f'{found["commit"]} "{found["subject"]}"')
-    return DONE
+    for each in found["rejected"]:
+        print(f"masu: rejected: {each}", file=sys.stderr)
+    if found["frozen"]:
+        print(f"masu: source frozen: {found['frozen']}", file=sys.stderr)
+        return FAILED
+    return INVALID if found["rejected"] else DONE
 
 
 def _down(arguments: argparse.Namespace) -> int:
@@ -466,7 +473,7 @@ def _down(arguments: argparse.Namespace) -> int:
     for name in sorted(absent):
         print(f"masu: {_nobody(name, arguments)}", file=sys.stderr)
     for name, conditions in sorted(left.items()):
-        print(f"masu: {name}: " + "; ".join(each.message for each in conditions), file=sys.stderr)
+        print(printable(f"masu: {name}: " + "; ".join(each.message for each in conditions)), file=sys.stderr)
     print("removed " + (", ".join(sorted(removed)) or "nothing"))
     if arguments.all and (kept := app.put_by()):
         print(
@@ -567,7 +574,7 @@ def _checkpoint(arguments: argparse.Namespace) -> int:
 
 def _export(arguments: argparse.Namespace, identity: str, path: str) -> int:
     for each in _app(arguments, runtime=False).export_checkpoint(identity, path):
-        print(f"masu: left out: {each}", file=sys.stderr)
+        print(printable(f"masu: left out: {each}"), file=sys.stderr)
     return DONE
 
 
@@ -612,7 +619,7 @@ def _preflight(arguments: argparse.Namespace) -> int:
         for name, each in found.items():
             print(f"{name}: {'no checkpoint now' if each.reasons else 'ready'}")
             for one in (*each.reasons, *each.left):
-                print(f"  {one}")
+                print(printable(f"  {one}"))
     return max((one.exit_code for each in found.values() for one in each.reasons), default=DONE)
 
 

@@ -40,6 +40,7 @@ from controller.steps.runtime import (
     UpdateRecord,
     WriteBundle,
 )
+from controller.steps.secrets import lacking
 
 EXIT_PATIENCE_MS = {"always": 300}
 PATIENT_MS = 3_000
@@ -89,6 +90,8 @@ class Seen:
     absent_partners: tuple[str, ...]
     launching: bool = False
     absent_paths: tuple[str, ...] = ()
+    lacking: tuple[str, ...] = ()
+    """Why secrets of a new start cannot be had."""
     absent_devices: tuple[str, ...] = ()
 
     @property
@@ -133,8 +136,9 @@ class Life:
     def observe(self, subject: Subject, host: Host, desired: Wanted | None) -> Seen:
         """Read-only. Of a container that runs as recorded, nothing more needs to be known."""
         if subject.pid:
-            layer, lacks = host.layers.state(subject.name), _lacks(subject, host, desired)
-            return Seen(True, 0, True, True, True, None, 0, layer, (), absent_paths=lacks)
+            layer = host.layers.state(subject.name)
+            paths, why = _lacks(subject, host, desired)
+            return Seen(True, 0, True, True, True, None, 0, layer, (), absent_paths=paths, lacking=why)
         known = host.runtime.state(subject.name, subject.group)
         return Seen(
             alive=False,
@@ -172,11 +176,14 @@ class Life:
         return steps
 
 
-def _lacks(subject: Subject, host: Host, desired: Wanted | None) -> tuple[str, ...]:
-    """Read-only. What a new start would fail for, asked only when one is due."""
+def _lacks(subject: Subject, host: Host, desired: Wanted | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Read-only. What a new start would fail for, asked only when one is due: absent paths, and why there are no
+    secrets.
+    """
     if desired is None or subject.record is None or subject.record.digest == desired.frame.digest:
-        return ()
-    return (*host.runtime.absent(desired.frame.config, desired.frame.root), *_absent_devices(host, desired))
+        return (), ()
+    paths = host.runtime.absent(desired.frame.config, desired.frame.root)
+    return (*paths, *_absent_devices(host, desired)), lacking(host, desired.frame.secrets)
 
 
 def _absent_devices(host: Host, desired: Wanted | None) -> tuple[str, ...]:
@@ -199,8 +206,9 @@ def _while_alive(subject: Subject, desired: Wanted, seen: Seen, record: Record) 
         yield from _stopping(subject, record, record.intent or record.failure, Effect.NONE)
         return
     why, means = _reason_to_stop(desired, record)
-    if why and desired.state != "stopped" and seen.absent_paths:
-        message = f"not on this host: {', '.join(seen.absent_paths)}; what runs is kept until it is"
+    if why and desired.state != "stopped" and (seen.absent_paths or seen.lacking):
+        absent = (f"not on this host: {', '.join(seen.absent_paths)}",) if seen.absent_paths else ()
+        message = f"{'; '.join((*absent, *seen.lacking))}; what runs is kept until it is"
         yield Await(subject.name, "LaunchWouldFail", message, subject.now_ms + PATHS_LOOK_MS)
     elif why:
         yield from _stopping(subject, replace(record, stop=desired.stop), why, means)

@@ -18,7 +18,7 @@ from controller.model.secret import SECRET_MISSING, SecretFile, secret_in
 from controller.model.status import LIMITED, Condition
 from controller.steps._base import Effect, Step
 from controller.steps.runtime import Await, StopContainer
-from controller.steps.secrets import ForgetSecrets, PutSecrets
+from controller.steps.secrets import ForgetSecrets, PutSecrets, lacking
 
 LOOK_MS = 1000
 
@@ -46,13 +46,10 @@ class Seen:
     lives: bool = False
 
 
-def lacking(host: Host, desired: Wanted | None) -> tuple[str, ...]:
-    """Read-only. Why secrets cannot be had, in words, each once."""
-    if desired is None:
-        return ()
-    why = {host.secrets.lacks(each, variable=True) for each in desired.variables.values()}
-    why |= {host.secrets.lacks(each.secret, variable=False) for each in desired.files}
-    return tuple(sorted(why - {""}))
+def needed(desired: Wanted) -> tuple[tuple[str, bool], ...]:
+    """Pure. (secret, whether it is to be a variable)."""
+    variables = ((each, True) for each in desired.variables.values())
+    return (*variables, *((each.secret, False) for each in desired.files))
 
 
 class Secrets:
@@ -69,10 +66,9 @@ class Secrets:
         mapping = {"auto": 0} if user == "auto" else _extents(user) if isinstance(user, Mapping) else None
         return Wanted(section["variables"], tuple(map(_file, section["files"])), mapping)
 
-    def birth(self, desired: Wanted) -> Birth | None:
-        """Pure."""
-        del desired
-        return None
+    def birth(self, desired: Wanted) -> Birth:
+        """Pure. Nobody is stopped for a start that would have to wait for them."""
+        return Birth(Effect.LIVE, root={"secrets": needed(desired)})
 
     def observe(self, subject: Subject, host: Host, desired: Wanted | None) -> Seen:
         """Read-only."""
@@ -80,7 +76,7 @@ class Secrets:
             return Seen(shown=host.secrets.shown(subject.name, ()))
         files = _on_host(subject, host, desired)
         return Seen(
-            lacking(host, desired),
+            lacking(host, needed(desired)),
             host.secrets.given(subject.name, desired.variables) if subject.pid else frozenset(),
             host.secrets.shown(subject.name, files) if files is not None else None,
             bool(subject.pid),

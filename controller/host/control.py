@@ -110,6 +110,18 @@ class ControlSocket:
         return done
 
 
+def listens(path: str) -> bool:
+    """Read-only. Whether somebody would hear."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as sock:
+        try:
+            sock.connect(path)
+        except BlockingIOError:
+            return True  # more than it has room for do so already
+        except OSError:
+            return False
+    return True
+
+
 def ask(path: str, request: Mapping[str, Any]) -> dict[str, Any] | None:
     """None when nobody listens. Raises the error that the answer is."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:

@@ -114,6 +114,11 @@ class Controller:
         self.queue = queue
         self.refused: GuardRefused | None = None
 
+    @property
+    def taken(self) -> DesiredSet:
+        """What is desired now."""
+        return self._set
+
     def reload(self) -> None:
         """Read the source, keep what is good, and queue every name whose desired state changed.
 
@@ -256,7 +261,8 @@ class Controller:
         present = recorded(self._host) | set(before.containers)
         removed = frozenset[str]() if after.frozen else present - set(after.containers)
         try:
-            guard.check_removals(present, removed, allowed=self._allow_removals)
+            moved = before.source, after.source
+            guard.check_removals(present, removed, allowed=self._allow_removals, moved=moved)
         except GuardRefused as error:
             self.refused = error
             return freeze(before, str(error))

@@ -31,12 +31,21 @@ class Daemon:
         self._controller, self._host, self._log = controller, host, log
         self._workers, self._resync_s = workers, resync_s
         self._inbox: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._waiting: list[threading.Event] = []
+        self._ended = False
 
     def stop(self) -> None:
         self._inbox.put(STOP)
 
     def reload(self) -> None:
         self._inbox.put(RELOAD)
+
+    def reload_now(self, wait_s: float) -> bool:
+        """→ whether it has been read within so many seconds."""
+        read = threading.Event()
+        self._waiting.append(read)
+        self.reload()
+        return not self._ended and read.wait(wait_s)
 
     def run(
         self,
@@ -56,6 +65,8 @@ class Daemon:
         self._reload()
         ready()
         self._loop(alive, alive_s)
+        self._ended = True
+        self._let_go(self._waiting)
         self._controller.queue.close()
         for thread in threads:
             thread.join(timeout=5)
@@ -100,12 +111,19 @@ class Daemon:
         return False
 
     def _reload(self) -> None:
+        waiting, self._waiting = self._waiting, []
         try:
             self._controller.reload()
         except MasuError as error:
             self._log.event(Event(self._host.clock.wall_ms(), "", error.reason, str(error), level="error"))
         except Exception as error:  # noqa: BLE001  a defect in one reading must not end the repairs
             self._log.event(defect("", error, self._host))
+        self._let_go(waiting)
+
+    @staticmethod
+    def _let_go(waiting: list[threading.Event]) -> None:
+        for each in waiting:
+            each.set()
 
     def _jittered(self) -> float:
         """A fleet that was started together must not look together for ever."""

@@ -327,7 +327,7 @@ class Pulls:
     def _unused(self) -> frozenset[str]:
         """With the lock: whoever wants one of them from now on is told that it is not here."""
         try:
-            return unused(self._loaded(), self._host)
+            return unused(self._loaded(), self._host) - {each.choice.digest for each in self._found.values()}
         except MasuError:
             return frozenset()
 

@@ -16,7 +16,8 @@ from controller.model.snapshot import Commit
 class FileState:
     """One spec file: `resources` are of its last good version, `digest` is of the version last looked at.
 
-    `elsewhere`: what of it counts on other hosts alone. `parts`: other files that have patched it.
+    `elsewhere`: what of it counts on other hosts alone. `parts`: other files that have patched it. `awaits`: it is
+    gone, and may have moved to that file, which is not understood.
     """
 
     digest: str
@@ -24,12 +25,13 @@ class FileState:
     rejected: tuple[Problem, ...] = ()
     elsewhere: tuple[Resource, ...] = ()
     parts: tuple[str, ...] = ()
+    awaits: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class DesiredSet:
     """What is desired, file by file. `frozen` says why the source is not followed at the moment, `stale` why this
-    is only the last that is known of it; `since`: when this revision was taken, in ms since 1970.
+    is only the last that is known of it; `since`: when this revision was taken, in ms since 1970; `source`: where.
     """
 
     revision: str = ""
@@ -39,6 +41,7 @@ class DesiredSet:
     stale: str = ""
     commit: Commit | None = None
     since: int = 0
+    source: str = ""
 
     @property
     def silence(self) -> str:
@@ -70,6 +73,7 @@ class DesiredSet:
             "stale": self.stale,
             "commit": asdict(self.commit) if self.commit else None,
             "since": self.since,
+            "source": self.source,
             "unreadable": [asdict(each) for each in self.unreadable],
             "files": {path: _file_json(state) for path, state in self.files.items()},
         }
@@ -80,7 +84,7 @@ class DesiredSet:
         files = {path: _file_state(state) for path, state in value["files"].items()}
         unreadable = tuple(Problem(**each) for each in value["unreadable"])
         commit = Commit(**value["commit"]) if value.get("commit") else None
-        last = value.get("stale", ""), commit, value.get("since", 0)
+        last = value.get("stale", ""), commit, value.get("since", 0), value.get("source", "")
         return cls(value["revision"], files, unreadable, value["frozen"], *last)
 
 
@@ -91,6 +95,7 @@ def _file_json(state: FileState) -> dict[str, Any]:
         "rejected": [asdict(each) for each in state.rejected],
         **({"elsewhere": [each.to_json() for each in state.elsewhere]} if state.elsewhere else {}),
         **({"parts": list(state.parts)} if state.parts else {}),
+        **({"awaits": state.awaits} if state.awaits else {}),
     }
 
 
@@ -101,4 +106,5 @@ def _file_state(value: Mapping[str, Any]) -> FileState:
     resources = tuple(Resource.from_json(each) for each in written)
     elsewhere = tuple(Resource.from_json(each) for each in value.get("elsewhere", ()))
     problems = tuple(Problem(**each) for each in value["rejected"])
-    return FileState(value["digest"], resources, problems, elsewhere, tuple(value.get("parts", ())))
+    last = tuple(value.get("parts", ())), value.get("awaits", "")
+    return FileState(value["digest"], resources, problems, elsewhere, *last)

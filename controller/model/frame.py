@@ -42,6 +42,11 @@ class Frame:
         return tuple(self.root.get("devices", ()))
 
     @property
+    def secrets(self) -> tuple[tuple[str, bool], ...]:
+        """Those that it is to have, and whether each is to be a variable."""
+        return tuple(self.root.get("secrets", ()))
+
+    @property
     def image(self) -> str:
         """The digest of the image below its layer; empty: it is none, or not known yet."""
         return str(self.root.get("image", ""))

@@ -15,12 +15,21 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _SEPARATORS = re.compile(r"[-_. ]")
 
 
+def printable(text: str) -> str:
+    r"""Pure. On one line, and nothing that a terminal obeys: control characters as \n or \x1b, bytes that are not
+    UTF-8 as \xff. What containers are called, open and mount is theirs to choose.
+    """
+    if text.isprintable():
+        return text
+    plain = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in plain)
+
+
 def quote(text: str, longest: int = 60) -> str:
     """Text between double quotes on one line, shortened in the middle, whatever is in it."""
     if len(text) > longest:
         text = f"{text[: longest - 20]}…{text[-19:]}"
-    shown = "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
-    return f'"{shown}"'
+    return f'"{printable(text)}"'
 
 
 def is_name(text: str) -> bool:

@@ -46,7 +46,8 @@ class Snapshot:
     """Everything that the source says at one moment, by path; `unreadable` names what could not be read.
 
     A directory, or the source itself, in `unreadable` stands for all the files below it that are not in `files`.
-    `stale`: why this is only the last that is known of a source that cannot be asked at the moment.
+    `stale`: why this is only the last that is known of a source that cannot be asked at the moment. `source`: where
+    it is, whichever revision of it is asked for.
     """
 
     revision: str
@@ -56,6 +57,7 @@ class Snapshot:
     stale: str = ""
     atomic: bool = False
     """It is to be taken whole or not at all."""
+    source: str = ""
 
 
 def moved_to(found: Snapshot, root: str, other: str) -> Snapshot:

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 
-from controller.aspects import secrets
 from controller.checkpoints.ladder import TRIES
 from controller.checkpoints.policy import Policy
 from controller.errors import CheckpointDamaged, GuardRefused, HostLacks, LaunchFailed, MasuError, StepFailed
@@ -54,6 +53,7 @@ from controller.steps.runtime import (
     UpdateRecord,
     WriteBundle,
 )
+from controller.steps.secrets import lacking
 
 Hold = Callable[[], AbstractContextManager[object]]
 Barred = Callable[[str], str]
@@ -176,8 +176,8 @@ class Acts:
         """Nobody is ended for a rebirth that cannot be. Raises GuardRefused, StepFailed."""
         if why := self.barred(self.name):
             raise GuardRefused(why)
-        if lacking := secrets.lacking(self.host, self.desired.parts.get("secrets")):
-            raise StepFailed(f"container {self.name}: {'; '.join(lacking)}")
+        if absent := lacking(self.host, self.desired.frame.secrets):
+            raise StepFailed(f"container {self.name}: {'; '.join(absent)}")
 
     def _retire(self) -> str:
         """Why those that no rule keeps are still there; that is made up for with the next checkpoint."""

@@ -18,8 +18,20 @@ def split(plan: Plan) -> tuple[tuple[Step, ...], tuple[GuardRefused, ...]]:
     return tuple(step for step in plan.steps if not step.risk), refused
 
 
-def check_removals(present: Collection[str], removed: Collection[str], *, allowed: bool) -> None:
-    """Raises GuardRefused for a mass removal that nobody asked for."""
+def check_removals(
+    present: Collection[str], removed: Collection[str], *, allowed: bool, moved: tuple[str, str] = ("", "")
+) -> None:
+    """Raises GuardRefused for a mass removal that nobody asked for.
+
+    `moved`: where the source was, and is now; of another one nobody expects that it removes what the last one had.
+    """
+    was, now = moved
+    if removed and was and now and was != now and not allowed:
+        names = ", ".join(sorted(removed)[:5]) + (", …" if len(removed) > 5 else "")
+        raise GuardRefused(
+            f"the source was {was} until now, and {now} does not define {names}, which would be removed: a source"
+            " is all that there is to be in an instance; pass --allow-removals if this is meant"
+        )
     if allowed or len(removed) <= ALWAYS_ALLOWED or len(removed) * 2 <= len(present):
         return
     names = ", ".join(sorted(removed)[:5])

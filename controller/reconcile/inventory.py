@@ -24,7 +24,17 @@ PolicyOf = Callable[[str], Policy]
 def listed(host: Host, name: str, policy_of: PolicyOf | None) -> tuple[Checkpoint, ...]:
     """Read-only. Oldest first, of all containers for "". With `policy_of` each is read to its last byte."""
     found = host.checkpoints.checkpoints(name)
-    return tuple(_verified(host, each, policy_of) for each in found) if policy_of else found
+    if policy_of is None:
+        return found
+    verified = [_verified(host, each, policy_of) for each in found]
+    there = (
+        {each.id for each in host.checkpoints.checkpoints(name)}
+        if any(each.damage for each in verified)
+        else ()
+    )
+    return tuple(
+        each for each in verified if not each.damage or each.id in there
+    )  # else a schedule has retired it
 
 
 def export(host: Host, identity: str, path: str, policy_of: PolicyOf) -> tuple[str, ...]:

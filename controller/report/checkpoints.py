@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from controller.model.checkpoint import Checkpoint
+from controller.model.names import printable
 from controller.model.quantity import about_bytes
 from controller.report.table import table
 
@@ -41,7 +42,7 @@ def checkpoints_text(found: Iterable[Checkpoint], now_ms: int) -> str:
 
 def _row(each: Checkpoint, now_ms: int) -> tuple[str, str, str, str, str, str, str, str]:
     origin = each.origin
-    state = f"damaged: {each.damage}" if each.damage else "whole"
+    state = printable(f"damaged: {each.damage}") if each.damage else "whole"
     if origin is None:
         return (each.id, "-", "-", "-", "-", "-", "-", state)
     amounts = about_bytes(each.size, up=False), about_bytes(each.stored, up=False)

@@ -9,6 +9,7 @@ from typing import Any
 from controller.model.desired import DesiredSet
 from controller.model.event import Event
 from controller.model.finding import Finding
+from controller.model.names import printable
 from controller.model.node import NodeStatus
 from controller.model.quantity import BINARY, format_bytes
 from controller.model.status import (
@@ -51,6 +52,7 @@ TO_DO = {
 
 
 def paint(text: str, colour: str, *, colours: bool) -> str:
+    text = printable(text)
     return f"\x1b[{COLOURS[colour]}m{text}\x1b[0m" if colours else text
 
 
@@ -84,9 +86,9 @@ def plan_text(found: Preview, *, colours: bool) -> str:
     lines = [line for each in found.plans for line in _plan_lines(each, colours=colours)]
     lines += [f"invalid: {each}" for each in found.rejected]
     lines += [f"refused: {each}" for each in _refusals(found)]
-    lines += [f"host lacks: {name}: {lack.message}" for name, lack in found.lacks]
-    lines += [f"waits: {name}: {why}" for name, why in found.waits]
-    lines += [f"limited: {name}: {said.message}" for name, said in found.limited]
+    lines += [printable(f"host lacks: {name}: {lack.message}") for name, lack in found.lacks]
+    lines += [printable(f"waits: {name}: {why}") for name, why in found.waits]
+    lines += [printable(f"limited: {name}: {said.message}") for name, said in found.limited]
     lines += [f"source frozen: {found.frozen}"] if found.frozen else []
     lines.append(_plan_summary(found))
     return "\n".join(lines) + "\n"
@@ -280,7 +282,8 @@ def _reason(each: Status) -> str:
 
 def _details(each: Status, *, colours: bool) -> list[str]:
     lines = [
-        f"  {each.name}: {drift.key}: desired {drift.desired}, live {drift.live}" for drift in each.drift
+        printable(f"  {each.name}: {drift.key}: desired {drift.desired}, live {drift.live}")
+        for drift in each.drift
     ]
     lines += [_condition(each.name, said) for said in each.conditions if not said.good]
     good = [_condition(each.name, said) for said in each.conditions if said.good]
@@ -288,13 +291,13 @@ def _details(each: Status, *, colours: bool) -> list[str]:
 
 
 def _condition(name: str, said: Condition) -> str:
-    return f"  {name}: {said.type}: {said.reason}: {said.message}"
+    return printable(f"  {name}: {said.type}: {said.reason}: {said.message}")
 
 
 def event_text(event: Event) -> str:
     at = datetime.fromtimestamp(event.at / 1000).astimezone().strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
     change = f"  [{event.key}: {event.old} → {event.new}]" if event.new else ""
-    return f"{at}  {event.container or '-':<20}  {event.type:<14}  {event.message}{change}"
+    return f"{at}  " + printable(f"{event.container or '-':<20}  {event.type:<14}  {event.message}{change}")
 
 
 def doctor_text(findings: Iterable[Finding], *, colours: bool) -> str:

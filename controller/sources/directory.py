@@ -114,7 +114,8 @@ class DirectorySource:
                 known[path] = last
         self._known, self._told = known, frozenset(problem.file for problem in problems)
         ordered = tuple(files[path] for path in sorted(files))
-        return Snapshot(revision_of(ordered), ordered, tuple(problems))
+        source = os.path.abspath(self._path)
+        return Snapshot(revision_of(ordered), ordered, tuple(problems), source=source)
 
     def _reading_or(self, problems: list[Problem], path: str, root: str) -> _Reading | None:
         """None: it is not there, or `problems` says why not."""

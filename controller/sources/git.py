@@ -191,7 +191,7 @@ class GitSource:
                 SourceFile(path, text, hashlib.sha256(text).hexdigest())
                 for path, text in sorted(content.texts.items())
             )
-            return Snapshot(commit, files, content.problems, described)
+            return Snapshot(commit, files, content.problems, described, source=self._url.home)
 
         described = self._repository.describe(commit)
         try:

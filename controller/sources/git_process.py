@@ -19,9 +19,9 @@ from controller.host.tool_runs import (
     TookTooLong,
     ToolRuns,
 )
+from controller.model.names import printable
 from controller.model.process import CANNOT_RUN
 from controller.sources.git_url import GitUrl
-from controller.sources.walk import escaped
 
 LOCAL_S = 60.0
 FETCH_S = 300.0
@@ -192,5 +192,5 @@ def _complaint(verb: str, code: int, said: bytes, max_fetched: int) -> str:
     told = [line for line in lines if line and not line.startswith(BESIDE_THE_POINT)]
     if told == [CUT_OFF]:
         return f"there are more than {max_fetched // 1024 // 1024} MiB to be fetched"
-    shown = escaped("; ".join(told))[:MOST_SHOWN]
+    shown = printable("; ".join(told))[:MOST_SHOWN]
     return shown or f"git {verb} ended with {code}"

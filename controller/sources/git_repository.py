@@ -14,11 +14,12 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from controller.errors import Problem
 from controller.frozen import dataclass
+from controller.model.names import printable
 from controller.model.snapshot import Commit
 from controller.sources.git_process import FETCH_S, Git, GitFailed
 from controller.sources.git_tree import MAX_TOTAL, Entry, Unfit, choose, entries
 from controller.sources.git_url import GitUrl
-from controller.sources.walk import MAX_BYTES, escaped
+from controller.sources.walk import MAX_BYTES
 
 NEXT, CURRENT = "refs/masu/next", "refs/masu/current"
 MOST_PACKS = 20
@@ -112,7 +113,7 @@ class Repository:
             raise Damaged(str(error)) from error
         at, _, subject = said.decode("utf-8", "replace").rstrip("\n").partition("\0")
         seconds = int(at) if _is_number(at) else 0
-        return Commit(commit, escaped(subject)[:MOST_SUBJECT], seconds * 1000)
+        return Commit(commit, printable(subject)[:MOST_SUBJECT], seconds * 1000)
 
     def content(self, commit: str, directory: str) -> Content:
         """Of what is below a directory, or of one file. Raises Unfit, Vanished, and Damaged."""

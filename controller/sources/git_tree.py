@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 from controller.errors import Problem
 from controller.frozen import dataclass
-from controller.sources.walk import MAX_BYTES, MAX_DEPTH, MAX_FILES, TOO_LARGE, escaped, is_spec
+from controller.model.names import printable
+from controller.sources.walk import MAX_BYTES, MAX_DEPTH, MAX_FILES, TOO_LARGE, is_spec
 
 MAX_TOTAL = 64 * 1024 * 1024
 """All spec files of a revision together."""
@@ -69,7 +70,7 @@ def choose(found: Iterable[Entry], directory: str) -> Chosen:
         names = each.path.decode("utf-8", "surrogateescape").split("/")
         if any(name.startswith(".") for name in names) or not _matters(each, names[-1]):
             continue
-        shown = "/".join((*above, *(escaped(name) for name in names)))
+        shown = "/".join((*above, *(printable(name) for name in names)))
         why = _refused(each, names)
         if why:
             problems.append(Problem(shown, 0, 0, "", why))

@@ -37,6 +37,11 @@ class GitUrl:
         """What is kept of it on this host is of one ref of one repository."""
         return f"{self.url}#{self.ref}"
 
+    @property
+    def home(self) -> str:
+        """Where its files are, whichever ref is asked for."""
+        return f"{PREFIX}{self.url}" + (f":{self.directory}" if self.directory else "")
+
     def __str__(self) -> str:
         directory = f":{self.directory}" if self.directory else ""
         ref = "" if self.ref == USUAL_REF else self.ref

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from controller.errors import Problem
 from controller.frozen import dataclass
 from controller.host.trust import doubtful
+from controller.model.names import printable
 
 MAX_DEPTH = 32
 MAX_FILES = 10_000
@@ -45,14 +46,8 @@ def is_spec(name: str) -> bool:
     return name.endswith((".yaml", ".yml")) and not name.startswith((".", "#", "~"))
 
 
-def escaped(name: str) -> str:
-    r"""Pure. A file name that can be printed: control characters and bytes that are not UTF-8 as \n or \xff."""
-    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
 def outside(target: str) -> str:
-    return f"is a symbolic link to {escaped(target)}, outside of the source: not followed"
+    return f"is a symbolic link to {printable(target)}, outside of the source: not followed"
 
 
 class _Walk:
@@ -88,7 +83,7 @@ class _Walk:
         if not is_directory and not is_spec(entry.name):
             return
         if not entry.name.isprintable():
-            self._refuse(f"{directory}/{escaped(entry.name)}", "the name is not printable text")
+            self._refuse(f"{directory}/{printable(entry.name)}", "the name is not printable text")
         elif not is_directory:
             yield entry.path
         elif not entry.is_symlink():

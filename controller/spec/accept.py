@@ -46,15 +46,20 @@ def accept(
         again = {path: replace(each, digest="") for path, each in before.files.items() if path in unplaced}
         known = {**before.files, **again}
         states = placed(_states(known, found, parse), node, before.files)
-    _give_up(states, {each.path for each in found.files if each.is_leaving})
+    leaving = {each.path for each in found.files if each.is_leaving}
+    _give_up(states, leaving)
     unsure = [path for path in before.files if path not in states and _concerned(path, found.unreadable)]
     states.update({path: before.files[path] for path in unsure})
+    if states:
+        states.update(_perhaps_moved(before, states, leaving, found.unreadable))
     if not states:
         reason = "the source holds no spec file; nothing is removed without `masu down`"
         return replace(before, unreadable=found.unreadable, frozen=reason, stale=found.stale)
     settled = _settle_misfits(before, _keep_used(before, _settle_duplicates(before, states)), layout, judge)
     since = before.since if found.revision == before.revision else 0
-    return DesiredSet(found.revision, settled, found.unreadable, "", found.stale, found.commit, since)
+    return DesiredSet(
+        found.revision, settled, found.unreadable, "", found.stale, found.commit, since, found.source
+    )
 
 
 def whole(before: DesiredSet, after: DesiredSet) -> DesiredSet:
@@ -114,6 +119,39 @@ def _give_up(states: dict[str, FileState], leaving: Collection[str]) -> None:
         kept = tuple(each for each in states[path].resources if each.key not in staying)
         if kept != states[path].resources:
             states[path] = FileState("", kept)  # without its digest, so that it is read anew if it comes back
+
+
+def _perhaps_moved(
+    before: DesiredSet,
+    states: Mapping[str, FileState],
+    leaving: Collection[str],
+    unreadable: Iterable[Problem],
+) -> dict[str, FileState]:
+    """What goes just as a file comes that is not understood may be in that one: it stays until that is clear."""
+    staying = {path: state for path, state in states.items() if path not in leaving}
+    unclear = {path for path, each in staying.items() if each.rejected and not each.resources}
+    unclear |= {each.file for each in unreadable} - states.keys()
+    new = unclear - before.files.keys() - {each.file for each in before.unreadable}
+    there = {each.key for state in staying.values() for each in (*state.resources, *state.elsewhere)}
+    kept = {path: replace(each, awaits="") for path, each in staying.items() if each.awaits}
+    for path, state in before.files.items():
+        awaits = state.awaits if state.awaits in unclear else min(new, default="")
+        if path in leaving:
+            kept[path] = replace(states[path], awaits=awaits)
+        elif path not in states and awaits:
+            lost = tuple(each for each in state.resources if each.key not in there)
+            kept.update(
+                {path: FileState("", lost, (_lost(lost, path, awaits),), awaits=awaits)} if lost else {}
+            )
+    return kept
+
+
+def _lost(resources: Iterable[Resource], path: str, awaits: str) -> Problem:
+    names = ", ".join(f'"{each.name}"' for each in resources)
+    why = (
+        f"{names} went from {path} as this came, and may be in it: what ran runs on until this is understood"
+    )
+    return Problem(awaits, 0, 0, "", why)
 
 
 def _settle_duplicates(before: DesiredSet, found: Mapping[str, FileState]) -> dict[str, FileState]:

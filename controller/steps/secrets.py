@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 from controller.frozen import dataclass
@@ -61,3 +61,8 @@ class ForgetSecrets(Step):
     def apply(self, host: Host) -> Wait | None:
         host.secrets.remove(self.container)
         return None
+
+
+def lacking(host: Host, secrets: Iterable[tuple[str, bool]]) -> tuple[str, ...]:
+    """Read-only. Why secrets (and whether each is to be a variable) cannot be had, in words, each once."""
+    return tuple(sorted({host.secrets.lacks(each, variable=variable) for each, variable in secrets} - {""}))

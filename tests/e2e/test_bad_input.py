@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.e2e.harness import CHECKOUT, Masu, container, until
 
@@ -355,3 +356,59 @@ def test_a_source_that_is_not_there_fails(masu: Masu) -> None:
     assert done.returncode == 1
     assert "No such file or directory; what was desired before stays" in done.stderr
     assert masu.pid(), "it was started again"
+
+
+def test_a_daemon_waits_for_who_does_one_thing_only(masu: Masu) -> None:
+    """Else a crash during a long restore by hand would end in its supervisor's giving up."""
+    masu.write(container())
+    assert masu.apply().returncode == 0
+    lock = os.open(f"/run/masu/{masu.instance}/controller.lock", os.O_RDWR)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        daemon = masu.spawn("run", str(masu.source))
+        time.sleep(1)
+        assert daemon.poll() is None
+    finally:
+        os.close(lock)
+    try:
+        until(lambda: Path(f"/run/masu/{masu.instance}/control.socket").exists(), "it goes on")
+        assert masu.run("run", str(masu.source)).returncode == 1, "a second one is not waited for"
+    finally:
+        daemon.terminate()
+        daemon.wait(10)
+
+
+def test_another_source_removes_nobody_unasked(masu: Masu, tmp_path: Path) -> None:
+    masu.write(container("one"), container("two"))
+    assert masu.apply().returncode == 0
+    extra = tmp_path / "extra.yaml"
+    extra.write_text(yaml.safe_dump(container("three")))
+    for verb in ("plan", "apply"):
+        done = masu.run(verb, str(extra))
+        assert done.returncode == 4
+        assert "does not define one, two, which would be removed" in done.stdout + done.stderr
+    assert masu.pid("one")
+    assert masu.run("apply", "--allow-removals", str(extra)).returncode == 0
+    assert masu.traces("one") == []
+    masu.write(container("three"), container("four"))
+    assert masu.apply().returncode == 0, "nothing is removed"
+
+
+def test_a_file_that_is_spoilt_and_moved_ends_nobody(masu: Masu) -> None:
+    masu.write(container("one"), file="one.yaml")
+    masu.write(container("two"), file="two.yaml")
+    masu.start()
+    pid = masu.running("one")
+    file, moved = masu.source / "one.yaml", masu.source / "shop.yaml"
+    good = file.read_text()
+    masu.write_text(good.replace("kind: Container", "kind: Kontainer"), "one.yaml")
+    until(lambda: "Kontainer" in masu.run("status").stdout, "rejected")
+    file.rename(moved)
+    until(lambda: "may be in it" in masu.run("status").stdout, "told")
+    time.sleep(1.5)  # longer than a file is given to come back
+    assert masu.pid("one") == pid
+    masu.write_text(good, "shop.yaml")
+    until(lambda: "rejected" not in masu.run("status").stdout, "mended")
+    assert masu.pid("one") == pid
+    moved.unlink()
+    until(lambda: masu.traces("one") == [], "removed")

@@ -245,3 +245,23 @@ def test_packages_that_are_absent_are_told_with_the_pip_that_installs_them(
     assert rows["encrypted checkpoints"]["level"] == rows["sealed secrets"]["level"] == "limited"
     assert rows["encrypted checkpoints"]["fix"] == f"{pip} cryptography"
     assert rows["sealed secrets"]["fix"] == f"{pip} pyrage"
+
+
+def test_what_a_container_calls_its_files_is_no_word_to_a_terminal(masu: Masu) -> None:
+    """Names with control characters and line ends: a line of masu's own cannot be forged with them."""
+    name = r'n=$(printf "/tmp/e\033[2J\nmasu: all is well\033]0;x\007")'
+    args = [
+        "/bin/sh",
+        "-c",
+        f'{name}; exec 7<>"$n"; fallocate -l 80M "$n"; rm "$n"; echo up; while :; do sleep 1; done',
+    ]
+    masu.write(container(process={"args": args}, checkpoint={"schedule": {"every": "1h"}}))
+    masu.start()
+    masu.running()
+    until(lambda: "up" in masu.run("logs", "web").stdout, "its file is open")
+    for words in (("preflight", "web"), ("checkpoint", "web"), ("status", "web"), ("events",)):
+        run = masu.run(*words)
+        said = run.stdout + run.stderr
+        assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", said), words
+        assert not [line for line in said.splitlines() if line.startswith("masu: all is well")]
+    assert r"/tmp/e\x1b[2J\nmasu: all is well" in masu.run("preflight", "web").stdout

@@ -275,3 +275,19 @@ def test_without_its_secret_nobody_is_ended_to_be_born_again(masu: Masu, secret:
     assert masu.run("checkpoint", "web").returncode == 0
     assert masu.pid() not in {0, pid}
     assert given(masu.pid(), secret.values[0]), "memory is that of the checkpoint"
+
+
+def test_an_edit_that_names_a_secret_that_is_not_there_stops_nobody(masu: Masu, secret: Secret) -> None:
+    masu.write(wanting(secret))
+    masu.start("--resync", "300ms")
+    pid = masu.running()
+    for edit in (
+        {"process": {"args": ["/bin/sleep", "100000"], "env": {"PASSWORD": {"secret": "t-none"}}}},
+        {"files": [{"secret": "t-none", "target": "/run/secrets/key"}]},
+    ):
+        masu.write(wanting(secret) | container(**edit))
+        until(lambda: "LaunchWouldFail" in str(masu.status()["conditions"]), "told")
+        assert "what runs is kept until it is" in str(masu.status()["conditions"])
+        assert masu.pid() == pid
+    masu.write(wanting(secret, files=[{"secret": secret.name, "target": "/run/secrets/key"}]))
+    masu.restarted(pid)

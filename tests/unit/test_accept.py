@@ -167,3 +167,41 @@ def test_a_commit_and_its_time_stay_with_the_revision() -> None:
     stale = accept(timed, Snapshot("c" * 40, files, (), commit, "nobody answers"), parse, "")
     assert (stale.since, stale.silence, stale.frozen) == (77, "nobody answers", "")
     assert accept(stale, Snapshot("d" * 40, files, ()), parse, "").since == 0
+
+
+def test_what_went_as_a_bad_file_came_stays_until_that_is_clear() -> None:
+    """A file that is moved and edited in one go; which of its containers are meant to go, nobody knows."""
+    first = take(DesiredSet(), one="a=1 b=1", two="c=1")
+    moved = take(first, new="a=2 bad", two="c=1 b=2")
+    assert versions(moved) == {"a": "1", "b": "2", "c": "1"}
+    (kept,) = [each for each in moved.rejected if "may be in it" in each.message]
+    assert kept.file == "new.yaml"
+    assert kept.message.startswith('"a" went from one.yaml')
+    again = take(DesiredSet.from_json(moved.to_json()), new="a=2 bad", two="c=1 b=2")
+    assert versions(again) == versions(moved), "as long as it is so"
+    assert versions(take(again, new="a=3", two="c=1 b=2")) == {"a": "3", "b": "2", "c": "1"}
+    assert versions(take(again, two="c=1 b=2")) == {"b": "2", "c": "1"}, "and no longer"
+    assert versions(take(again, new="bad", one="a=4", two="c=1 b=2"))["a"] == "4"
+
+
+def test_a_file_that_has_long_been_bad_is_no_reason_to_keep_what_goes() -> None:
+    first = take(DesiredSet(), one="a=1", junk="bad", two="b=1")
+    assert versions(take(first, junk="bad", two="b=1")) == {"b": "1"}
+
+
+def test_a_move_is_seen_although_the_old_file_is_given_time_to_come_back() -> None:
+    first = take(DesiredSet(), one="a=1", two="b=1")
+    texts = {"one.yaml": "a=1", "new.yaml": "bad", "two.yaml": "b=1"}
+    both = accept(first, snapshot(texts, leaving="one.yaml"), parse, "")
+    gone = take(both, new="bad", two="b=1")
+    assert versions(gone) == {"a": "1", "b": "1"}
+    back = take(both, one="a=1", new="bad", two="b=1")
+    assert versions(take(back, new="bad", two="b=1")) == {"b": "1"}, (
+        "it was there after all, and was removed later"
+    )
+
+
+def test_what_went_as_a_file_came_that_cannot_be_read_stays() -> None:
+    first = take(DesiredSet(), one="a=1", two="b=1")
+    problem = Problem("new.yaml", 0, 0, "", "belongs to user 1000")
+    assert versions(accept(first, snapshot({"two.yaml": "b=1"}, problem), parse, "")) == {"a": "1", "b": "1"}

@@ -6,9 +6,10 @@ import inspect
 
 import pytest
 
+from controller.model.names import printable
 from controller.sources import directory, git_tree, walk
 from controller.sources.directory import SETTLED_NS, is_unchanged
-from controller.sources.walk import Listing, escaped, is_spec
+from controller.sources.walk import Listing, is_spec
 
 NOW = 1_700_000_000_000_000_000
 
@@ -34,7 +35,7 @@ def test_leaves_what_editors_leave(name: str) -> None:
     [("web.yaml", "web.yaml"), ("a\nb", r"a\nb"), ("\x1b[31m", r"\x1b[31m"), ("\udcff", r"\xff"), ("é", "é")],
 )
 def test_escapes_what_would_spoil_a_terminal(name: str, shown: str) -> None:
-    assert escaped(name) == shown
+    assert printable(name) == shown
 
 
 def test_trusts_a_text_read_well_after_its_time_stamps() -> None:
