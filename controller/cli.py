@@ -410,6 +410,8 @@ def _plan_code(found: Preview) -> int:
         return INVALID
     if found.refused or found.unfit or any(step.risk for each in found.plans for step in each.steps):
         return REFUSED
+    if found.frozen:
+        return FAILED
     if found.plans:
         return CHANGES
     return FAILED if found.waits else DONE

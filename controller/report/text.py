@@ -99,6 +99,8 @@ def _plan_lines(plan: Plan, *, colours: bool) -> list[str]:
 
 
 def _plan_summary(found: Preview) -> str:
+    if not found.plans and (found.rejected or found.frozen):
+        return "nothing to do with what could be read"
     if not found.plans:
         stays = found.waits or found.lacks or found.refused
         return "nothing to do" if stays else "in sync: nothing to do"
