@@ -976,8 +976,8 @@ def _parse_policy(text: bytes, file: str, paths: Paths) -> HostPolicy:
     return parse_policy(text, file, paths)
 
 
-def validate(paths: tuple[str, ...], settings: Settings) -> tuple[Problem, ...]:
-    """Read-only, and of the files alone: every problem in every spec file below `paths`.
+def validate(paths: tuple[str, ...], settings: Settings) -> tuple[tuple[Problem, ...], DesiredSet]:
+    """Read-only, and of the files alone: every problem in every spec file below `paths`, and what they say.
 
     The policy, if one is named, is that of a host that they are meant for, whoever this copy of it belongs to.
     Symbolic links are not followed then: those there are not known here. Raises SpecInvalid where it is wrong.
@@ -997,7 +997,7 @@ def validate(paths: tuple[str, ...], settings: Settings) -> tuple[Problem, ...]:
         problems.extend(accepted.rejected)
         known = replace(known, files={**known.files, **accepted.files})
     problems.extend(across(known, judge))
-    return tuple(sorted(set(problems)))
+    return tuple(sorted(set(problems))), known
 
 
 def _policy_at(path: str) -> HostPolicy:

@@ -290,7 +290,8 @@ def _details(each: Status, *, colours: bool) -> list[str]:
 
 
 def _condition(name: str, said: Condition) -> str:
-    return f"  {name}: {said.type}: {said.reason}: {said.message}"
+    words = said.type if said.type == said.reason else f"{said.type}: {said.reason}"
+    return f"  {name}: {words}: {said.message}"
 
 
 def event_text(event: Event) -> str:
