@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -108,3 +110,25 @@ VALUES = st.recursive(
 def test_what_is_to_be_written_is_read_as_it_was_meant(value: object) -> None:
     (document,) = read(f"a: {flow(value)}".encode(), "f.yaml")
     assert document.value == {"a": value}
+
+
+BEGIN, END = "-----BEGIN AGE ENCRYPTED FILE-----", "-----END AGE ENCRYPTED FILE-----"
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ([BEGIN, "YWdl", "", "YQ==", END], ""),
+        (
+            ["YWdl", END],
+            f"its first line is not {BEGIN}: write what age --armor says after |, line below line",
+        ),
+        ([f"{BEGIN} YWdl {END}"], f"its first line is not {BEGIN}: "),
+        ([BEGIN, "YWdl"], f"its last line is not {END}"),
+        ([BEGIN, "YWdl", "a b", END], "its line 3 is not base64"),
+        ([BEGIN, "", END], "there is nothing between its first line and its last"),
+    ],
+)
+def test_what_is_sealed_is_told_what_it_lacks(lines: list[str], message: str) -> None:
+    found = told(f"process: {{env: {{A: {{age: {json.dumps(chr(10).join(lines))}}}}}}}")
+    assert found == [] if not message else found[0].startswith(message)
