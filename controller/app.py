@@ -983,6 +983,7 @@ def validate(paths: tuple[str, ...], settings: Settings) -> tuple[tuple[Problem,
     Symbolic links are not followed then: those there are not known here. Raises SpecInvalid where it is wrong.
     """
     from controller.sources.choice import passing_source_of  # noqa: PLC0415
+    from controller.spec.explain import without_overlays  # noqa: PLC0415
 
     problems: list[Problem] = []
     known = DesiredSet()
@@ -994,7 +995,7 @@ def validate(paths: tuple[str, ...], settings: Settings) -> tuple[tuple[Problem,
     for path in paths:
         found = passing_source_of(path, settings).snapshot()
         accepted = accept(DesiredSet(), found, _parse, "", node=settings.node)
-        problems.extend(accepted.rejected)
+        problems.extend(without_overlays(accepted.rejected))
         known = replace(known, files={**known.files, **accepted.files})
     problems.extend(across(known, judge))
     return tuple(sorted(set(problems))), known

@@ -20,6 +20,10 @@ from controller.spec.instead import Fits, instead
 MOST_LISTED = 40
 """Fields that are worth listing in one message."""
 
+LAYERING = "masu.yaml"
+_COUNTS = "counts where its directory is the source, laid over its base; by itself"
+LAYERING_KEYS = frozenset({"base", "atomic"})
+
 _TYPES: Mapping[str, str] = {
     "object": "a mapping",
     "array": "a list",
@@ -58,6 +62,25 @@ def problems(document: Document, errors: Iterable[Error], fits: Fits) -> Iterato
         if not re.search(rf'did you mean "{key}"|write .*\b{key}:', told.get(path, "")):
             yield document.problem(path, f"{quote(key)} is missing")
     yield from (document.problem(path, message) for path, (_, message) in values.items())
+
+
+def overlay(file: str, value: Mapping[str, Any]) -> str:
+    """What to say of the masu.yaml of a directory that is not read by itself; "" of any other document."""
+    directory, _, name = file.rpartition("/")
+    if name != LAYERING or not value.keys() & LAYERING_KEYS:
+        return ""
+    return f"{_COUNTS}: masu validate {directory or '.'}"
+
+
+def without_overlays(problems: Iterable[Problem]) -> tuple[Problem, ...]:
+    """Of a directory that is laid over another one only that: its files by themselves are not whole."""
+    found = tuple(problems)
+    roots = [each.file.rpartition("/")[0] for each in found if _COUNTS in each.message]
+    return tuple(
+        each
+        for each in found
+        if _COUNTS in each.message or not any(each.file.startswith(f"{root}/") for root in roots)
+    )
 
 
 def not_one_of(word: str, choices: Iterable[str], error: str = "") -> str:

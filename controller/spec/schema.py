@@ -83,7 +83,8 @@ def validate(document: Document) -> tuple[Problem, ...]:
     """Every problem of a document against the schema of its kind, in the order of the file."""
     kind = document.value.get("kind")
     if "kind" not in document.value:
-        return (document.problem((), '"kind" is missing: write kind: Container'),)
+        overlay = explain.overlay(document.file, document.value)
+        return (document.problem((), overlay or '"kind" is missing: write kind: Container'),)
     if not isinstance(kind, str):
         return (document.problem(("kind",), explain.wrong_type(["string"], kind)),)
     if kind not in kinds():
