@@ -637,7 +637,7 @@ def _validate(arguments: argparse.Namespace) -> int:
     from controller.host import service  # noqa: PLC0415
 
     service.end_on_signals()
-    problems, found = validate(tuple(arguments.paths), _settings(arguments))
+    problems, documents, files = validate(tuple(arguments.paths), _settings(arguments))
     if arguments.output == "json":
         fields = ("file", "line", "column", "path", "message")
         print(json.dumps([{key: getattr(each, key) for key in fields} for each in problems], indent=2))
@@ -645,8 +645,7 @@ def _validate(arguments: argparse.Namespace) -> int:
         for problem in problems:
             print(problem)
     if not problems:
-        documents = sum(len(each.resources) + len(each.elsewhere) for each in found.files.values())
-        print(_valid(documents, len(found.files)), file=sys.stderr)
+        print(_valid(documents, files), file=sys.stderr)
     return INVALID if problems else DONE
 
 

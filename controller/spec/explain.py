@@ -21,7 +21,7 @@ MOST_LISTED = 40
 """Fields that are worth listing in one message."""
 
 LAYERING = "masu.yaml"
-_COUNTS = "counts where its directory is the source, laid over its base; by itself"
+_COUNTS = "says how its directory is read, and counts where that directory is the source"
 LAYERING_KEYS = frozenset({"base", "atomic"})
 
 _TYPES: Mapping[str, str] = {
