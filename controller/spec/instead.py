@@ -21,12 +21,13 @@ Fits = Callable[[Schema, Any], bool]
 
 LONGEST = 120
 MOST_WORDS = 12
+MOST_VALUES = 64
 _PICKY = frozenset({"format", "pattern", "enum"})
 
 
 def instead(schema: Schema, value: Any, fits: Fits) -> str:
     """What goes on from "expected a mapping, got a string"; "" where nothing is known."""
-    meant = next(_meant(schema, value, fits), None)
+    meant = next(_meant(schema, value, fits), None) if _is_short(value) else None
     if isinstance(meant, str) and isinstance(value, (bool, int, float)):
         return ": put it in quotes"
     if meant is not None and len(flow(meant)) <= LONGEST:
@@ -57,6 +58,21 @@ def _meant(schema: Schema, value: Any, fits: Fits) -> Iterator[Any]:
     yield from (each for each in readings if fits(schema, each))
     for branch in schema.get("oneOf", ()):
         yield from (each for each in _meant(branch, value, fits) if fits(schema, each))
+
+
+def _is_short(value: Any) -> bool:
+    """Whether it could be shown at all; what is larger, or made so by aliases, is not worth the time."""
+    waiting, seen = [value], 0
+    while waiting and seen < MOST_VALUES:
+        each = waiting.pop()
+        seen += 1
+        if isinstance(each, (str, list, Mapping)) and len(each) > LONGEST:
+            return False
+        if isinstance(each, Mapping):
+            waiting += [*each.keys(), *each.values()]
+        elif isinstance(each, list):
+            waiting += each
+    return not waiting
 
 
 def _kinds(schema: Schema) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -132,3 +133,14 @@ BEGIN, END = "-----BEGIN AGE ENCRYPTED FILE-----", "-----END AGE ENCRYPTED FILE-
 def test_what_is_sealed_is_told_what_it_lacks(lines: list[str], message: str) -> None:
     found = told(f"process: {{env: {{A: {{age: {json.dumps(chr(10).join(lines))}}}}}}}")
     assert found == [] if not message else found[0].startswith(message)
+
+
+def test_what_is_long_is_not_turned_over() -> None:
+    """A long text that aliases multiply costs no more than its mistake."""
+    text = f"process: {{args: &a {'x ' * 100_000}, command: *a}}"
+    began = time.thread_time()
+    assert told(text) == [
+        'expected a list, got a string: write for example [/bin/httpd, -f, -p, "80"]',
+        "expected a list, got a string: write for example [/bin/sh, -c]",
+    ]
+    assert time.thread_time() - began < 1
