@@ -1020,16 +1020,18 @@ def _parse_policy(text: bytes, file: str, paths: Paths) -> HostPolicy:
     return parse_policy(text, file, paths)
 
 
-def validate(paths: tuple[str, ...], settings: Settings) -> tuple[Problem, ...]:
-    """Read-only, and of the files alone: every problem in every spec file below `paths`.
+def validate(paths: tuple[str, ...], settings: Settings) -> tuple[tuple[Problem, ...], int, int]:
+    """Read-only, and of the files alone: every problem in every spec file below `paths`; how many documents there
+    are, those of a base each time that something is laid over it; and in how many files.
 
     The policy, if one is named, is that of a host that they are meant for, whoever this copy of it belongs to.
     Symbolic links are not followed then: those there are not known here. Raises SpecInvalid where it is wrong.
     """
     from controller.sources.choice import passing_source_of  # noqa: PLC0415
+    from controller.spec.explain import without_overlays  # noqa: PLC0415
 
     problems: list[Problem] = []
-    known = DesiredSet()
+    known, documents = DesiredSet(), 0
     policy = _policy_at(settings.policy) if settings.policy else None
 
     def judge(resources: Mapping[str, Resource]) -> list[Misfit]:
@@ -1038,10 +1040,11 @@ def validate(paths: tuple[str, ...], settings: Settings) -> tuple[Problem, ...]:
     for path in paths:
         found = passing_source_of(path, settings).snapshot()
         accepted = accept(DesiredSet(), found, _parse, "", node=settings.node)
-        problems.extend(accepted.rejected)
+        problems.extend(without_overlays(accepted.rejected))
         known = replace(known, files={**known.files, **accepted.files})
+        documents += sum(len(each.resources) + len(each.elsewhere) for each in accepted.files.values())
     problems.extend(across(known, judge))
-    return tuple(sorted(set(problems)))
+    return tuple(sorted(set(problems))), documents, len(known.files)
 
 
 def _policy_at(path: str) -> HostPolicy:

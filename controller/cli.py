@@ -59,11 +59,25 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse ends with 2 when it does not understand, which here means that changes are pending."""
+    """argparse ends with 2 when it does not understand, which here means that changes are pending.
+
+    What is not understood of a command is told with the usage of that command.
+    """
+
+    scattered: str = ""
+    """Which words may also stand after options, as argparse does not have it in a command."""
 
     def error(self, message: str) -> NoReturn:
         self.print_usage(sys.stderr)
         self.exit(FAILED, f"{self.prog}: {message}\n")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        found, left = super().parse_known_args(args, namespace)
+        if self.scattered and not any(each.startswith("-") for each in left):
+            getattr(found, self.scattered).extend(left)
+        elif left:
+            self.error(f"not understood: {' '.join(left)}")
+        return found, []
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -213,8 +227,10 @@ def _add_checkpoints(verbs: Any) -> None:
         "masu checkpoint [-h] [--stop] [--export FILE] NAME\n"
         "       masu checkpoint export ID FILE\n"
         "       masu checkpoint remove ID\n"
-        "       masu checkpoint [--as NAME] import FILE"
+        "       masu checkpoint import [--as NAME] FILE"
     )
+    checkpoint.scattered = "words"
+    checkpoint.set_defaults(usage=checkpoint.format_usage)
     checkpoint.add_argument(
         "words", nargs="+", metavar="NAME", help="or: export ID FILE, remove ID, import FILE"
     )
@@ -282,10 +298,8 @@ def _add_policy(verb: argparse.ArgumentParser, usual: str = POLICY) -> None:
     )
 
 
-def _verb(verbs: Any, name: str, call: Any, text: str) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = verbs.add_parser(
-        name, help=text, description=text[:1].upper() + text[1:] + "."
-    )
+def _verb(verbs: Any, name: str, call: Any, text: str) -> _Parser:
+    parser: _Parser = verbs.add_parser(name, help=text, description=text[:1].upper() + text[1:] + ".")
     parser.add_argument("--instance", default=argparse.SUPPRESS, metavar="N", help=argparse.SUPPRESS)
     parser.set_defaults(call=call)
     return parser
@@ -415,6 +429,8 @@ def _plan_code(found: Preview) -> int:
         return INVALID
     if found.refused or found.unfit or any(step.risk for each in found.plans for step in each.steps):
         return REFUSED
+    if found.frozen:
+        return FAILED
     if found.plans:
         return CHANGES
     return FAILED if found.waits else DONE
@@ -559,7 +575,8 @@ def _checkpoint(arguments: argparse.Namespace) -> int:
     if words[0] == "remove" and len(words) == 2:
         return _remove(arguments, words[1])
     if len(words) != 1:
-        print("masu checkpoint: say NAME, export ID FILE, remove ID, or import FILE", file=sys.stderr)
+        said = "masu checkpoint: say NAME, export ID FILE, remove ID, or import FILE"
+        print(f"{arguments.usage()}{said}", file=sys.stderr)
         return FAILED
     from controller.checkpoints.request import Request  # noqa: PLC0415
     from controller.report.checkpoints import stored  # noqa: PLC0415
@@ -639,14 +656,23 @@ def _validate(arguments: argparse.Namespace) -> int:
     from controller.host import service  # noqa: PLC0415
 
     service.end_on_signals()
-    problems = validate(tuple(arguments.paths), _settings(arguments))
+    problems, documents, files = validate(tuple(arguments.paths), _settings(arguments))
     if arguments.output == "json":
         fields = ("file", "line", "column", "path", "message")
         print(json.dumps([{key: getattr(each, key) for key in fields} for each in problems], indent=2))
     else:
         for problem in problems:
             print(problem)
+    if not problems:
+        print(_valid(documents, files), file=sys.stderr)
     return INVALID if problems else DONE
+
+
+def _valid(documents: int, files: int) -> str:
+    """On standard error: pipes get problems, and nothing else."""
+    which = "document" if documents == 1 else "documents"
+    where = "file" if files == 1 else "files"
+    return f"{documents} {which} in {files} {where} {'is' if documents == 1 else 'are'} valid"
 
 
 def _doctor(arguments: argparse.Namespace) -> int:

@@ -36,7 +36,8 @@ class InstanceLock:
             holder = (read_text(path) or "").strip() or "unknown"
             raise InstanceBusy(
                 f"instance {instance} is already reconciled by pid {holder}: stop that one, "
-                "or use another --instance; to remove a container while it runs, delete its file"
+                "or use another --instance; it converges by itself when a file changes, and at once with masu sync;"
+                " to remove a container while it runs, delete its file"
             ) from error
         os.ftruncate(self._descriptor, 0)
         os.pwrite(self._descriptor, str(os.getpid()).encode(), 0)

@@ -24,7 +24,7 @@ from controller.loop.pulls import Pulls
 from controller.loop.queue import WorkQueue
 from controller.loop.warden import Warden
 from controller.model.attachment import Leases
-from controller.model.desired import DesiredSet
+from controller.model.desired import DesiredSet, FileState
 from controller.model.event import Event
 from controller.model.resource import CONTAINER, FIREWALL, GROUP, INSTANCE, VOLUME, key_of, kind_of
 from controller.model.status import HOST_LACKS, LIMITED, Condition
@@ -530,7 +530,8 @@ class Controller:
                 self._log.event(Event(at, "", "Rejected", str(problem), level="error"))
         mended = {each.file for each in before.rejected} - {each.file for each in after.rejected}
         for file in sorted(mended & set(after.files)):
-            self._log.event(Event(at, "", "Accepted", f"{file} is in force again"))
+            said = mended_words(before.files.get(file), after.files[file])
+            self._log.event(Event(at, "", "Accepted", f"{file} {said}"))
         if after.commit and after.revision != before.revision:
             change = {"key": "revision", "old": before.revision, "new": after.revision}
             self._log.event(Event(at, "", "Revision", after.commit.title, **change))
@@ -571,3 +572,10 @@ def work(controller: Controller, unexpected: EventLog, host: Host) -> None:
             controller.queue.add_at(name, time.monotonic() + 5)
         finally:
             controller.queue.done(name)
+
+
+def mended_words(before: FileState | None, after: FileState) -> str:
+    """Pure. What is to be said of a file with which nothing is wrong any more."""
+    if not after.resources:
+        return "is no longer rejected"
+    return "is in force again" if before and before.resources else "is in force"

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-PLAIN = re.compile(r"[A-Za-z/][-A-Za-z0-9_./:+]*|[0-9]+(?:[a-zA-Z]+|\.[0-9]+[A-Za-z]+)")
-"""Text that YAML reads as text without quotes: words and paths, 64Mi, 1.5Gi, 200ms."""
+from controller.spec.flow import flow
 
 HEAD = """\
 # {kind}
@@ -63,9 +60,9 @@ def _row(path: str, node: Mapping[str, Any], root: Mapping[str, Any], *, needed:
     if needed:
         parts.append("**Required.**")
     if "default" in node:
-        parts.append(f"Default: `{_yaml(node['default'])}`.")
+        parts.append(f"Default: `{flow(node['default'])}`.")
     if node.get("examples"):
-        parts.append("Examples: " + ", ".join(f"`{_yaml(each)}`" for each in node["examples"]) + ".")
+        parts.append("Examples: " + ", ".join(f"`{flow(each)}`" for each in node["examples"]) + ".")
     text = " ".join(parts).replace("|", "\\|")
     return f"| `{path}` | {_type(node, root)} | {text} |\n"
 
@@ -77,13 +74,3 @@ def _type(node: Mapping[str, Any], root: Mapping[str, Any]) -> str:
         return f"`{node['const']}`"
     kinds = node.get("type", [_type(each, root) for each in _branches(node, root)])
     return " or ".join(dict.fromkeys([kinds] if isinstance(kinds, str) else kinds))
-
-
-def _yaml(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key}: {_yaml(each)}" for key, each in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ", ".join(_yaml(each) for each in value) + "]"
-    if isinstance(value, str):
-        return value if PLAIN.fullmatch(value) else json.dumps(value, ensure_ascii=False)
-    return json.dumps(value)

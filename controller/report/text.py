@@ -101,6 +101,8 @@ def _plan_lines(plan: Plan, *, colours: bool) -> list[str]:
 
 
 def _plan_summary(found: Preview) -> str:
+    if not found.plans and (found.rejected or found.frozen):
+        return "nothing to do with what could be read"
     if not found.plans:
         stays = found.waits or found.lacks or found.refused
         return "nothing to do" if stays else "in sync: nothing to do"
@@ -291,7 +293,8 @@ def _details(each: Status, *, colours: bool) -> list[str]:
 
 
 def _condition(name: str, said: Condition) -> str:
-    return printable(f"  {name}: {said.type}: {said.reason}: {said.message}")
+    words = said.type if said.type == said.reason else f"{said.type}: {said.reason}"
+    return printable(f"  {name}: {words}: {said.message}")
 
 
 def event_text(event: Event) -> str:

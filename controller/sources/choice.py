@@ -11,10 +11,13 @@ from controller.errors import Problem, SpecInvalid
 from controller.settings import Settings
 from controller.sources.git_url import GitUrl, is_git, parse
 from controller.sources.layers import LayeredDirectory
+from controller.sources.signers import unfit
 
 if TYPE_CHECKING:
     from controller.sources.git import GitSource, PassingGitSource
     from controller.sources.git_process import GitOptions
+
+MOST_SIGNERS = 1 << 20
 
 
 def source_of(
@@ -78,6 +81,19 @@ def _check_options(source: str, settings: Settings) -> None:
             raise _wrong(option, f"is for a git source, which {source} is not")
         if path and not os.path.exists(path):
             raise _wrong(option, f"there is no {path}")
+    if os.path.isfile(settings.signers):
+        why = unfit(_text(settings.signers))
+        if why:
+            raise _wrong("--require-signature", f"{settings.signers}: {why}")
+
+
+def _text(path: str) -> bytes:
+    """Raises SpecInvalid."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(MOST_SIGNERS)
+    except OSError as error:
+        raise _wrong("--require-signature", f"{path}: {os.strerror(error.errno or 0)}") from error
 
 
 def _wrong(option: str, why: str) -> SpecInvalid:

@@ -114,6 +114,10 @@ class DirectorySource:
                 known[path] = last
         self._known, self._told = known, frozenset(problem.file for problem in problems)
         ordered = tuple(files[path] for path in sorted(files))
+        if not ordered and not problems and _is_repository(self._path):
+            raise SourceUnreadable(
+                f"source {self._path} holds no spec file; this is a git repository: write git+file://{root}"
+            )
         source = os.path.abspath(self._path)
         return Snapshot(revision_of(ordered), ordered, tuple(problems), source=source)
 
@@ -170,6 +174,14 @@ class _Unfit(Exception):
 
 class _Unfinished(_Unfit):
     """It is being written, and there is no last text of it."""
+
+
+def _is_repository(path: str) -> bool:
+    """Read-only. gitrepository-layout(5), bare or with its work tree around it."""
+    return any(
+        all(os.path.exists(f"{path}{below}/{name}") for name in ("HEAD", "objects", "refs"))
+        for below in ("", "/.git")
+    )
 
 
 def is_unchanged(known: Identity, read_at_ns: int, now: Identity) -> bool:

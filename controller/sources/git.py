@@ -183,7 +183,7 @@ class GitSource:
     def _read(self, commit: str) -> Snapshot:
         """Raises Unfit, Vanished, Damaged."""
         if self._options.signers:
-            self._repository.check_signature(commit)
+            self._repository.check_signature(commit, self._options.signers)
 
         def look(directory: str) -> Snapshot:
             content = self._repository.content(commit, directory)

@@ -18,7 +18,7 @@ from controller.model.names import printable
 from controller.model.snapshot import Commit
 from controller.sources.git_process import FETCH_S, Git, GitFailed
 from controller.sources.git_tree import MAX_TOTAL, Entry, Unfit, choose, entries
-from controller.sources.git_url import GitUrl
+from controller.sources.git_url import USUAL_REF, GitUrl
 from controller.sources.walk import MAX_BYTES
 
 NEXT, CURRENT = "refs/masu/next", "refs/masu/current"
@@ -58,6 +58,8 @@ class Repository:
             refspec = f"+{self._url.ref}:{NEXT}"
             words = ("--quiet", "--depth=1", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules")
             self._git.run("fetch", *words, "--force", "--", self._url.url, refspec, timeout_s=FETCH_S)
+        except GitFailed as error:
+            raise GitFailed(_fetch_failed(str(error), self._url.ref)) from error
         finally:
             self._sweep()
         return self.commit_at(NEXT)
@@ -92,18 +94,12 @@ class Repository:
             return False
         return True
 
-    def check_signature(self, commit: str) -> None:
-        """Raises Unfit."""
+    def check_signature(self, commit: str, signers: str) -> None:
+        """`signers`: where those are written whose signature counts. Raises Unfit."""
         try:
             self._git.run("verify-commit", "--raw", commit)
         except GitFailed as error:
-            said = str(error)
-            why = (
-                "it is not signed"
-                if said.startswith("git verify-commit ended")
-                else f"its signature: {_told(said)}"
-            )
-            raise Unfit(why) from error
+            raise Unfit(_doubt(str(error), signers)) from error
 
     def describe(self, commit: str) -> Commit:
         """Raises Damaged."""
@@ -229,6 +225,26 @@ def _name_of(text: bytes, oid: str) -> str:
     digest.update(b"blob %d\0" % len(text))
     digest.update(text)
     return digest.hexdigest()
+
+
+def _fetch_failed(said: str, ref: str) -> str:
+    if "couldn't find remote ref" not in said:
+        return said
+    if ref == USUAL_REF:
+        return (
+            "the repository does not say which branch is its usual one, or has none yet: add #BRANCH,"
+            " for example #main"
+        )
+    return f"the repository has no branch or tag {ref}"
+
+
+def _doubt(said: str, signers: str) -> str:
+    """Why a commit is not taken, from what git says of its signature."""
+    if said.startswith("git verify-commit ended"):
+        return "it is not signed"
+    if "No principal matched" in said or "NO_PUBKEY" in said:
+        return f"it is signed by a key that is not in {signers}"
+    return f"its signature: {_told(said)}"
 
 
 def _told(said: str) -> str:

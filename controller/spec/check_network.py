@@ -36,6 +36,10 @@ NOT_FOR_LINKS = {
     "all": "all is how the kernel's settings name every interface",
     "default": "default is how the kernel's settings name interfaces to come",
 }
+NO_NETWORK = (
+    "ports need a network to lead to: write networks: [{network: NAME}],"
+    " and a document of kind: Network with that name"
+)
 NEEDS = {"bridge": "subnets", "macvlan": "parent", "hostDevice": "device"}
 
 
@@ -90,7 +94,7 @@ def interfaces(document: Document, wanted: Resource, spaces: Mapping[str, Any]) 
         if wanted.section(section) and spaces.get("net", "private") != "private":
             yield document.problem(("spec", section), f"{section} need a private net namespace")
     if wanted.section("ports") and not wanted.section("networks"):
-        yield document.problem(("spec", "ports"), "ports need a network to lead to: write networks")
+        yield document.problem(("spec", "ports"), NO_NETWORK)
     names: set[str] = set()
     on: set[str] = set()
     ways: set[tuple[str, int, int]] = set()

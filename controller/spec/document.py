@@ -18,6 +18,7 @@ from controller.errors import Problem, SpecInvalid
 from controller.frozen import dataclass
 from controller.model.names import quote
 from controller.spec.scalars import CORE, scalar
+from controller.spec.yaml_words import parser_says
 
 LARGEST = 1 << 20
 DEEPEST = 32
@@ -72,7 +73,7 @@ class Document:
 
 def read(text: bytes, file: str) -> tuple[Document, ...]:
     """Every document of a file that is not empty. Raises SpecInvalid with all problems found."""
-    composer = _Composer(file, yaml.parse(_decode(text, file), Loader=_loader()))
+    composer = _Composer(file, _decode(text, file), _loader())
     documents = tuple(composer.documents())
     if composer.problems:
         raise SpecInvalid(tuple(sorted(set(composer.problems))))
@@ -134,10 +135,11 @@ class _Entry:
 class _Composer:
     """Events → values. Counts nodes and levels before they exist, so that nothing is ever expanded."""
 
-    def __init__(self, file: str, events: Iterator[Any]) -> None:
+    def __init__(self, file: str, text: str, loader: Any) -> None:
         self.problems: list[Problem] = []
         self._file = file
-        self._events = events
+        self._text = text
+        self._events: Iterator[Any] = yaml.parse(text, Loader=loader)
         self._marks: dict[Path, Position] = {}
         self._anchors: dict[str, _Node | None] = {}
         self._size = 0
@@ -170,7 +172,7 @@ class _Composer:
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             at = _place(mark) if mark else (0, 0)
-            self._refuse(at, (), _parser_says(error))
+            self._refuse(at, (), parser_says(error, self._text))
         except (yaml.YAMLError, ValueError, OverflowError) as error:
             self._refuse((0, 0), (), f"not YAML: {quote(str(error), 200)}")
 
@@ -292,14 +294,3 @@ def _place(mark: Any) -> Position:
 
 def _height(nodes: list[_Node]) -> int:
     return max((node.height for node in nodes), default=0)
-
-
-def _parser_says(error: yaml.MarkedYAMLError) -> str:
-    """One line; libyaml speaks of tokens where people see tabs."""
-    problem = str(error.problem or error.context or "this is not YAML")
-    if "cannot start any token" in problem:
-        problem += ": indent with spaces, not tabs, and quote text that begins with @ ` or %"
-    begin, end = error.context_mark, error.problem_mark
-    if error.context and begin and end and _place(begin) != _place(end):
-        problem += f" ({error.context} that begins on line {begin.line + 1})"
-    return quote(problem, 300).strip('"')

@@ -13,6 +13,7 @@ from controller.checkpoints import policy, schedule
 from controller.model import addresses, quantity
 from controller.model.image import parse_reference
 from controller.model.names import check_host_path, check_name, quote, suggest
+from controller.model.secret import SEALED
 from controller.model.signals import NUMBERS, signal_number
 
 LARGEST_ID = (1 << 32) - 2
@@ -21,6 +22,7 @@ LEAST_CPU = 10
 """Thousandths; the kernel gives at least 1 ms in each period of 100 ms (sched-bwc.rst)."""
 LARGEST_LIMIT = (1 << 63) - 1
 
+_BASE64 = re.compile(r"[A-Za-z0-9+/=]*")
 _SIGNAL = re.compile(r"[0-9]{1,2}|(?:SIG)?(?:[A-Z]+[0-9]*|RTMIN\+[0-9]{1,2})")
 
 
@@ -104,6 +106,22 @@ def _ceiling(value: Any) -> float | None:
     return value if whole and 0 <= value <= LARGEST_LIMIT else None
 
 
+def _sealed(text: str) -> None:
+    lines = text.removesuffix("\n").split("\n")
+    last = SEALED.replace("BEGIN", "END")
+    if lines[0] != SEALED:
+        raise ValueError(
+            f"its first line is not {SEALED}: write what age --armor says after |, line below line"
+        )
+    if lines[-1] != last:
+        raise ValueError(f"its last line is not {last}")
+    for number, line in enumerate(lines[1:-1], 2):
+        if not _BASE64.fullmatch(line):
+            raise ValueError(f"its line {number} is not base64")
+    if not any(lines[1:-1]):
+        raise ValueError("there is nothing between its first line and its last")
+
+
 FORMATS: Mapping[str, Callable[[Any], bool]] = {
     "masu-name": _text_only(check_name),
     "masu-path": _text_only(check_host_path),
@@ -131,5 +149,6 @@ FORMATS: Mapping[str, Callable[[Any], bool]] = {
     "masu-quiet": _text_only(schedule.parse_window),
     "masu-checkpoint": _text_only(policy.check_id),
     "masu-image": _text_only(parse_reference),
+    "masu-sealed": _text_only(_sealed),
     "masu-ports": _scalar(addresses.parse_ports),
 }

@@ -7,11 +7,12 @@ wrong is told with the file that it is written in. No templates: every layer is 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from controller.errors import Problem, SpecInvalid
 from controller.model.desired import FileState
+from controller.model.names import suggest
 from controller.model.snapshot import SourceFile
 from controller.spec.document import Document, Path, read
 from controller.spec.parse import resources_of
@@ -132,8 +133,34 @@ class _Stack:
         try:
             resources = resources_of(tuple(self._homes[path].values()))
         except SpecInvalid as error:
-            return self._kept(path, (*problems, *error.problems))
+            return self._kept(path, (*problems, *self._astray(path, error.problems)))
         return FileState(self._mark, resources, problems, (), parts)
+
+    def _astray(self, path: str, problems: tuple[Problem, ...]) -> Iterator[Problem]:
+        """With a word where a patch is not whole, since it lies over nothing."""
+        documents = sorted(self._homes[path].values(), key=lambda each: each.marks[()])
+        for problem in problems:
+            of = [each for each in documents if each.marks[()][0] <= problem.line]
+            is_part = problem.path in {"", "spec"} and problem.message.endswith(" is missing")
+            why = self._over_nothing(of[-1], path) if of and is_part else ""
+            yield (
+                of[-1].problem(("metadata", "name"), f"{why} (by itself, {problem.message})")
+                if why
+                else problem
+            )
+
+    def _over_nothing(self, document: Document, path: str) -> str:
+        kind, name = _key(document)
+        if not self._layers[path] or kind == document.file:
+            return ""
+        below = [
+            other
+            for (sort, other), (file, _) in self._places.items()
+            if sort == kind and self._layers[file] < self._layers[path]
+        ]
+        close = suggest(name, below)
+        meant = f", did you mean {close}?" if close else ""
+        return f"it lies over nothing: the base has no {kind} {name}{meant}"
 
     def _kept(self, path: str, problems: tuple[Problem, ...]) -> FileState:
         """As it was when it was good."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from functools import cache
 from itertools import islice
 from pathlib import Path
@@ -25,7 +26,7 @@ _INSTALLED = Path(__file__).parents[1] / "schemas"
 _CHECKOUT = Path(__file__).parents[2] / "schemas"
 
 _FILE_OF_REF = re.compile(r"^(?:.*/)?([a-z]+)\.schema\.json")
-_NOTES = frozenset({"$schema", "$defs", "title", "description", "default", "examples"})
+_NOTES = frozenset({"$schema", "$defs", "title", "description", "default"})
 _MAPS_OF_SCHEMAS = frozenset({"properties", "$defs"})
 _SAID_BY_FORMAT = frozenset({"pattern", "minimum", "maximum"})
 
@@ -82,13 +83,19 @@ def validate(document: Document) -> tuple[Problem, ...]:
     """Every problem of a document against the schema of its kind, in the order of the file."""
     kind = document.value.get("kind")
     if "kind" not in document.value:
-        return (document.problem((), '"kind" is missing: write kind: Container'),)
+        overlay = explain.overlay(document.file, document.value)
+        return (document.problem((), overlay or '"kind" is missing: write kind: Container'),)
     if not isinstance(kind, str):
         return (document.problem(("kind",), explain.wrong_type(["string"], kind)),)
     if kind not in kinds():
         return (document.problem(("kind",), explain.not_one_of(kind, kinds())),)
-    errors = islice(_validator(kind).iter_errors(document.value), MOST_ERRORS)
-    return tuple(sorted(set(islice(explain.problems(document, errors), MOST_ERRORS))))
+    validator = _validator(kind)
+    errors = islice(validator.iter_errors(document.value), MOST_ERRORS)
+
+    def fits(part: Mapping[str, Any], value: Any) -> bool:
+        return bool(validator.evolve(schema=part).is_valid(value))
+
+    return tuple(sorted(set(islice(explain.problems(document, errors, fits), MOST_ERRORS))))
 
 
 def _directory() -> Path:
@@ -128,7 +135,7 @@ def _used(whole: dict[str, Any], defs: dict[str, Any]) -> dict[str, Any]:
 
 @cache
 def _validator(kind: str) -> Any:
-    """Built once per kind: references resolved and notes left out, which halves the time of a validation."""
+    """Built once per kind: references resolved and most notes left out, which halves the time of a validation."""
     from jsonschema import Draft202012Validator, FormatChecker, validators  # noqa: PLC0415 - takes 0.1 s, which commands that validate nothing need not pay
 
     checker = FormatChecker(formats=())
@@ -142,7 +149,7 @@ def _validator(kind: str) -> Any:
 
 
 def _flat(node: Any, root: dict[str, Any]) -> Any:
-    """A schema without references and notes; what its format says better is left to the format."""
+    """A schema without references and notes but examples; what its format says better is left to the format."""
     if isinstance(node, list):
         return [_flat(each, root) for each in node]
     if not isinstance(node, dict):
@@ -155,6 +162,8 @@ def _flat(node: Any, root: dict[str, Any]) -> Any:
 
 
 def _keyword(key: str, value: Any, root: dict[str, Any]) -> Any:
+    if key == "examples" or key.startswith("x-"):
+        return value
     if key in _MAPS_OF_SCHEMAS:
         return {name: _flat(each, root) for name, each in value.items()}
     if key == "pattern":

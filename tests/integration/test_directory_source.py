@@ -204,3 +204,13 @@ def test_leaves_no_descriptor_open(tmp_path: Path) -> None:
     for _ in range(20):
         source.snapshot()
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize("below", ["", ".git"])
+def test_a_repository_without_spec_files_is_told_with_how_to_follow_it(tmp_path: Path, below: str) -> None:
+    for name in ("HEAD", "objects", "refs"):
+        (tmp_path / below / name).mkdir(parents=True)
+    with pytest.raises(SourceUnreadable, match=rf"write git\+file://{tmp_path}$"):
+        DirectorySource(str(tmp_path)).snapshot()
+    (tmp_path / "web.yaml").write_text("a: 1\n")
+    assert len(DirectorySource(str(tmp_path)).snapshot().files) == 1

@@ -307,7 +307,7 @@ def test_nothing_known_and_nothing_to_be_had(remote: Remote, below: Path) -> Non
     with pytest.raises(SourceUnreadable, match="cannot be fetched"):
         source(remote, below, "#nowhere").snapshot()
     remote.push("one", web="a")
-    with pytest.raises(SourceUnreadable, match="couldn't find remote ref nowhere"):
+    with pytest.raises(SourceUnreadable, match="the repository has no branch or tag nowhere"):
         source(remote, below, "#nowhere").snapshot()
     with pytest.raises(SourceUnreadable, match="it has no nodes/edge"):
         source(remote, below, "#main:nodes/edge").snapshot()
@@ -735,7 +735,7 @@ def test_only_signed_revisions_are_taken(remote: Remote, below: Path, tmp_path: 
     assert one.snapshot().revision == first
     for title, options, why in (
         ("plain", (), "it is not signed"),
-        ("theirs", signed_by(theirs), "its signature: "),
+        ("theirs", signed_by(theirs), f"it is signed by a key that is not in {signers}"),
     ):
         remote.push(title, *options, web=title)
         for each in (one, source(remote, below, signers=signers)):
@@ -744,6 +744,15 @@ def test_only_signed_revisions_are_taken(remote: Remote, below: Path, tmp_path: 
             assert f'"{title}" is refused: {why}' in wrong(found)[remote.url("#main")]
     last = remote.push("good again", *signed_by(ours), web="b")
     assert (one.snapshot().revision, one.snapshot().unreadable) == (last, ())
+
+
+def test_a_repository_whose_head_names_no_branch_is_told(remote: Remote, below: Path) -> None:
+    remote.push("one", web="a")
+    git(remote.path, "symbolic-ref", "HEAD", "refs/heads/trunk")
+    with pytest.raises(SourceUnreadable, match="which branch is its usual one, or has none yet: add #BRANCH"):
+        GitSource(parse(remote.url()), GitOptions(), str(below)).snapshot()
+    with pytest.raises(SourceUnreadable, match="the repository has no branch or tag mian"):
+        source(remote, below, "#mian").snapshot()
 
 
 def test_an_unsigned_first_revision_is_nothing(remote: Remote, below: Path, tmp_path: Path) -> None:

@@ -89,7 +89,10 @@ def test_an_interface(entry: dict[str, Any], problem: str | None) -> None:
 @pytest.mark.parametrize(
     ("spec", "problem"),
     [
-        ({"ports": ["80:80"]}, "spec.ports: ports need a network to lead to"),
+        (
+            {"ports": ["80:80"]},
+            "spec.ports: ports need a network to lead to: write networks: [{network: NAME}]",
+        ),
         (
             {"networks": [{"network": "a"}], "namespaces": {"net": "host"}},
             "spec.networks: networks need a private",

@@ -157,11 +157,20 @@ def test_duplicates_are_found_in_merged_and_nested_mappings():
         ("[{}: 1]", "cannot be a key"),
         ("- a", "a document is a mapping"),
         ("text", "a document is a mapping"),
-        ("a: [1\nb: 2", "2:2: did not find expected"),
+        ("a: [1\nb: 2", "2:2: what is opened on line 1 goes on with a comma or ends with ]"),
         ("a:\n\tb: 1", "2:1: .*spaces, not tabs"),
         ("a: @x", "quote text that begins with @"),
-        ("a: 'x", "quoted scalar"),
-        ("a: b: c", "1:5: mapping values are not allowed"),
+        ("a: 'x", "opened on line 1 are never closed"),
+        (
+            "a:\n  b: 1\n c: 2",
+            "3:2: line 3 is indented otherwise than the lines it belongs to, from line 1 on",
+        ),
+        ('a: "b" c', "1:8: this does not go on from what is before it on the line: put the whole in quotes"),
+        ("a: [,]", "a value is missing here, or has to be quoted"),
+        (r'a: "\d"', r"in double quotes a backslash is written \\\\, or use single quotes"),
+        ("a: 1\nother", "line 2 is neither KEY: VALUE"),
+        ("a:\n  - x\n  y: 1", "3:3: line 3 is indented like the entries of the list from line 2 on"),
+        ("a: b: c", "1:5: there is no place for a key here"),
         ('a: "\\0"', "NUL"),
         ('"\\0": a', "NUL"),
         ('a: "\\uD800"', "1:"),
@@ -287,7 +296,7 @@ def test_both_parsers_agree_on_what_is_read(text):
     """Where libyaml is missing, PyYAML's own parser takes its place."""
 
     def by(loader):
-        composer = document._Composer("f.yaml", yaml.parse(text, Loader=loader))
+        composer = document._Composer("f.yaml", text, loader)
         values = [each.value for each in composer.documents()]
         return None if composer.problems else values
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -138,3 +139,29 @@ def test_what_is_read_and_what_is_refused() -> None:
     assert set(found.objects) == {"nodes/edge/web.yaml", "nodes/edge/a/b.yml"}
     told = {each.file.removeprefix("nodes/edge/")[:9]: each.message for each in found.problems}
     assert set(told) == {"link.yaml", "big.yaml", "d/d/d/d/d", "sub"}
+
+
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJyB2gzJ0Yk0vB1y8m1v0T9iZr0t0bJ1B3uRrC9b1Q2d"
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (f"me@example.org {KEY} comment\n", ""),
+        (f'# ours\n\na@b,*@c namespaces="git,file",valid-after="20260101" {KEY}\n', ""),
+        (f"{KEY} me@host\n", "line 1 names no principal: write me@example.org ssh-ed25519 AAAA…"),
+        ("# ours\nme@example.org ssh-ed25519 AAAA\n", "line 2 holds a key that is not whole: write "),
+        ("-----BEGIN PGP PUBLIC KEY BLOCK-----\n", "line 1 holds no public key of ssh: write "),
+        ("# nobody\n", "names nobody: write "),
+    ],
+)
+def test_a_file_of_signers_is_looked_at_before_anything_is_fetched(
+    tmp_path: Path, text: str, why: str
+) -> None:
+    path = tmp_path / "signers"
+    path.write_text(text)
+    if not why:
+        assert source_of(HTTPS, Settings(signers=str(path)), str(tmp_path), nobody)
+        return
+    with pytest.raises(SpecInvalid, match=re.escape(f"--require-signature: {path}: {why}")):
+        source_of(HTTPS, Settings(signers=str(path)), str(tmp_path), nobody)

@@ -16,6 +16,7 @@ from controller.model.desired import DesiredSet
 from controller.model.snapshot import Snapshot, SourceFile
 from controller.sources.layers import MOST, stacked
 from controller.spec.accept import accept
+from controller.spec.explain import without_overlays
 from controller.spec.layers import merge_values
 from controller.spec.parse import parse
 
@@ -231,3 +232,20 @@ def test_there_is_an_end_to_it() -> None:
     many = {f"d{index}": {"masu.yaml": f"base: ../d{index + 1}"} for index in range(MOST + 2)}
     with pytest.raises(SpecInvalid, match="too many"):
         stacked("d0", looking(**many))
+
+
+def test_a_patch_that_lies_over_nothing_says_so() -> None:
+    wrong = patch(HEAD.replace("name: web", "name: wbe") + "spec: {limits: {pids: {max: 20}}}\n")
+    (found,) = take(DesiredSet(), base(), wrong).rejected
+    why = 'it lies over nothing: the base has no Container wbe, did you mean web? (by itself, "rootfs" is missing)'
+    assert (found.file, found.line, found.message) == ("edge/web.yaml", 3, why)
+
+
+def test_a_directory_that_is_laid_over_another_is_told_to_be_validated_by_itself() -> None:
+    layering = file("all/edge/masu.yaml", "base: ../base\n")
+    part = file("all/edge/web.yaml", HEAD.replace("web", "db") + "spec: {limits: {pids: {max: 20}}}\n")
+    found = take(DesiredSet(), file("all/base/web.yaml", WEB), layering, part).rejected
+    (only,) = without_overlays(found)
+    assert len(found) > 1
+    assert only.file == "all/edge/masu.yaml"
+    assert only.message.endswith(": masu validate all/edge")

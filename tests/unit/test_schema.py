@@ -118,18 +118,21 @@ def test_good_sections_have_no_problems(sections):
         ),
         (
             {"limits": {"memory": {"max": []}}},
-            "spec.limits.memory.max: expected a string or a number, got a list",
+            "spec.limits.memory.max: expected a string or a number, got a list: write for example 256Mi",
         ),
         (
             {"limits": {"memory": {"swap": -1}}},
             'spec.limits.memory.swap: "-1" is not a quantity: it is below zero',
         ),
-        ({"limits": {"memory": None}}, "spec.limits.memory: expected a mapping, got nothing"),
+        (
+            {"limits": {"memory": None}},
+            "spec.limits.memory: expected a mapping, got nothing: write for example {max: 256Mi}",
+        ),
         ({"limits": {"cpu": {"weight": 0}}}, "spec.limits.cpu.weight: 0 is too small: at least 1"),
         ({"limits": {"cpu": {"weight": 10001}}}, "spec.limits.cpu.weight: 10001 is too large: at most 10000"),
         (
             {"limits": {"cpu": {"weight": 1.0}}},
-            "spec.limits.cpu.weight: expected a whole number, got a number with a fraction",
+            "spec.limits.cpu.weight: expected a whole number, got a number with a fraction: write for example 200",
         ),
         (
             {"limits": {"cpu": {"max": 0.001}}},
@@ -140,7 +143,7 @@ def test_good_sections_have_no_problems(sections):
             {"limits": {"pids": {"max": 0}}},
             "spec.limits.pids.max: 0 is not a number of processes: use a whole number from 1 to 4194304, or max",
         ),
-        ({"memory": {}}, 'spec.memory: unknown field, did you mean "limits.memory"?'),
+        ({"memory": {}}, "spec.memory: unknown field: write limits: {memory: {max: 256Mi}}"),
         ({"mount": []}, 'spec.mount: unknown field, did you mean "mounts"?'),
         (
             {"state": "runing"},
@@ -160,8 +163,14 @@ def test_good_sections_have_no_problems(sections):
             {"restart": {"backoff": {"max": "10"}}},
             'spec.restart.backoff.max: "10" is not a duration: it has no unit: use 10s or 10ms',
         ),
-        ({"mounts": {}}, "spec.mounts: expected a list, got a mapping"),
-        ({"mounts": ["/x"]}, "spec.mounts[0]: expected a mapping, got a string"),
+        (
+            {"mounts": {"source": "/a", "target": "/b"}},
+            "spec.mounts: expected a list, got a mapping: write [{source: /a, target: /b}]",
+        ),
+        (
+            {"mounts": ["/x"]},
+            "spec.mounts[0]: expected a mapping, got a string: write for example {source: /srv/www, target: /www}",
+        ),
         ({"mounts": [{"source": "/x"}]}, 'spec.mounts[0]: "target" is missing'),
         (
             {"mounts": [{"source": "/x", "target": "/y", "size": 1}]},
@@ -192,7 +201,10 @@ def test_good_sections_have_no_problems(sections):
             'spec.namespaces.user: "gids" is missing',
         ),
         ({"namespaces": {"time": {}}}, "spec.namespaces.time: must have at least 1 field"),
-        ({"namespaces": {"uts": True}}, "spec.namespaces.uts: expected a string, got true"),
+        (
+            {"namespaces": {"uts": True}},
+            "spec.namespaces.uts: expected a string, got true: use private, host or container:NAME",
+        ),
         (
             {"sysctls": {"net.core.somaxconn": 1}},
             'spec.sysctls["net.core.somaxconn"]: expected a string, got a number: put it in quotes',
@@ -218,7 +230,7 @@ def test_a_sysctl_name_cannot_leave_its_directory(key):
     ("fields", "problem"),
     [
         ({"args": []}, "args: must have at least 1 entry"),
-        ({"args": "sh"}, "args: expected a list, got a string"),
+        ({"args": "sh"}, "args: expected a list, got a string: write [sh]"),
         ({"args": [""]}, 'args[0]: "" is too short: at least 1'),
         ({"args": ["sleep", 10]}, "args[1]: expected a string, got a number: put it in quotes"),
         ({"arg": 1}, 'arg: unknown field, did you mean "args"?'),
