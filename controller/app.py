@@ -26,6 +26,7 @@ from controller.frozen import dataclass
 from controller.host import facts as host_facts
 from controller.host import service
 from controller.host.alone import InstanceLock, holder
+from controller.host.attempts import AttemptFiles
 from controller.host.audit import AuditFile
 from controller.host.cgroups.device_rules import DeviceRules
 from controller.host.cgroups.homes import Homes
@@ -281,6 +282,7 @@ class App:
             dumps=WholeDumps(),
             snapshots=FileSnapshots(places, Twins(spaces, places.spaces)),
             checkpoints=LocalStores(places.checkpoints),
+            attempts=AttemptFiles(places.attempts),
             commands=Errands(homes, places),
             verdicts=Verdicts(),
             secrets=secrets,
@@ -505,11 +507,13 @@ class App:
         names = {*desired.containers, *left}
         chosen = sorted(names if not name else names & {name})
         networks = [each for each in desired.of_kind(NETWORK).values() if name in {"", each.name}]
-        last = last_checkpoints(self.host) if chosen else {}
+        last, daemon = last_checkpoints(self.host) if chosen else {}, holder(self.places.lock)
 
         def look(names: Sequence[str]) -> list[ContainerStatus]:
             self.namespaces.open_sockets(names)
-            return [self._status_of(each, wishes.get(each), last.get(each)) for each in names]
+            return [
+                self._status_of(each, wishes.get(each), last.get(each), kept=bool(daemon)) for each in names
+            ]
 
         containers = tuple(in_halves(look, chosen))
         volumes = {each for each in desired.of_kind(VOLUME) if name in {"", each}} | self.put_by(name)
@@ -527,7 +531,7 @@ class App:
                 for each in sorted(volumes)
             ),
             None if name else self._promised(desired, containers),
-            holder(self.places.lock),
+            daemon,
         )
 
     def _promised(self, desired: DesiredSet, containers: Collection[ContainerStatus]) -> NodeStatus:
@@ -549,7 +553,8 @@ class App:
             reconciler = Reconciler(self.host, self.places.group, self._failpoint())
             there = present(self.places.group, self.host)
             kept = {key_of(VOLUME, each) for each in self.put_by()}
-            chosen = set(keys) & (there | kept) if keys else there | kept
+            every = there | kept | inventory.owners(self.host)
+            chosen = set(keys) & every if keys else every
             self._refuse_used(chosen, there)
             told = Tellers(self.journal.append)
             if now:
@@ -576,6 +581,7 @@ class App:
             if not keys and not left:
                 self.leases.save({})  # also those of a damaged file
                 self.store.clear()
+                inventory.clear(self.host, self._failpoint())
             if not present(self.places.group, self.host):
                 self.keeper.stop()
                 self.places.sweep()
@@ -676,8 +682,13 @@ class App:
         return {each.name: verdict(self.host, each, self.places.group_of(each.name)) for each in wanted}
 
     def checkpoints(self, name: str, *, verify: bool) -> tuple[Checkpoint, ...]:
-        """Read-only. Of one container, or of all for ""; `verify`: each is read to the last byte."""
-        return inventory.listed(self.host, name, self._policy if verify else None)
+        """Read-only. Of one container, or of all for ""; `verify`: each is read to its end. Raises StepFailed."""
+        found = inventory.listed(self.host, name, self._policy if verify else None)
+        if name and not (
+            found or name in self.store.load().containers or name in existing(self.places.group, self.host)
+        ):
+            raise StepFailed(f"there is no container {name}")
+        return found
 
     def check_export(self, name: str, path: str) -> None:
         """Before the container is ended for it. Raises StepFailed where its archive could not be written."""
@@ -692,6 +703,16 @@ class App:
         service.require_root()
         service.set_umask()
         return inventory.export(self.host, identity, os.path.abspath(path), self._policy)
+
+    def remove_checkpoint(self, identity: str) -> Checkpoint:
+        """→ the one that is gone. A daemon need not know: it looks into the store whenever it wants one."""
+        service.require_root()
+        self.audit.revise(self.store.load().revision)
+        with self._asked("checkpoint remove"):
+            found = inventory.remove(self.host, identity, self._policy, self._failpoint())
+        at, said = self.host.clock.wall_ms(), f"{identity}, by hand"
+        self.journal.append(Event(at, found.container, "CheckpointRemoved", said))
+        return found
 
     def import_checkpoint(self, path: str, name: str) -> Checkpoint:
         """`name`: of the container that it is to be of; "": as the archive says."""
@@ -774,10 +795,12 @@ class App:
     def _named(self) -> Named:
         return Named(self.places.instance, self.places.names, self.places.spaces, self.places.secrets)
 
-    def _status_of(self, name: str, wish: Wish | None, last: LastCheckpoint | None) -> ContainerStatus:
-        dumping = bool(self.host.scratches.noted(name, DUMPING) and holder(self.places.lock))
+    def _status_of(
+        self, name: str, wish: Wish | None, last: LastCheckpoint | None, *, kept: bool
+    ) -> ContainerStatus:
+        dumping = bool(kept and self.host.scratches.noted(name, DUMPING))
         group = self.places.group_of(name)
-        return status_of(name, wish, group, self.host, self.conditions, last, dumping=dumping)
+        return status_of(name, wish, group, self.host, self.conditions, last, dumping=dumping, kept=kept)
 
     @contextmanager
     def _alone(self, *, patient: bool = False) -> Iterator[None]:
@@ -856,7 +879,7 @@ class App:
             self.pins,
             lambda: controller.retake(),  # noqa: PLW0108
             work_queue.add,
-            anew=not notices,
+            once=not notices,
         )
         controller = Controller(
             self.host,

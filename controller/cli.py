@@ -221,16 +221,19 @@ def _add_checkpoints(verbs: Any) -> None:
         verbs,
         "checkpoint",
         _checkpoint,
-        "make a checkpoint of a running container, or take one out of the store or into it",
+        "make a checkpoint of a running container, take one out of the store or into it, or remove one",
     )
     checkpoint.usage = (
         "masu checkpoint [-h] [--stop] [--export FILE] NAME\n"
         "       masu checkpoint export ID FILE\n"
+        "       masu checkpoint remove ID\n"
         "       masu checkpoint import [--as NAME] FILE"
     )
     checkpoint.scattered = "words"
     checkpoint.set_defaults(usage=checkpoint.format_usage)
-    checkpoint.add_argument("words", nargs="+", metavar="NAME", help="or: export ID FILE, import FILE")
+    checkpoint.add_argument(
+        "words", nargs="+", metavar="NAME", help="or: export ID FILE, remove ID, import FILE"
+    )
     checkpoint.add_argument(
         "--stop", action="store_true", help="end the container with it (not while a daemon runs)"
     )
@@ -569,23 +572,32 @@ def _checkpoint(arguments: argparse.Namespace) -> int:
         return _export(arguments, *words[1:])
     if words[0] == "import" and len(words) == 2:
         return _import(arguments, words[1])
+    if words[0] == "remove" and len(words) == 2:
+        return _remove(arguments, words[1])
     if len(words) != 1:
-        said = "masu checkpoint: say NAME, export ID FILE, or import FILE"
+        said = "masu checkpoint: say NAME, export ID FILE, remove ID, or import FILE"
         print(f"{arguments.usage()}{said}", file=sys.stderr)
         return FAILED
     from controller.checkpoints.request import Request  # noqa: PLC0415
+    from controller.report.checkpoints import stored  # noqa: PLC0415
 
     name = _name(words[0])
     if arguments.file:
         _app(arguments, runtime=True).check_export(name, arguments.file)
     done = _act(arguments, Request("checkpoint", name, ends=arguments.stop))
-    print(f"{done['id']}: {done['size']} bytes, {done['stored']} of them new in the store; {done['cost']}")
+    print(f"{done['id']}: {stored(done['size'], done['stored'])}; {done['cost']}")
     return _export(arguments, done["id"], arguments.file) if arguments.file else DONE
 
 
 def _export(arguments: argparse.Namespace, identity: str, path: str) -> int:
     for each in _app(arguments, runtime=False).export_checkpoint(identity, path):
         print(printable(f"masu: left out: {each}"), file=sys.stderr)
+    return DONE
+
+
+def _remove(arguments: argparse.Namespace, identity: str) -> int:
+    found = _app(arguments, runtime=False).remove_checkpoint(identity)
+    print(f"removed {found.id}" + (f" of container {found.container}" if found.container else ""))
     return DONE
 
 

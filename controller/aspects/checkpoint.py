@@ -32,7 +32,8 @@ class Seen:
     `lineage`: as noted on disk, asked only where somebody will want to know.
     `restored`: from which checkpoint the run goes on.
 
-    Asked only before the container goes: `scratch`: there are images; `identities` of its checkpoints.
+    Asked only before the container goes: `scratch`: there are images; `identities` of its checkpoints;
+    `attempted`: it is noted how they went.
     """
 
     pending: Pending
@@ -41,6 +42,7 @@ class Seen:
     restored: str = ""
     scratch: bool = False
     identities: tuple[str, ...] = ()
+    attempted: bool = False
 
 
 class Checkpoint:
@@ -81,7 +83,8 @@ class Checkpoint:
             known = host.checkpoints.checkpoints(subject.name)
             own = tuple(each.id for each in known if each.container == subject.name)
             scratch, lineage = subject.name in host.scratches.names(), host.checkpoints.lineage(subject.name)
-            return Seen(pending, lineage=lineage, scratch=scratch, identities=own)
+            tried = host.attempts.read(subject.name) is not None
+            return Seen(pending, lineage=lineage, scratch=scratch, identities=own, attempted=tried)
         launching = bool(pending) and not subject.pid and _launching(subject, host)
         lineage = host.checkpoints.lineage(subject.name) if desired.restores else None
         restored = subject.record.restored if subject.record and subject.pid else ""
@@ -103,7 +106,7 @@ class Checkpoint:
         steps: list[Step] = []
         if observed.scratch:
             steps.append(ClearScratch(subject.name))
-        if observed.identities or observed.lineage:
+        if observed.identities or observed.lineage or observed.attempted:
             steps.append(RemoveCheckpoints(subject.name, observed.identities))
         return steps
 

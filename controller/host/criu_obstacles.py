@@ -121,7 +121,11 @@ def _of_process(
         return
     if not _tells_limits(pid):
         yield Obstacle(
-            "barred", pid, "", "it is not masu's own user, and masu lacks CAP_SYS_RESOURCE to read its limits"
+            "barred",
+            pid,
+            "",
+            "it is not masu's own user, and masu lacks CAP_SYS_RESOURCE to read its limits: with"
+            " namespaces: {user: auto} in the spec it can be dumped all the same",
         )
     space = os.readlink(f"/proc/{pid}/ns/mnt")
     if space not in spaces:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 
 from controller.errors import MasuError
-from controller.host import doctor_disks, rights
+from controller.host import doctor_disks, packages, rights
 from controller.host import facts as host_facts
 from controller.host.command import output
 from controller.host.places import Places
@@ -42,6 +42,8 @@ def examine(wanted_runtime: str) -> list[Finding]:
         *_runtimes(facts),
         _criu(),
         *_tools(),
+        _package("encrypted checkpoints", "cryptography"),
+        _package("sealed secrets", "pyrage"),
         _device_rules(facts),
         *_networks(),
         *_file_systems(),
@@ -84,7 +86,7 @@ def _pressure(facts: Facts) -> Finding:
         fix = "mount cgroup2, also beside cgroup v1: pressure of a container is in its files"
         return Finding("pressure (PSI)", "limited", "of the whole host alone", fix)
     if facts.pressure_window_ms > 1:
-        fix = "give masu CAP_SYS_RESOURCE: without it the kernel looks every two seconds"
+        fix = f"{rights.GET_SYS_RESOURCE}: without it the kernel looks every two seconds"
         return Finding("pressure (PSI)", "limited", "windows of whole two seconds", fix)
     return Finding("pressure (PSI)", "ok", "windows from 500ms to 10s")
 
@@ -137,7 +139,9 @@ def _criu() -> Finding:
         return Finding("criu", "limited", "not installed", f"checkpoints need it: {SETUP}")
     code, said = output([path, "check"], timeout_s=20)
     if code == 0 and not rights.may(rights.SYS_RESOURCE):
-        fix = "give masu CAP_SYS_RESOURCE: without it whoever is not root is dumped in a user namespace alone"
+        fix = (
+            f"{rights.GET_SYS_RESOURCE}: else who is not root is dumped with namespaces: {{user: auto}} alone"
+        )
         return Finding("criu", "limited", f"{path}: looks good", fix)
     if code == 0:
         return Finding("criu", "ok", f"{path}: looks good")
@@ -161,6 +165,13 @@ def _tools() -> Iterator[Finding]:
             path or "not installed",
             "" if path else f"apt install {package}",
         )
+
+
+def _package(subject: str, name: str) -> Finding:
+    """What only some need of Python, where masu itself is."""
+    if packages.present(name):
+        return Finding(subject, "ok", f"{name} {packages.version(name)}".rstrip())
+    return Finding(subject, "limited", f"the Python package {name} is not there", packages.install(name))
 
 
 def _device_rules(facts: Facts) -> Finding:
@@ -213,6 +224,6 @@ def _disk_space() -> Finding:
         return Finding("disk space", "limited", "no sized layers and volumes", offer.lack)
     found = f"{offer.mechanism} in {Places('default').state_root}"
     if offer.mechanism == LOOP_IMAGE and not rights.may(rights.SYS_RESOURCE):
-        fix = "give masu CAP_SYS_RESOURCE: without it a size grows only while nobody uses it"
+        fix = f"{rights.GET_SYS_RESOURCE}: without it a size grows only while nobody uses it"
         return Finding("disk space", "limited", found, fix)
     return Finding("disk space", "ok", found)

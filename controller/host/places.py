@@ -121,6 +121,10 @@ class Places:
         return f"{self.state}/checkpoints"
 
     @property
+    def attempts(self) -> str:
+        return f"{self.state}/attempts"
+
+    @property
     def snapshots(self) -> str:
         """Copies of layers, until they are part of a checkpoint; on the file system that layers are on."""
         return f"{self.state}/snapshots"
@@ -186,6 +190,7 @@ class Places:
             self.keeper,
             self.names,
             self.git,
+            self.attempts,
         ):
             shutil.rmtree(directory, ignore_errors=True)
         if not os.path.isdir(f"{self.checkpoints}/manifests") or not os.listdir(

@@ -6,12 +6,14 @@ Reading something absent returns None or an empty value. Failures while changing
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from controller.checkpoints.users import Moves
+from controller.errors import MasuError
 from controller.frozen import dataclass
 from controller.model.attachment import Leases
+from controller.model.attempts import Attempts
 from controller.model.audit import Entry
 from controller.model.checkpoint import (
     Checkpoint,
@@ -406,6 +408,16 @@ class Tallies(Protocol):
     def remove(self, name: str) -> None: ...
 
 
+class AttemptLog(Protocol):
+    """How the checkpoints of each container have gone. In /var/lib."""
+
+    def read(self, name: str) -> Attempts | None: ...
+
+    def write(self, name: str, attempts: Attempts) -> None: ...
+
+    def remove(self, name: str) -> None: ...
+
+
 class Criu(Protocol):
     """Processes to a directory of images and back. No policy: not when, not where to, not which."""
 
@@ -617,8 +629,16 @@ class CheckpointStores(Protocol):
         """As the store's own, which needs no key; cheap where there never was a checkpoint."""
         ...
 
+    def hindrances(self, key_file: str, min_free: int) -> Iterable[MasuError]:
+        """Why nothing could be stored now, with that key and that room left: each as the error that it will be."""
+        ...
+
     def check_export(self, path: str, need: int) -> None:
         """Whether an archive with so many bytes of memory can be written there. Raises StepFailed."""
+        ...
+
+    def config(self, identity: str, key_file: str) -> Mapping[str, Any]:
+        """The bundle config that is kept with a checkpoint, without secrets; empty: there is none to be read."""
         ...
 
     def lineage(self, container: str) -> str | None:
@@ -782,6 +802,7 @@ class Host:
     dumps: Dumps
     snapshots: Snapshots
     checkpoints: CheckpointStores
+    attempts: AttemptLog
     commands: Commands
     verdicts: Verdicts
     secrets: Secrets

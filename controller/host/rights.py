@@ -7,6 +7,11 @@ from typing import Final
 from controller.host.text import read_text
 
 SYS_RESOURCE: Final = 24
+GET_SYS_RESOURCE: Final = (
+    "masu lacks CAP_SYS_RESOURCE, also as root: the container, VM or systemd unit that it runs in must not drop it"
+    " (docker and podman: --cap-add SYS_RESOURCE)"
+)
+"""What to do about that, in words."""
 
 
 def may(capability: int) -> bool:

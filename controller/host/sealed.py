@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from controller.errors import HostLacks, StepFailed
+from controller.host.packages import needed
 
 _NOTE = b"#"
 """age-keygen(1) writes the public key and the date above the secret one."""
@@ -18,7 +19,7 @@ def unseal(text: str, keys: bytes) -> bytes:
     try:
         import pyrage  # noqa: PLC0415 - an extra, for whoever has such secrets
     except ImportError as error:
-        raise HostLacks("sealed secrets need the Python package pyrage: pip install 'masu[age]'") from error
+        raise HostLacks(needed("sealed secrets", "pyrage")) from error
     try:
         return bytes(pyrage.decrypt(f"{text.rstrip()}\n".encode(), _identities(pyrage, keys)))
     except pyrage.IdentityError as error:

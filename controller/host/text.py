@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from controller.errors import NotPermitted, StepFailed
+from controller.model.quantity import about_bytes, format_bytes
 
 DELETED: Final = " (deleted)"
 """What the kernel writes behind the path of a file that has no name any more: d_path in fs/d_path.c."""
@@ -159,10 +160,18 @@ def make_private(path: str) -> None:
 def no_room(path: str, free: int, min_free: int) -> StepFailed:
     """For a checkpoint, or for what it is made of."""
     return StepFailed(
-        f"no checkpoint: {path} has {free} bytes free, and {min_free} shall stay free",
+        f"no checkpoint: {path} has {about_bytes(free, up=False)} free, and {format_bytes(min_free)} shall"
+        " stay free (checkpoint.minFree): make room there, or ask for less",
         path=path,
         errno=errno.ENOSPC,
     )
+
+
+def existing_part(path: str) -> str:
+    """The path, or the nearest directory above it that is there."""
+    while path not in {"", "/"} and not os.path.isdir(path):
+        path = os.path.dirname(path)
+    return path or "/"
 
 
 def remove_file(path: str) -> None:

@@ -64,7 +64,7 @@ class Job:
 class Pulls:
     """Thread-safe. `changed`: what is desired has to be put together anew; `nudge`: look at that container.
 
-    `anew`: whoever follows a tag has it asked for once, whether or not its spec has changed.
+    `once`: by somebody who ends soon, and has what follows a tag asked for, whether or not its spec has changed.
     """
 
     def __init__(
@@ -76,15 +76,16 @@ class Pulls:
         changed: Callable[[], object],
         nudge: Callable[[str], object],
         *,
-        anew: bool,
+        once: bool,
     ) -> None:
         self._host, self._failpoint, self._log, self._store = host, failpoint, log, store
+        self._once = once
         self._changed, self._nudge = changed, nudge
         self._lock = threading.Condition()  # of all that follows; nobody waits for a registry with it
         self._pins: Pins | None = None
         self._found: dict[str, Found] = {}
         self._jobs: dict[tuple[Source, str], Job] = {}
-        self._asked = set[str]() if anew else None
+        self._asked = set[str]() if once else None
         """Who has had it asked for since everybody was to; None: nobody was to."""
         self._threads: list[threading.Thread] = []
         self._untidy = self._closed = False
@@ -119,7 +120,8 @@ class Pulls:
             if job.running:
                 return Wait(PULLING, _progress(job, now), soon)
             left_s = max(0.0, job.due - now)
-            message = f"{job.said}; tried again in {left_s:.0f}s"
+            when = "with the next apply" if self._once else f"in {left_s:.0f}s"
+            message = f"{job.said}; tried again {when}"
             return Wait("PullFailed", message, self._host.clock.now_ms() + round(left_s * 1000) + 1)
 
     def remark(self, result: Result) -> Result:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 from controller.checkpoints.request import Request
 from controller.errors import LaunchFailed, MasuError, StepFailed
 from controller.host.ports import EventLog, Host
 from controller.loop.acting import Acting
+from controller.model.attempts import Attempts
 from controller.model.checkpoint import How
 from controller.model.event import Event
-from controller.model.quantity import about_bytes
 from controller.reconcile.apply import Failpoint
 from controller.reconcile.checkpointing import Acts, Barred, Hold
 from controller.reconcile.desired import Desired
-from controller.report.checkpoints import checkpoint_json
+from controller.report.checkpoints import checkpoint_json, stored
 
 FAILED = {"checkpoint": "CheckpointFailed", "restore": "RestoreFailed"}
 
@@ -41,7 +42,9 @@ class Requests:
         self._acting, self._barred = acting, barred
 
     def answer(self, request: Request) -> Mapping[str, Any]:
-        """Raises MasuError, which has been told as an event, too."""
+        """Raises MasuError, which has been told as an event, too, unless there is nobody of that name."""
+        if self._wanted(request.container) is None:
+            raise StepFailed(f"there is no container {request.container}")
         with self._acting.act(request.container):
             try:
                 done = self._done(request)
@@ -91,13 +94,17 @@ class Requests:
     def _checkpoint(self, acts: Acts, request: Request, how: How) -> Mapping[str, Any]:
         made = acts.checkpoint(how, ends=request.ends)
         found = made.checkpoint
-        amounts = (
-            f"{about_bytes(found.size, up=False)}, {about_bytes(found.stored, up=False)} new in the store"
-        )
+        self._note(acts.name)
+        amounts = stored(found.size, found.stored)
         ended = "; it was ended with it" if request.ends else ""
         ended += f"; {made.left}" if made.left else ""
         self._tell(acts.name, "Checkpointed", f"{found.id}: {amounts}; {made.cost}{ended}")
         return {**checkpoint_json(found), "cost": "; ".join(each for each in (made.cost, made.left) if each)}
+
+    def _note(self, name: str) -> None:
+        """That one was made, whoever asked for it."""
+        before, host = self._host.attempts.read(name) or Attempts(), self._host
+        host.attempts.write(name, replace(before, said="", made_ms=host.clock.wall_ms()))
 
     def _restore(self, acts: Acts, request: Request) -> Mapping[str, Any]:
         found = acts.restore(request.identity)

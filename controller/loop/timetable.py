@@ -13,6 +13,7 @@ from controller.checkpoints.schedule import Past
 from controller.errors import MasuError
 from controller.host.ports import EventLog, Host
 from controller.loop.controller import defect
+from controller.model.attempts import Attempts
 from controller.model.event import Event
 from controller.model.record import Record
 from controller.reconcile.desired import Desired
@@ -25,7 +26,9 @@ REST_S = 5.0
 """If there is none: somebody may have one by now."""
 
 LAST_WAIT_S = 10.0
-_NUMBER: Final = re.compile(r"\d+")
+TELL_AGAIN_MS: Final = 3_600_000
+"""What still fails for the same reason is told as often as that."""
+_NUMBER: Final = re.compile(r"\d+(\.\d+)?([KMGTPE]i)?")
 
 Act = Callable[[str], object]
 
@@ -38,7 +41,7 @@ class Timetable:
     ) -> None:
         self._host, self._log, self._wanted, self._act = host, log, wanted, act
         self._past: dict[str, Past] = {}
-        self._said: dict[str, str] = {}
+        self._told: dict[str, tuple[str, int]] = {}
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="timetable", daemon=True)
 
@@ -85,7 +88,6 @@ class Timetable:
         started = self._host.clock.now_ms()
         try:
             self._act(name)
-            self._said.pop(name, None)
         finally:
             ended = self._host.clock.now_ms()
             self._past[name] = replace(past, started_ms=started, ended_ms=ended)
@@ -99,10 +101,15 @@ class Timetable:
         return replace(known, born_ms=record.launched_at)
 
     def _fail(self, name: str, why: str) -> None:
-        """Of the same reason, whatever numbers are in it, the first time is told."""
-        said = _NUMBER.sub("", why)
-        if self._said.get(name) != said:
-            self._said[name] = said
+        """Noted each time. Of the same reason, whatever its numbers, the first time is told, and then each hour."""
+        before, clock = self._host.attempts.read(name) or Attempts(), self._host.clock
+        noted = replace(before, failures=before.failures + 1, said=why, failed_ms=clock.wall_ms())
+        if name in self._wanted():  # it may have gone meanwhile, with every trace
+            self._host.attempts.write(name, noted)
+        said, now = _NUMBER.sub("", why), clock.now_ms()
+        last, at = self._told.get(name, ("", 0))
+        if not before.said or last != said or now - at >= TELL_AGAIN_MS:
+            self._told[name] = said, now
             self._tell(name, "CheckpointFailed", why)
 
     def _tell(self, name: str, kind: str, message: str) -> None:

@@ -32,11 +32,15 @@ def quote(text: str, longest: int = 60) -> str:
     return f'"{printable(text)}"'
 
 
+def is_name(text: str) -> bool:
+    return bool(_NAME.fullmatch(text))
+
+
 def check_name(text: str) -> str:
     """The name of a container, network or group, unchanged. Raises ValueError with what is wrong."""
     if len(text) > LONGEST_NAME:
         raise ValueError(f"{quote(text)} has {len(text)} characters: a name has at most {LONGEST_NAME}")
-    if not _NAME.fullmatch(text):
+    if not is_name(text):
         raise ValueError(
             f"{quote(text)} is not a name: use small letters, digits and -, "
             "beginning and ending with a letter or digit"

@@ -7,6 +7,7 @@ from dataclasses import field
 from typing import Any
 
 from controller.frozen import dataclass
+from controller.model.attempts import Attempts
 from controller.model.counters import Counts
 from controller.model.health import HEALTHY
 
@@ -133,6 +134,8 @@ class ContainerStatus:
     """Milliseconds since 1970; 0: none is scheduled."""
     verdict: str = ""
     """Whether the next one would be made, or why not."""
+    attempts: Attempts | None = None
+    """How those of its schedule have gone; None: it has none, or there was none."""
     image: ImageStatus | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -154,6 +157,9 @@ class ContainerStatus:
                 "last": self.checkpoint.to_json() if self.checkpoint else None,
                 "next": self.next_checkpoint or None,
                 "verdict": self.verdict or None,
+                "failures": self.attempts.failures if self.attempts else 0,
+                "lastFailure": (self.attempts and self.attempts.said) or None,
+                "lastSuccess": (self.attempts and self.attempts.made_ms) or None,
             },
         }
 

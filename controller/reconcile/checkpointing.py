@@ -21,6 +21,7 @@ from controller.model.names import quote
 from controller.reconcile.apply import Failpoint
 from controller.reconcile.audit import do
 from controller.reconcile.desired import Desired
+from controller.reconcile.differences import differences
 from controller.reconcile.plan import plan, subject_of
 from controller.reconcile.preflight import PART, check_dump, pays_ahead
 from controller.steps._base import Effect, Stage, Step, Wait
@@ -282,7 +283,16 @@ def check_restore(host: Host, desired: Desired, found: Checkpoint) -> None:
             f" {', '.join(missing)}"
         )
     if why := unfit(found, frame):
-        raise GuardRefused(why)
+        raise GuardRefused(why if origin.foreign else f"{why}{_told(host, desired, found)}")
+
+
+def _told(host: Host, desired: Desired, found: Checkpoint) -> str:
+    """Read-only. What differs, as far as that can be known, and what to do."""
+    policy: Policy = desired.parts[PART]
+    then = host.checkpoints.config(found.id, policy.key_file if found.key else "")
+    known = differences(then, found.origin.rootfs if found.origin else "", desired.frame)
+    said = f": {'; '.join(known)}" if known else ""
+    return f"{said}; take that back in the spec to restore, or make a new checkpoint"
 
 
 def unfit(found: Checkpoint, frame: Frame) -> str:

@@ -10,10 +10,13 @@ from contextlib import suppress
 from dataclasses import replace
 
 from controller.checkpoints.policy import Policy
-from controller.errors import MasuError, StepFailed
+from controller.errors import GuardRefused, MasuError, StepFailed
 from controller.host.ports import Host
 from controller.model.checkpoint import Checkpoint, Origin
-from controller.steps.checkpointing import unheard
+from controller.model.names import is_name, quote
+from controller.reconcile.apply import Failpoint
+from controller.reconcile.audit import do
+from controller.steps.checkpointing import RemoveCheckpoint, unheard
 
 PolicyOf = Callable[[str], Policy]
 
@@ -36,9 +39,7 @@ def listed(host: Host, name: str, policy_of: PolicyOf | None) -> tuple[Checkpoin
 
 def export(host: Host, identity: str, path: str, policy_of: PolicyOf) -> tuple[str, ...]:
     """→ what could not go into the archive. Raises StepFailed, HostLacks."""
-    found = next((each for each in host.checkpoints.checkpoints("") if each.id == identity), None)
-    if found is None:
-        raise StepFailed(f"there is no checkpoint {identity}: see `masu checkpoints`")
+    found = _known(host, identity)
     return host.checkpoints.at(_key_file(found, policy_of)).export_to(identity, path)
 
 
@@ -56,6 +57,36 @@ def give_up(host: Host, identity: str) -> None:
     """What was taken in for something that is not done after all. Should it stay, it goes by the rules."""
     with suppress(MasuError):
         host.checkpoints.at("").remove((identity,), unheard)
+
+
+def owners(host: Host) -> frozenset[str]:
+    """Read-only. Names of the containers of which there is a checkpoint, whether or not anything else is."""
+    return frozenset(each.container for each in host.checkpoints.checkpoints("") if is_name(each.container))
+
+
+def remove(host: Host, identity: str, policy_of: PolicyOf, failpoint: Failpoint) -> Checkpoint:
+    """→ the one that is gone. Raises GuardRefused for one that its container's spec pins, StepFailed."""
+    found = _known(host, identity)
+    if identity in policy_of(found.container).pins:
+        raise GuardRefused(
+            f"checkpoint {identity} is pinned in the spec of {found.container} (checkpoint.pins):"
+            " take it out there first"
+        )
+    do(RemoveCheckpoint(found.container, identity), host, failpoint)
+    return found
+
+
+def clear(host: Host, failpoint: Failpoint) -> None:
+    """Whatever is left when all containers are gone: of which it is, some that are damaged do not say."""
+    for each in host.checkpoints.checkpoints(""):
+        do(RemoveCheckpoint(each.container, each.id), host, failpoint)
+
+
+def _known(host: Host, identity: str) -> Checkpoint:
+    found = next((each for each in host.checkpoints.checkpoints("") if each.id == identity), None)
+    if found is None:
+        raise StepFailed(f"there is no checkpoint {quote(identity)}: see `masu checkpoints` for their ids")
+    return found
 
 
 def _verified(host: Host, found: Checkpoint, policy_of: PolicyOf) -> Checkpoint:

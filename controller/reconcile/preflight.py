@@ -87,6 +87,9 @@ def _survey(
     abilities = host.criu.abilities()
     if not abilities.usable:
         found.append(HostLacks(f"no checkpoints here: {abilities.said}"))
+    policy: Policy = desired.parts[PART]
+    if not policy.never:
+        found += host.checkpoints.hindrances(policy.key_file, policy.min_free)
     subject = subject_of(name, group, host)
     if not subject.pid or subject.record is None:
         return [*found, StepFailed(f"container {name} is not running")], _NOTHING

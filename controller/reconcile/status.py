@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from controller.errors import MasuError
 from controller.frozen import dataclass
 from controller.host.ports import Conditions, Host
+from controller.model.attempts import Attempts
 from controller.model.cgroups import SUBSYSTEMS, cgroup_of
 from controller.model.image import Choice
 from controller.model.network import group_of
@@ -14,6 +15,7 @@ from controller.model.record import Record, exit_status
 from controller.model.resource import CONTAINER, FIREWALL, VOLUME, Resource, key_of
 from controller.model.space import ROOTFS, VOLUME_SORT, Space, content_path
 from controller.model.status import (
+    LIMITED,
     OF_THE_RUN,
     READY,
     Condition,
@@ -28,10 +30,14 @@ from controller.model.status import (
 )
 from controller.reconcile.desired import Desired, Wish, desire
 from controller.reconcile.plan import Plan, plan, subject_of
-from controller.reconcile.timing import foreseen
+from controller.reconcile.timing import foreseen, scheduled
+from controller.steps.checkpointing import PUT_BY
 from controller.steps.counting import counted
+from controller.steps.images import PULLING
 
-WAITS = {"Await": "back-off", "AwaitImage": "pulling"}
+CHECKPOINT_FAILED = "CheckpointFailed"
+AWAIT_IMAGE = "AwaitImage"
+WAITS = {"Await": "back-off", AWAIT_IMAGE: "waits"}
 """Kinds of steps → the state of who does not run because of them, the first reason last."""
 
 
@@ -59,18 +65,20 @@ def status_of(
     checkpoint: LastCheckpoint | None,
     *,
     dumping: bool,
+    kept: bool,
 ) -> ContainerStatus:
-    """Read-only. `dumping`: somebody is making a checkpoint of it."""
+    """Read-only. `dumping`: somebody is making a checkpoint of it. `kept`: somebody is there who converges it."""
     if wish is None:
         return _undesired(name, group, host, conditions)
     wanted = desire(wish, host.facts)
     found = plan(wanted, group, host)
     record = found.subject.record
-    said = _said(wanted, found, conditions)
+    attempts = host.attempts.read(name) if scheduled(wanted) else None
+    said = _ordered((*_said(wanted, found, conditions), *_failing(attempts), *_put_by(name, wish, found)))
     upcoming, verdict = foreseen(wanted, group, record, host)
     return ContainerStatus(
         name=name,
-        state=_state(wish.section("state") or "running", found, record, dumping=dumping),
+        state=_state(wish.section("state") or "running", found, record, said, dumping=dumping, kept=kept),
         pid=found.subject.pid,
         converged=_converged(wanted, found),
         restarts=record.restarts if record else 0,
@@ -84,8 +92,35 @@ def status_of(
         checkpoint=checkpoint,
         next_checkpoint=upcoming,
         image=_image(wish, record),
+        attempts=attempts,
         verdict=READY if verdict and dumping else verdict,  # what is in the way is what makes it
     )
+
+
+def _failing(attempts: Attempts | None) -> Iterator[Condition]:
+    """Pure. That the last checkpoint of its schedule failed, for as long as none is made."""
+    if attempts and attempts.said:
+        yield Condition("Checkpoint", status=True, reason=CHECKPOINT_FAILED, message=attempts.said)
+
+
+def _put_by(name: str, wish: Wish, found: Plan) -> Iterator[Condition]:
+    """Pure. That it does not run although its spec says so, because somebody has ended it with a checkpoint."""
+    record = found.subject.record
+    ended = not found.subject.pid and record and record.exit and record.exit.reason == PUT_BY
+    if ended and wish.section("state") != "stopped":
+        message = f"masu restore {name} goes on from it; masu apply or masu run brings it back, too"
+        yield Condition("Waiting", status=True, reason="EndedWithCheckpoint", message=message)
+
+
+def _ordered(said: Iterable[Condition]) -> tuple[Condition, ...]:
+    """Pure. People are shown the last: what keeps the container itself from being as it should be, if anything."""
+    return tuple(sorted(said, key=_gravity))
+
+
+def _gravity(said: Condition) -> int:
+    if said.type in OF_THE_RUN or said.type == LIMITED:
+        return 0
+    return 1 if said.reason == CHECKPOINT_FAILED else 2
 
 
 def network_status(
@@ -252,7 +287,15 @@ def _undesired(name: str, group: str, host: Host, conditions: Conditions) -> Con
     )
 
 
-def _state(wanted: str, found: Plan, record: Record | None, *, dumping: bool) -> str:
+def _state(
+    wanted: str,
+    found: Plan,
+    record: Record | None,
+    said: Iterable[Condition],
+    *,
+    dumping: bool,
+    kept: bool,
+) -> str:
     if found.subject.pid:
         if record and record.phase == "stopping":
             return "stopping"
@@ -260,11 +303,16 @@ def _state(wanted: str, found: Plan, record: Record | None, *, dumping: bool) ->
             return "checkpointing"
         thawing = any(step.kind == "SetFreezer" for step in found.steps)
         return "frozen" if (wanted == "frozen") != thawing else "running"
-    waits = {step.kind for step in found.steps} & WAITS.keys()
-    if record is None and "AwaitImage" not in waits:
+    pulled = kept and any(each.reason == PULLING for each in said)
+    return _while_dead({step.kind for step in found.steps}, record, pulled=pulled)
+
+
+def _while_dead(kinds: set[str], record: Record | None, *, pulled: bool) -> str:
+    waits = kinds & WAITS.keys()
+    if record is None and AWAIT_IMAGE not in waits:
         return "absent"
     if waits:
-        return WAITS[max(waits)]
+        return "pulling" if pulled and AWAIT_IMAGE in waits else WAITS[max(waits)]
     return "exited" if record and record.pid else "stopped"
 
 

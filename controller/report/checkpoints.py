@@ -28,6 +28,11 @@ def checkpoint_json(found: Checkpoint) -> dict[str, Any]:
     }
 
 
+def stored(size: int, new: int) -> str:
+    """Of one that was just made."""
+    return f"{about_bytes(size, up=False)}, {about_bytes(new, up=False)} new in the store"
+
+
 def checkpoints_text(found: Iterable[Checkpoint], now_ms: int) -> str:
     """A table, newest last."""
     rows = [("CHECKPOINT", "CONTAINER", "AGE", "SIZE", "STORED", "FROZEN", "HOW", "STATE")]

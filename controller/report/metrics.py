@@ -86,6 +86,20 @@ CONTAINER: tuple[tuple[str, str, str, str, Read], ...] = (
         _last(lambda last: last.stored),
     ),
     (
+        "checkpoint_failures",
+        "counter",
+        "",
+        "Checkpoints of its schedule that failed.",
+        lambda each: each.attempts.failures if each.attempts else None,
+    ),
+    (
+        "checkpoint_success_timestamp_seconds",
+        "gauge",
+        "seconds",
+        "When a checkpoint was made last, and none was imported.",
+        lambda each: each.attempts.made_ms / 1000 if each.attempts and each.attempts.made_ms else None,
+    ),
+    (
         "checkpoint_ready",
         "gauge",
         "",

@@ -32,6 +32,8 @@ RESTORE_TIMEOUT_MS = 120_000
 AHEAD, NOTE, STORED, COST = "ahead.json", "note.json", "stored", "cost"
 DUMPING = "dumping"
 """What is noted as long as a checkpoint is made, and not while one is restored."""
+PUT_BY = "Checkpointed"
+"""The reason of an end that came with a checkpoint."""
 TELL_MS = 100
 
 
@@ -263,7 +265,7 @@ class RecordPutBy(Step):
     def apply(self, host: Host) -> Wait | None:
         record = host.records.read(self.container)
         if record:
-            ended = Exit(0, 0, "Checkpointed", host.clock.now_ms())
+            ended = Exit(0, 0, PUT_BY, host.clock.now_ms())
             why = "ended with a checkpoint"
             host.records.write(replace(record, phase="exited", exit=ended, intent=why, backoff=0, start_at=0))
         return None
@@ -501,6 +503,24 @@ class FinishRestore(RestoreContainer):
 
 
 @dataclass(frozen=True, slots=True)
+class RemoveCheckpoint(Step):
+    """One, whoever it is of; what is noted of runs stays."""
+
+    stage: ClassVar[Stage] = Stage.CLEAR
+    effect: ClassVar[Effect] = Effect.DELETE
+
+    identity: str
+
+    @property
+    def text(self) -> str:
+        return f"remove checkpoint {self.identity}"
+
+    def apply(self, host: Host) -> Wait | None:
+        host.checkpoints.at("").remove((self.identity,), unheard)
+        return None
+
+
+@dataclass(frozen=True, slots=True)
 class RemoveCheckpoints(Step):
     """All of a container that goes, and what is noted of its runs: with it ends what they are for."""
 
@@ -515,6 +535,7 @@ class RemoveCheckpoints(Step):
 
     def apply(self, host: Host) -> Wait | None:
         host.checkpoints.note_lineage(self.container, "")
+        host.attempts.remove(self.container)
         if self.identities:
             host.checkpoints.at("").remove(self.identities, unheard)
         return None

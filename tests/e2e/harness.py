@@ -199,6 +199,7 @@ class Masu:
             (state, f"layers/{name}"),
             (state, f"layers/.{name}.removed"),
             (state, f"snapshots/{name}"),
+            (state, f"attempts/{name}.json"),
             (state, f"logs/{name}"),
             (state, f"spaces/*/{name}"),
             (state, f"spaces/*/.{name}.*"),

@@ -112,6 +112,10 @@ def test_an_end_by_a_checkpoint_and_a_way_to_another_instance(masu: Masu, tmp_pa
     archive = tmp_path / "web.tar.zst"
     identity = done(masu, "checkpoint", "web", "--stop", "--export", str(archive)).split(":")[0]
     assert masu.pid() == 0
+    (why,) = masu.status()["conditions"]
+    assert why["reason"] == "EndedWithCheckpoint"
+    assert why["message"].startswith("masu restore web goes on from it; masu apply")
+    assert "EndedWithCheckpoint" in masu.run("status").stdout.splitlines()[1]
     assert [each["id"] for each in masu.checkpoints()] == [identity], "one is kept"
     assert masu.processes() == []
     layer = Path(f"/var/lib/masu/{masu.instance}/layers/web/upper")
@@ -153,7 +157,14 @@ def test_what_cannot_be_done_is_said_and_nothing_happens(masu: Masu) -> None:
     goes_on(masu, 5)
     pid = masu.pid()
     assert "no checkpoint" in done(masu, "restore", "web", code=1)
-    identity = done(masu, "checkpoint", "web").split(":")[0]
+    assert done(masu, "checkpoints", "web").splitlines()[1:] == []
+    for asked in (("checkpoint", "nothere"), ("checkpoints", "nothere"), ("restore", "nothere")):
+        assert done(masu, *asked, code=1) == "masu: there is no container nothere\n"
+    assert "nothere" not in {each["container"] for each in masu.events()}
+    said = done(masu, "checkpoint", "web")
+    told = [each["message"] for each in masu.events() if each["type"] == "Checkpointed"]
+    assert told == [said.removesuffix("\n")]
+    identity = said.split(":")[0]
     for pack in Path(f"/var/lib/masu/{masu.instance}/checkpoints/packs").glob("*.pack"):
         flip(pack)
     assert "damaged: " in masu.run("checkpoints", "--verify").stdout
@@ -172,9 +183,18 @@ def test_what_cannot_be_done_is_said_and_nothing_happens(masu: Masu) -> None:
     assert "frozen" in done(masu, "checkpoint", "web", code=1)
     masu.write(counting(mounts=[{"tmpfs": "/tmp", "size": "1Mi"}]))
     assert masu.apply().returncode == 0
-    assert "other mounts" in done(masu, "restore", "web", "--from", identity, code=4)
+    said = done(masu, "restore", "web", "--from", identity, code=4)
+    way_out = "take that back in the spec to restore, or make a new checkpoint"
+    assert said.endswith(f"with other mounts, than the spec has now: mounts: /tmp is new; {way_out}\n")
     assert "not installed" in without_criu(masu, "checkpoint", "web")
     runs_on(masu, masu.pid())
+    secret = {"A": "shown-to-nobody"}
+    masu.write(container(process={"args": ["/bin/sleep", "99"], "env": secret}, namespaces={"ipc": "host"}))
+    assert masu.apply().returncode == 0
+    said = done(masu, "restore", "web", "--from", identity, code=4)
+    assert ' → ["/bin/sleep", "99"]; process.env: A is new; namespaces.ipc: private → host; ' in said
+    assert said.endswith(f"; {way_out}\n")
+    assert "shown-to-nobody" not in said
 
 
 def test_archives_take_no_place_of_checkpoints_and_those_that_do_not_fit_none_at_all(
@@ -202,6 +222,48 @@ def test_archives_take_no_place_of_checkpoints_and_those_that_do_not_fit_none_at
     assert "no container other" in done(masu, "restore", "other", "--import", archive, code=1)
     assert [each["id"] for each in masu.checkpoints()] == [imported[-1], second]
     runs_on(masu, pid)
+
+
+def test_what_was_imported_for_nobody_can_be_removed(masu: Masu, tmp_path: Path) -> None:
+    """One by its id, all of a name by that, and everything with `--all`; each is told, and written down."""
+    masu.write(counting())
+    assert masu.apply().returncode == 0
+    goes_on(masu, 5)
+    archive = str(tmp_path / "web.tar.zst")
+    first = done(masu, "checkpoint", "web", "--export", archive).split(":")[0]
+
+    def take_in(name: str) -> str:
+        return done(masu, "checkpoint", "--as", name, "import", archive).split(":")[0]
+
+    one, other, third = take_in("gone"), take_in("gone"), take_in("lost")
+    masu.write(counting(checkpoint={"pins": [first]}))
+    assert masu.apply().returncode == 0
+    said = done(masu, "checkpoint", "remove", first, code=4)
+    assert f"{first} is pinned in the spec of web (checkpoint.pins)" in said
+    killed = masu.run("checkpoint", "remove", one, env={"MASU_FAIL_AT": "RemoveCheckpoint:1"})
+    assert killed.returncode == -signal.SIGKILL
+    assert done(masu, "checkpoint", "remove", one) == f"removed {one} of container gone\n"
+    assert "there is no checkpoint" in done(masu, "checkpoint", "remove", one, code=1)
+    assert 'there is no checkpoint "../web"' in done(masu, "checkpoint", "remove", "../web", code=1)
+    assert [each["id"] for each in masu.checkpoints()] == [first, other, third]
+    told = [each for each in masu.events() if each["type"] == "CheckpointRemoved"]
+    assert [(each["container"], each["message"]) for each in told] == [("gone", f"{one}, by hand")]
+    asked = [each for each in masu.audit() if each.get("request") == "checkpoint remove"]
+    assert [each["outcome"] for each in asked] == ["refused", "done", "failed", "failed"]
+    assert [each["what"] for each in masu.audit() if each.get("step") == "RemoveCheckpoint"] == [
+        f"remove checkpoint {one}"
+    ]
+    assert done(masu, "down", "gone") == "removed gone\n"
+    assert [each["id"] for each in masu.checkpoints()] == [first, third]
+    masu.start()
+    until(lambda: "Ready" in {each["type"] for each in masu.events()}, "it runs")
+    masu.stop()
+    assert [each["id"] for each in masu.checkpoints()] == [first, third], "its spec may be yet to come"
+    manifests = Path(f"/var/lib/masu/{masu.instance}/checkpoints/manifests")
+    next(manifests.glob(f"{first}*")).write_bytes(b"damaged")
+    assert done(masu, "down", "--all") == "removed lost, web\n"
+    assert masu.traces() == []
+    assert not manifests.parent.exists()
 
 
 def test_nobody_is_ended_for_an_archive_that_cannot_be_written(masu: Masu, tmp_path: Path) -> None:
@@ -396,6 +458,7 @@ def test_every_step_of_checkpoints_is_interrupted_somewhere() -> None:
     elsewhere = {
         "PreDump",  # which takes another kernel
         "PutBackFiles",
+        "RemoveCheckpoint",
         "RemoveCheckpoints",
         "FinishRestore",
         "RecordPutBy",

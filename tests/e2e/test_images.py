@@ -297,6 +297,15 @@ def test_a_pull_holds_nobody_up_and_ends_with_masu(masu: Masu, layout: Path, fau
     until(lambda: masu.status("first")["converged"], "and all is well")
 
 
+def test_without_a_daemon_a_pull_is_tried_again_with_the_next_apply(masu: Masu, faulty: Registry) -> None:
+    masu.write(from_image(faulty.reference(":later")))
+    said = masu.run("apply", "--wait", "3s", str(masu.source))
+    assert "; tried again with the next apply" in said.stderr
+    found = masu.status()
+    assert found["state"] == "waits"
+    assert found["conditions"][0]["message"].endswith("; tried again with the next apply")
+
+
 def _limit(masu: Masu) -> int:
     done = masu.run("exec", "web", "--", "/bin/sh", "-c", "true")
     assert done.returncode == 0, done.stderr
@@ -322,6 +331,7 @@ def test_what_cannot_be_had_is_said_and_tried_again(masu: Masu, layout: Path, fa
     said = masu.status()["conditions"][0]["message"]
     assert "manifest unknown" in said
     assert reasons(masu, "absent") == ["ImageAbsent"]
+    assert masu.status("absent")["state"] == masu.status()["state"] == "waits", "nothing is being pulled"
     plan = masu.run("plan", str(masu.source)).stdout
     assert "waits: absent: ImageAbsent: " in plan
     assert "waits: web: ImageUnknown: " in plan

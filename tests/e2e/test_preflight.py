@@ -8,6 +8,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -171,6 +172,79 @@ def test_a_program_that_does_not_answer_for_its_files_holds_nobody_up(masu: Masu
         os.kill(pid, signal.SIGKILL)
         masu.restarted(pid)
     until(lambda: masu.status()["converged"], "converged")
+
+
+def metrics(masu: Masu) -> dict[str, float]:
+    """Of the one container's checkpoints, by the end of their names."""
+    lines = masu.run("status", "-o", "metrics").stdout.splitlines()
+    found = (line for line in lines if line.startswith("masu_container_checkpoint_"))
+    return {line.split("{")[0].partition("checkpoint_")[2]: float(line.split()[-1]) for line in found}
+
+
+def reasons(masu: Masu, code: int) -> list[str]:
+    said = masu.run("preflight", "web", "-o", "json")
+    assert said.returncode == code, said
+    found: list[str] = json.loads(said.stdout)[0]["reasons"]
+    return found
+
+
+def test_what_the_store_lacks_is_told_before_and_after(masu: Masu, tmp_path: Path) -> None:
+    """The key, the package that seals, and the room; and in status, for as long as none is made."""
+    key = tmp_path / "key"
+    sealed = {"schedule": {"every": "1s"}, "encryption": {"keyFile": str(key)}}
+    masu.write(counting(checkpoint={**sealed, "minFree": "9000Gi"}))
+    masu.start()
+    masu.running()
+    absent, room = reasons(masu, 5)
+    assert f"openssl rand -hex 32 >{key}" in absent
+    assert f"/var/lib/masu/{masu.instance}/checkpoints has " in room
+    assert "9000Gi shall stay free (checkpoint.minFree)" in room
+    until(lambda: metrics(masu).get("failures_total", 0) > 1, "the schedule has failed")
+    assert metrics(masu)["ready"] == 0
+    status = masu.status()
+    assert status["checkpoint"]["verdict"].startswith(f"key file {key} is missing")
+    assert status["conditions"][-1]["reason"] == "CheckpointFailed"
+    assert f"{key} is missing" in status["conditions"][-1]["message"]
+    assert "CheckpointFailed" in masu.run("status").stdout.splitlines()[1]
+    masu.write(counting(checkpoint=sealed))
+    key.write_text("k" * 31)
+    key.chmod(0o600)
+    until(lambda: "needs 32 to 4096 bytes" in "".join(reasons(masu, 1)), "it is too short")
+    key.write_text("k" * 32)
+    key.chmod(0o644)
+    assert reasons(masu, 1) == [
+        f"key file {key}: must be a file that only its owner can read: chmod 600 {key}"
+    ]
+    told = "CheckpointFailed"
+    until(lambda: sum(each["type"] == told for each in masu.events()) > 1, "another reason is told")
+    key.chmod(0o600)
+    assert reasons(masu, 0) == []
+    until(lambda: "success_timestamp_seconds" in metrics(masu), "one is made")
+    assert metrics(masu)["ready"] == 1
+    assert told not in masu.run("status").stdout
+
+
+def test_packages_that_are_absent_are_told_with_the_pip_that_installs_them(
+    masu: Masu, tmp_path: Path
+) -> None:
+    key = tmp_path / "key"
+    key.write_text("k" * 32)
+    key.chmod(0o600)
+    masu.write(counting(checkpoint={"encryption": {"keyFile": str(key)}}))
+    assert masu.apply().returncode == 0
+    hiding = "import sys; sys.modules['cryptography'] = sys.modules['pyrage'] = None"
+    (tmp_path / "sitecustomize.py").write_text(hiding)
+    env = {"PYTHONPATH": str(tmp_path)}
+    pip = f"{sys.executable} -m pip install"
+    said = f"encrypted checkpoints need the Python package cryptography: {pip} cryptography"
+    found = masu.run("preflight", "web", env=env)
+    assert found.stdout == f"web: no checkpoint now\n  {said}\n"
+    assert found.returncode == 5
+    assert said in masu.run("checkpoint", "web", env=env).stderr
+    rows = {each["subject"]: each for each in json.loads(masu.run("doctor", "-o", "json", env=env).stdout)}
+    assert rows["encrypted checkpoints"]["level"] == rows["sealed secrets"]["level"] == "limited"
+    assert rows["encrypted checkpoints"]["fix"] == f"{pip} cryptography"
+    assert rows["sealed secrets"]["fix"] == f"{pip} pyrage"
 
 
 def test_what_a_container_calls_its_files_is_no_word_to_a_terminal(masu: Masu) -> None:

@@ -99,7 +99,7 @@ class World:
         )
         log = SimpleNamespace(event=self.events.append)
         self.pulls = Pulls(
-            self.host, lambda _: None, log, self.store, self.expect, lambda name: None, anew=False
+            self.host, lambda _: None, log, self.store, self.expect, lambda name: None, once=False
         )
 
     def expect(self) -> Mapping[str, Any]:

@@ -9,9 +9,11 @@ from __future__ import annotations
 import os
 import stat
 import threading
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from controller.errors import CheckpointDamaged, HostLacks, NotPermitted, StepFailed
+from controller.host.packages import needed, present
 from controller.host.text import failed
 
 if TYPE_CHECKING:
@@ -123,13 +125,18 @@ def read_key(path: str) -> bytes:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError as error:
-        raise HostLacks(f"key file {path} is missing") from error
+        raise HostLacks(
+            f"key file {path} is missing: put it back; or make one, which opens nothing that was sealed before:"
+            f" (umask 077; openssl rand -hex 32 >{path})"
+        ) from error
     except OSError as error:
         raise failed(error, "reading key file", path) from error
     try:
         seen = os.fstat(descriptor)
         if not stat.S_ISREG(seen.st_mode) or seen.st_mode & 0o077:
-            raise NotPermitted(f"key file {path}: must be a file that only its owner can read (chmod 600)")
+            raise NotPermitted(
+                f"key file {path}: must be a file that only its owner can read: chmod 600 {path}"
+            )
         secret = os.read(descriptor, LARGEST_KEY + 1).removesuffix(b"\n")
     finally:
         os.close(descriptor)
@@ -140,20 +147,27 @@ def read_key(path: str) -> bytes:
     return secret
 
 
+def lacking(*, sealed: bool) -> Iterator[HostLacks]:
+    """Read-only. The packages that are not there, each as the error that it will be."""
+    for name in ("blake3", "zstandard"):
+        if not present(name):
+            yield HostLacks(needed("checkpoints", name))
+    if sealed and not present("cryptography"):
+        yield HostLacks(needed("encrypted checkpoints", "cryptography"))
+
+
 def _package(name: str) -> Any:
     import importlib  # noqa: PLC0415 - with the packages, which only checkpoints need
 
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise HostLacks(f"checkpoints need the Python package {name}: pip install {name}") from error
+        raise HostLacks(needed("checkpoints", name)) from error
 
 
 def _aes() -> Any:
     try:
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM  # noqa: PLC0415 - 9 MiB, only with a key
     except ImportError as error:
-        raise HostLacks(
-            "encrypted checkpoints need the Python package cryptography: pip install masu[encryption]"
-        ) from error
+        raise HostLacks(needed("encrypted checkpoints", "cryptography")) from error
     return AESGCM

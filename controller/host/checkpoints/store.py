@@ -101,6 +101,17 @@ class LocalStore:
             with _opened(depot, found) as contents:
                 return export(found, contents, path, self._root, depot.codec.running_digest)
 
+    def text(self, identity: str, name: str) -> bytes | None:
+        """One of the small texts that are kept with it; None: it has none of that name."""
+        depot = self._depot_of(identity)
+        with depot.reading():
+            found = depot.manifest(identity)
+            pieces = next((each.pieces for each in found.body.extras if each.name == name), None)
+            if pieces is None:
+                return None
+            with _opened(depot, found) as contents:
+                return contents.whole(pieces)
+
     def import_from(
         self, path: str, origin: Origin, foreign: bool, min_free: int, did: Progress
     ) -> Checkpoint:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from controller.host.text import failed, make_private
+from controller.errors import NOT_UNDERSTOOD, MasuError
+from controller.host.syscalls import free_bytes
+from controller.host.text import existing_part, failed, make_private, no_room
+from controller.model.checkpoint import SPEC
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
     from controller.host.ports import CheckpointStore
     from controller.model.checkpoint import Checkpoint
 
@@ -31,6 +37,25 @@ class LocalStores:
 
         prove(path, need)
 
+    def hindrances(self, key_file: str, min_free: int) -> Iterator[MasuError]:
+        """Asked with each status: nothing is imported, and the key forgotten at once."""
+        from controller.host.checkpoints.codec import lacking, read_key  # noqa: PLC0415
+        from controller.host.checkpoints.packs import PACK_BYTES  # noqa: PLC0415
+
+        yield from lacking(sealed=bool(key_file))
+        try:
+            if key_file:
+                read_key(key_file)
+        except MasuError as error:
+            yield error
+        try:
+            free = free_bytes(existing_part(self._root))
+        except OSError as error:
+            yield failed(error, "asking for the room in", self._root)
+            return
+        if min_free and free - PACK_BYTES < min_free:
+            yield no_room(self._root, free, min_free)
+
     def checkpoints(self, container: str) -> tuple[Checkpoint, ...]:
         """Heads alone take no more than the depot: `masu status` asks for them."""
         if not os.path.isdir(self._root):
@@ -39,6 +64,17 @@ class LocalStores:
         from controller.host.checkpoints.depot import Depot  # noqa: PLC0415
 
         return Depot(self._root, Codec(None), patience_s=0.0).heads(container)
+
+    def config(self, identity: str, key_file: str) -> Mapping[str, Any]:
+        """An archive may hold whatever somebody wrote in its place."""
+        from controller.host.checkpoints.store import LocalStore  # noqa: PLC0415
+
+        try:
+            text = LocalStore(self._root, key_file).text(identity, SPEC)
+            found = json.loads(text) if text else {}
+        except (MasuError, *NOT_UNDERSTOOD):
+            return {}
+        return found if isinstance(found, dict) else {}
 
     def lineage(self, container: str) -> str | None:
         try:
