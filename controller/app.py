@@ -550,13 +550,14 @@ class App:
         volume whose key is among `keys` goes with its data in any case.
         """
         with self._alone(), self._asked("down", " ".join(keys)) as undone:
+            told = Tellers(self.journal.append)
+            self._mend(told)
             reconciler = Reconciler(self.host, self.places.group, self._failpoint())
             there = present(self.places.group, self.host)
             kept = {key_of(VOLUME, each) for each in self.put_by()}
             every = there | kept | inventory.owners(self.host)
             chosen = set(keys) & every if keys else every
             self._refuse_used(chosen, there)
-            told = Tellers(self.journal.append)
             if now:
                 deny_grace(chosen, self.host)
             last, until_ms = {each for each in chosen if kind_of(each) == VOLUME}, int(wait_s * 1000)

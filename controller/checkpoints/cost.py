@@ -33,6 +33,8 @@ class Ahead:
 def cost(dumped: Dumped, copied: Sequence[TreeCopy]) -> str:
     """Pure. What the standstill was for, in words."""
     frozen = f"frozen for {round(dumped.frozen_us / 1000)} ms"
+    if dumped.thawed:
+        frozen += " (its cgroup was frozen by somebody else meanwhile, and was thawed)"
     if not copied:
         return frozen
     ways = {"copied": sum(each.copied for each in copied), "shared": sum(each.cloned for each in copied)}

@@ -29,6 +29,7 @@ from controller.host import (
     oci_state,
 )
 from controller.host.cgroups.tree import branches
+from controller.host.criu_ended import Notes
 from controller.host.criu_features import Features, last_error, read_bytes, read_json
 from controller.host.criu_mended import Ice, mend
 from controller.host.criu_process import Killed, Options, Run
@@ -105,6 +106,13 @@ class CriuProgram:
             return self.runtime.launched(name)
 
     def mend(self, name: str, group: str) -> tuple[str, ...]:
+        ice = Ice(self.runtime.homes, group)
+        try:
+            return (*self._notes(name).end(ice), *self._mend(name, group))
+        finally:
+            ice.thaw()
+
+    def _mend(self, name: str, group: str) -> tuple[str, ...]:
         network = network_of(read_json(f"{self._bundle(name)}/config.json"))
         return mend(network, self.runtime.homes.join_files(group))
 
@@ -162,7 +170,9 @@ class CriuProgram:
         _check_can_run(order, ice)
         before = time.monotonic()
         try:
-            Run(found.path, cache, order, ice).talk(kind, options, frozen)
+            thawed = Run(found.path, cache, order, ice, self._notes(order.container)).talk(
+                kind, options, frozen
+            )
         except OSError as error:
             raise failed(error, f"dumping {order.container} to", order.directory) from error
         except Killed as killed:
@@ -173,7 +183,7 @@ class CriuProgram:
         stats = criu_rpc.stats(read_bytes(f"{order.directory}/stats-dump"))
         took_ms = round((time.monotonic() - before) * 1000)
         frozen_us, written, shared, inherited = (criu_rpc.number(stats, each) for each in (2, 7, 14, 6))
-        return Dumped(frozen_us, took_ms, written + shared, inherited, order.tcp)
+        return Dumped(frozen_us, took_ms, written + shared, inherited, order.tcp, thawed)
 
     def _check_alone(self, name: str) -> None:
         """Whoever came into the container from outside runs on while its files are copied, and is not dumped."""
@@ -194,7 +204,7 @@ class CriuProgram:
     def _recover(self, order: DumpOrder, ice: Ice) -> tuple[str, ...]:
         """Whatever happens, the container goes on."""
         try:
-            return self.mend(order.container, ice.group)
+            return self._mend(order.container, ice.group)
         finally:
             ice.thaw()
 
@@ -207,6 +217,9 @@ class CriuProgram:
             raise LaunchFailed(
                 f"criu: {said}" if said else str(error), path=error.path, errno=error.errno
             ) from error
+
+    def _notes(self, name: str) -> Notes:
+        return Notes(f"{self.runtime.places.dumps}/{name}.json", self.runtime.facts.boot_id)
 
     @property
     def _features(self) -> Features:

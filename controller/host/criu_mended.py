@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from controller.errors import StepFailed
+from controller.frozen import dataclass
 from controller.host import command, syscalls
 from controller.host.cgroups.homes import Homes
 from controller.host.departure import depart
@@ -34,46 +35,70 @@ _TRACER: Final = re.compile(r"^TracerPid:\t(\d+)$", re.MULTILINE)
 _LOCK: Final = re.compile(r"^table inet (CRIU-\S+)$", re.MULTILINE)
 
 
+@dataclass(frozen=True, slots=True)
+class _Freezer:
+    """A file, its two words, and the file that says whether it is done."""
+
+    file: str
+    thawed: str
+    frozen: str
+    told: str
+
+
 class Ice:
-    """The container's own freezer, for the moment between the end of a CRIU and the mending."""
+    """The container's own freezers: one for the moment between the end of a CRIU and the mending."""
 
     def __init__(self, homes: Homes, group: str) -> None:
         self.group = group
-        core, v1 = homes.core(group), homes.facts.hierarchy("freezer")
-        if core and os.path.exists(f"{core}/cgroup.freeze"):
-            self._file, self._words, self._told = f"{core}/cgroup.freeze", ("0", "1"), f"{core}/cgroup.events"
-        else:
-            self._file = f"{homes.locate(v1, group)}/freezer.state" if v1 else ""
-            self._words, self._told = ("THAWED", "FROZEN"), self._file
+        self._freezers = tuple(_freezers(homes, group))
         self._made = False
 
     @property
     def frozen(self) -> bool:
         """Whether it is, or is about to be, frozen by somebody."""
-        text = (read_text(self._file) or "").strip() if self._file else ""
-        return text not in {"", self._words[0]}
+        return any(map(_freezes, self._freezers))
 
     def freeze(self) -> None:
         """At most `FREEZE_S`; what is held by CRIU counts as frozen."""
-        if not self._file:
+        if not self._freezers:
             return
-        self._made = True
+        self._made, freezer = True, self._freezers[0]
         with contextlib.suppress(StepFailed):  # it has to be killed all the same
-            self._write(self._words[1])
+            _write(freezer.file, freezer.frozen)
         deadline = time.monotonic() + FREEZE_S
-        while time.monotonic() < deadline and not _FROZEN.search(read_text(self._told) or ""):
+        while time.monotonic() < deadline and not _FROZEN.search(read_text(freezer.told) or ""):
             time.sleep(0.001)
 
     def thaw(self) -> None:
         if self._made:
-            self._write(self._words[0])
+            _write(self._freezers[0].file, self._freezers[0].thawed)
 
-    def _write(self, word: str) -> None:
-        try:
-            with open(self._file, "w", encoding="ascii") as knob:
-                knob.write(word)
-        except OSError as error:
-            raise failed(error, f"writing {word} to", self._file) from error
+    def release(self) -> None:
+        """Whoever has frozen it. What is above its group is nobody's here."""
+        for each in filter(_freezes, self._freezers):
+            with contextlib.suppress(StepFailed):  # it has gone at this moment
+                _write(each.file, each.thawed)
+
+
+def _freezers(homes: Homes, group: str) -> Iterator[_Freezer]:
+    core, v1 = homes.core(group), homes.facts.hierarchy("freezer")
+    if core and os.path.exists(f"{core}/cgroup.freeze"):
+        yield _Freezer(f"{core}/cgroup.freeze", "0", "1", f"{core}/cgroup.events")
+    if v1:
+        file = f"{homes.locate(v1, group)}/freezer.state"
+        yield _Freezer(file, "THAWED", "FROZEN", file)
+
+
+def _freezes(freezer: _Freezer) -> bool:
+    return (read_text(freezer.file) or "").strip() not in {"", freezer.thawed}
+
+
+def _write(path: str, word: str) -> None:
+    try:
+        with open(path, "w", encoding="ascii") as knob:
+            knob.write(word)
+    except OSError as error:
+        raise failed(error, f"writing {word} to", path) from error
 
 
 def mend(network: str, member_files: Iterable[str]) -> tuple[str, ...]:

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import resource
-import signal
 import socket
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Final
 
 from controller.errors import StepFailed
 from controller.frozen import dataclass
 from controller.host import criu_rpc
+from controller.host.criu_ended import Notes, kill, stop
 from controller.host.criu_features import last_error
 from controller.host.criu_mended import Ice
+from controller.host.criu_stuck import Stuck, Watch
 from controller.host.departure import depart
 from controller.host.facts import find
-from controller.host.text import read_text, remove_file
+from controller.host.text import remove_file
 from controller.model.dump import PRE_DUMP, DumpOrder
 
 END_TIMEOUT_S: Final = 5.0
-UNDO_S: Final = 2.0
 SEARCH_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 LOG_LEVEL: Final = 2
 """Warnings and errors: more takes time while everything stands still."""
@@ -37,22 +35,30 @@ class Killed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One dump or pre-dump by the program `criu`; `cache`: see `depart`."""
+    """One dump or pre-dump by the program `criu`; `cache`: see `depart`; `notes`: where it is written down."""
 
     criu: str
     cache: bytes | None
     order: DumpOrder
     ice: Ice
+    notes: Notes
 
-    def talk(self, kind: int, options: Options, frozen: Callable[[], None]) -> None:
-        """Start it in the container's network namespace, ask it, wait for it.
+    def talk(self, kind: int, options: Options, frozen: Callable[[], None]) -> bool:
+        """Start it in the container's network namespace, ask it, wait for it. → whether the container was thawed,
+        which somebody else had frozen.
 
         `frozen` is called by this very thread. Raises StepFailed, Killed, OSError, and what `frozen` raises.
         """
+        watch = Watch(self.order.init, self.ice, thaws=kind == criu_rpc.DUMP)
+
+        def complete() -> None:
+            frozen()
+            watch.awaits_end = self.order.kill
+
         directory = os.open(self.order.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             remove_file(f"{self.order.directory}/{_LOG}")
-            answer = self._ask(criu_rpc.request(kind, [*self._always(directory), *options]), frozen)
+            answer = self._ask(criu_rpc.request(kind, [*self._always(directory), *options]), complete, watch)
         finally:
             os.close(directory)
         if answer.failure is not None:
@@ -60,26 +66,42 @@ class Run:
         if not answer.success:
             said = self._said() or answer.message or "it does not say why"
             raise StepFailed(f"criu could not dump {self.order.container}: {said}", path=self.order.directory)
+        return watch.thawed
 
-    def _ask(self, asked: bytes, frozen: Callable[[], None]) -> criu_rpc.Answer:
+    def _ask(self, asked: bytes, frozen: Callable[[], None], watch: Watch) -> criu_rpc.Answer:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with ours, theirs:
             process = self._start(theirs.fileno())
             theirs.close()
             try:
-                return criu_rpc.converse(ours, asked, self.order.timeout_ms / 1000, frozen)
-            except (TimeoutError, criu_rpc.Broken) as error:
+                self.notes.write(process.pid, self.order.init)
+                timeout_s = self.order.timeout_ms / 1000
+                return criu_rpc.converse(ours, asked, timeout_s, frozen, watch.look)
+            except (TimeoutError, criu_rpc.Broken, Stuck) as error:
                 ours.close()  # should it be waiting for a word just now
-                _stop(process, self.ice)
-                late = f"did not finish within {self.order.timeout_ms} ms"
-                why = late if isinstance(error, TimeoutError) else f"broke off: {error}"
-                raise Killed(": ".join(each for each in (f"criu {why}", self._said()) if each)) from error
+                self._stop(process, error)
+                raise Killed(": ".join(each for each in (self._why(error), self._said()) if each)) from error
             except BaseException:  # Ctrl-C: nobody will give it a word any more
                 ours.close()
-                _stop(process, self.ice)
+                self._stop(process, None)
                 raise
             finally:
                 _end(process)
+                self.notes.remove()
+
+    def _why(self, error: Exception) -> str:
+        if isinstance(error, Stuck):
+            return f"{self.order.container} could not be dumped: {error}"
+        late = f"did not finish within {self.order.timeout_ms} ms"
+        return f"criu {late if isinstance(error, TimeoutError) else f'broke off: {error}'}"
+
+    def _stop(self, process: subprocess.Popen[bytes], error: Exception | None) -> None:
+        if isinstance(error, Stuck) and error.ended:
+            kill(process.pid)
+            return
+        if isinstance(error, Stuck):
+            self.ice.release()  # it undoes everything by itself, if its processes run
+        stop(process.pid, lambda wait_s: _ends(process, wait_s), self.ice)
 
     def _start(self, descriptor: int) -> subprocess.Popen[bytes]:
         pid = self.order.init.pid
@@ -129,36 +151,15 @@ def _in_time_of(pid: int) -> list[str]:
     return [find("nsenter") or "nsenter", f"--time={theirs}", "--"]
 
 
-def _stop(process: subprocess.Popen[bytes], ice: Ice) -> None:
-    """Have it give up: its next write to an image fails, and it undoes everything itself.
-
-    Only if that takes too long it is killed: in its first moments that can end the container, because a thread that
-    CRIU has made call something comes back to a breakpoint, and nobody waits for it.
-    """
-    for pid in (process.pid, *_children(process.pid)):
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, 0))
+def _ends(process: subprocess.Popen[bytes], wait_s: float) -> bool:
     try:
-        process.wait(UNDO_S)
+        process.wait(wait_s)
     except subprocess.TimeoutExpired:
-        ice.freeze()
-        _kill(process)
-
-
-def _children(pid: int) -> Iterator[int]:
-    """A pre-dump is made by one."""
-    yield from map(int, (read_text(f"/proc/{pid}/task/{pid}/children") or "").split())
-
-
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    """With what it has started; it is the leader of its group as long as it is not waited for."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
+        return False
+    return True
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    try:
-        process.wait(END_TIMEOUT_S)
-    except subprocess.TimeoutExpired:
-        _kill(process)
+    if not _ends(process, END_TIMEOUT_S):
+        kill(process.pid)
         process.wait()

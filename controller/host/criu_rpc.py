@@ -41,6 +41,7 @@ OPTIONS: Final = {  # of criu_opts
     "tcp_close": 52,
     "network_lock": 64,
 }
+LOOK_MS: Final = 50
 _STATS_HEAD: Final = 12
 """Two magic numbers and a size."""
 
@@ -117,17 +118,24 @@ def request(kind: int, options: Iterable[tuple[str, Value]]) -> bytes:
     return encode([(1, kind), (2, encode((OPTIONS[name], value) for name, value in options))])
 
 
-def converse(sock: socket.socket, asked: bytes, timeout_s: float, frozen: Callable[[], None]) -> Answer:
+def converse(
+    sock: socket.socket,
+    asked: bytes,
+    timeout_s: float,
+    frozen: Callable[[], None],
+    silent: Callable[[], None],
+) -> Answer:
     """Ask, and answer CRIU's own questions until it is done.
 
     `frozen` is called at post-dump: the image is complete and everything still stands still. When it fails, CRIU
     takes the dump for a failure and lets everybody go on. The time that it takes is not counted.
-    Raises TimeoutError, Broken.
+    `silent` is called again and again as long as it says nothing.
+    Raises TimeoutError, Broken, and what `silent` raises.
     """
     deadline = time.monotonic() + timeout_s
     failure: Exception | None = None
     _send(sock, asked)
-    while number(answer := _receive(sock, deadline), 1) == NOTIFY:
+    while number(answer := _receive(sock, deadline, silent), 1) == NOTIFY:
         if _script(answer) == b"post-dump":
             before = time.monotonic()
             try:
@@ -165,11 +173,13 @@ def _send(sock: socket.socket, data: bytes) -> None:
         raise Broken(str(error)) from error
 
 
-def _receive(sock: socket.socket, deadline: float) -> Fields:
+def _receive(sock: socket.socket, deadline: float, silent: Callable[[], None]) -> Fields:
     ready = select.poll()
     ready.register(sock, select.POLLIN)
-    if not ready.poll(max(0.0, deadline - time.monotonic()) * 1000):
-        raise TimeoutError
+    while not ready.poll(LOOK_MS):
+        if time.monotonic() > deadline:
+            raise TimeoutError
+        silent()
     try:
         data = sock.recv(MAX_MESSAGE)
         if not data:

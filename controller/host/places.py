@@ -134,6 +134,11 @@ class Places:
         return f"{self.run}/scratch"
 
     @property
+    def dumps(self) -> str:
+        """Which CRIU works on which container."""
+        return f"{self.run}/dumps"
+
+    @property
     def control(self) -> str:
         return f"{self.run}/control.socket"
 
@@ -191,6 +196,7 @@ class Places:
             self.names,
             self.git,
             self.attempts,
+            self.dumps,
         ):
             shutil.rmtree(directory, ignore_errors=True)
         if not os.path.isdir(f"{self.checkpoints}/manifests") or not os.listdir(

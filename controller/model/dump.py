@@ -92,6 +92,7 @@ class Dumped:
 
     `pages_inherited`: those that the dump did not write, because the pre-dump has them.
     `tcp`: what became of connections: they are closed, whatever was ordered, where a user namespace bars a restore.
+    `thawed`: somebody had frozen them meanwhile.
     """
 
     frozen_us: int
@@ -99,6 +100,7 @@ class Dumped:
     pages_written: int
     pages_inherited: int
     tcp: Literal["established", "close"]
+    thawed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,9 +116,11 @@ class Masu:
             env={**os.environ, **(env or {})},
         )
 
-    def spawn(self, *arguments: str) -> subprocess.Popen[bytes]:
+    def spawn(self, *arguments: str, stderr: int | None = None) -> subprocess.Popen[bytes]:
         """While it runs; the caller ends it."""
-        return subprocess.Popen([*self._argv(), *arguments], cwd=CHECKOUT, stdin=subprocess.DEVNULL)
+        return subprocess.Popen(
+            [*self._argv(), *arguments], cwd=CHECKOUT, stdin=subprocess.DEVNULL, stderr=stderr
+        )
 
     def apply(self, *arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         return self.run("apply", *arguments, str(self.source), env=env)
@@ -194,6 +196,7 @@ class Masu:
             (run, f"devices/{name}.json"),
             (run, f"secrets/{name}"),
             (run, f"scratch/{name}"),
+            (run, f"dumps/{name}.json"),
             (run, f"keeper/exits/{name}.json"),
             (run, f"keeper/pipes/{name}.json"),
             (state, f"layers/{name}"),
@@ -250,7 +253,11 @@ class Masu:
         """What only a checkpoint or a restore that is under way leaves on the host."""
         run, state = Path("/run/masu") / self.instance, Path("/var/lib/masu") / self.instance
         below = ("snapshots/*", "layers/*/coming", "layers/*/kept", "spaces/*/.*")
-        found = [*run.glob("scratch/*"), *(path for each in below for path in state.glob(each))]
+        found = [
+            *run.glob("scratch/*"),
+            *run.glob("dumps/*"),
+            *(path for each in below for path in state.glob(each)),
+        ]
         return [str(path) for path in found]
 
     def grants(self) -> list[str]:

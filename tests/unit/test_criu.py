@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
 import socket
+import subprocess
 import threading
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -12,12 +16,16 @@ from hypothesis import strategies as st
 
 from controller.errors import LaunchFailed
 from controller.host import criu_rpc
+from controller.host.criu_ended import Notes
 from controller.host.criu_features import errors_in
+from controller.host.criu_mended import Ice
 from controller.host.criu_mounts import held, parse_mountinfo, sorted_options, staging
 from controller.host.criu_recipe import restore_recipe
+from controller.host.criu_stuck import has_ended
 from controller.host.criu_timers import A_LIFETIME_S, mended_core, mended_file
+from controller.host.proc_stat import stat_of
 from controller.model.dump import Layout, MountHeld, RestoreOrder
-from controller.model.launch import LaunchRecipe
+from controller.model.launch import Init, LaunchRecipe
 
 MOUNTINFO = """\
 191 131 0:42 / / rw,relatime - overlay overlay rw
@@ -78,7 +86,7 @@ def converse(answers: list[bytes], frozen: Any) -> tuple[list[bytes], Any]:
     thread = threading.Thread(target=criu)
     thread.start()
     try:
-        return heard, criu_rpc.converse(ours, b"asked", 5, frozen)
+        return heard, criu_rpc.converse(ours, b"asked", 5, frozen, lambda: None)
     finally:
         thread.join()
         ours.close()
@@ -109,6 +117,34 @@ def test_what_the_caller_raises_is_told_to_criu_first() -> None:
 def test_a_criu_that_ends_is_no_answer() -> None:
     with pytest.raises(criu_rpc.Broken):
         converse([notify(b"post-dump")], lambda: None)
+
+
+@pytest.mark.parametrize("later", [0, 1])
+def test_a_process_that_is_no_criu_is_not_ended(tmp_path: Path, later: int) -> None:
+    """Whoever has got its pid since, and whoever is noted by mistake: here it is the test itself."""
+    notes, stat = Notes(str(tmp_path / "web.json"), "boot"), stat_of(os.getpid())
+    assert stat
+    who = {"pid": stat.pid, "start_time": stat.start_time + later, "boot_id": "boot"}
+    (tmp_path / "web.json").write_text(json.dumps({**who, "init": {"pid": stat.pid, "start_time": 0}}))
+    assert notes.end(cast("Ice", None)) == ()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_note_is_nobody(tmp_path: Path) -> None:
+    (tmp_path / "web.json").write_text('{"pid": 1')
+    assert Notes(str(tmp_path / "web.json"), "boot").end(cast("Ice", None)) == ()
+
+
+def test_an_init_that_has_ended_is_told_from_one_that_runs() -> None:
+    stat = stat_of(os.getpid())
+    assert stat
+    assert not has_ended(Init(stat.pid, stat.start_time))
+    assert has_ended(Init(stat.pid, stat.start_time + 1))
+    with subprocess.Popen(["true"]) as child:
+        born = stat_of(child.pid)
+        assert born
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        assert has_ended(Init(child.pid, born.start_time)), "a zombie does nothing any more"
 
 
 def test_the_first_error_is_the_cause() -> None:
