@@ -16,7 +16,7 @@ from tests.e2e.harness import Masu, cgroup_mounts, container, until
 
 MANY = "for i in $(seq 30); do sleep 100000 & done; echo up; while :; do usleep 1000; done"
 SOON_S = 5.0
-ROUNDS_S = 25.0
+ROUNDS_S = 60.0
 WAIT4 = {"x86_64": 61, "aarch64": 260}.get(os.uname().machine, 0)
 
 
