@@ -10,13 +10,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from controller.errors import SpecInvalid
+from controller.model.names import printable
 from controller.settings import Settings
 from controller.sources.choice import passing_source_of
 from controller.sources.git_process import GitFailed
 from controller.sources.git_repository import Damaged, Repository, Vanished, _looked
 from controller.sources.git_tree import Unfit, choose, entries
 from controller.sources.git_url import GitUrl, parse
-from controller.sources.walk import escaped
 from tests.fuzz.bounds import bounded, printable, soon
 from tests.fuzz.strategies import STRANGE, damaged, texts
 
@@ -116,7 +116,7 @@ def test_a_line_of_any_text(line: str) -> None:
     kind, oid, size = _looked(line)
     assert size >= 0
     assert oid or kind == "missing" or line.startswith(" ")
-    assert escaped(line).isprintable()
+    assert printable(line).isprintable()
 
 
 PARTS = st.sampled_from(
