@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from controller.errors import SpecInvalid
-from controller.model.names import printable
+from controller.model import names
 from controller.settings import Settings
 from controller.sources.choice import passing_source_of
 from controller.sources.git_process import GitFailed
@@ -116,7 +116,7 @@ def test_a_line_of_any_text(line: str) -> None:
     kind, oid, size = _looked(line)
     assert size >= 0
     assert oid or kind == "missing" or line.startswith(" ")
-    assert printable(line).isprintable()
+    assert names.printable(line).isprintable()
 
 
 PARTS = st.sampled_from(
