@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pyrage
 import pytest
 
 from tests.e2e.harness import Masu, container, until
@@ -174,6 +173,9 @@ class Sealed:
     """The key of a host, as whoever looks after it makes it, and what is sealed for it."""
 
     def __init__(self, kind: str, directory: Path) -> None:
+        import pyrage  # noqa: PLC0415 - an extra, which the virtual machine does not have
+
+        self.pyrage = pyrage
         self.values: list[str] = []
         self.path = Path("/run") / f"masu-test-{secrets.token_hex(6)}.key"
         if kind == "age":
@@ -190,7 +192,7 @@ class Sealed:
 
     def seal(self) -> str:
         self.values.append("hunter2-" + secrets.token_hex(12))
-        return bytes(pyrage.encrypt(self.values[-1].encode(), [self._recipient], armored=True)).decode()
+        return bytes(self.pyrage.encrypt(self.values[-1].encode(), [self._recipient], armored=True)).decode()
 
 
 @pytest.fixture(params=["age", "ssh"])
@@ -229,7 +231,7 @@ def test_sealed_for_another_host_it_is_waited_for(
     masu: Masu, sealed: Sealed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     masu.write(container(files=[{"age": sealed.seal(), "target": "/run/secrets/key"}]))
-    sealed.path.write_text(str(pyrage.x25519.Identity.generate()))
+    sealed.path.write_text(str(sealed.pyrage.x25519.Identity.generate()))
     monkeypatch.setenv("MASU_AGE_IDENTITY", str(sealed.path))
     assert masu.apply("--wait", "2s").returncode != 0
     assert "cannot be opened with the key of this host" in json.dumps(masu.status()["conditions"])
