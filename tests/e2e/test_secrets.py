@@ -173,7 +173,7 @@ class Sealed:
     """The key of a host, as whoever looks after it makes it, and what is sealed for it."""
 
     def __init__(self, kind: str, directory: Path) -> None:
-        import pyrage  # noqa: PLC0415 - an extra, which the virtual machine does not have
+        import pyrage  # an extra, which the virtual machine does not have
 
         self.pyrage = pyrage
         self.values: list[str] = []
