@@ -19,10 +19,14 @@ def printable(text: str) -> str:
     r"""Pure. On one line, and nothing that a terminal obeys: control characters as \n or \x1b, bytes that are not
     UTF-8 as \xff. What containers are called, open and mount is theirs to choose.
     """
-    if text.isprintable():
-        return text
-    plain = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in plain)
+    return text if text.isprintable() else "".join(map(_printable, text))
+
+
+def _printable(character: str) -> str:
+    if character.isprintable():
+        return character
+    byte = ord(character) - 0xDC00  # surrogateescape: what was no UTF-8
+    return f"\\x{byte:02x}" if 0x80 <= byte <= 0xFF else character.encode("unicode_escape").decode()
 
 
 def quote(text: str, longest: int = 60) -> str:

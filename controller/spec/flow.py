@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from controller.model.names import printable
 from controller.spec.scalars import scalar
 
 _PLAIN = re.compile(r"(?!-(?:-|$))[-A-Za-z0-9_/.+](?:[-A-Za-z0-9_/.+@=]|:(?=[^\s:]))*")
@@ -27,8 +28,7 @@ def _text(text: str, *, old: bool) -> str:
     """`old`: also as YAML 1.1 reads it; among keys, `on` is one of masu's own."""
     if _PLAIN.fullmatch(text) and not (old and _OLD.fullmatch(text)) and _is_text(text):
         return text
-    quoted = json.dumps(text, ensure_ascii=False)
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in quoted)
+    return printable(json.dumps(text, ensure_ascii=False))
 
 
 def _is_text(text: str) -> bool:

@@ -32,7 +32,14 @@ def test_leaves_what_editors_leave(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "shown"),
-    [("web.yaml", "web.yaml"), ("a\nb", r"a\nb"), ("\x1b[31m", r"\x1b[31m"), ("\udcff", r"\xff"), ("é", "é")],
+    [
+        ("web.yaml", "web.yaml"),
+        ("a\nb", r"a\nb"),
+        ("\x1b[31m", r"\x1b[31m"),
+        ("\udcff", r"\xff"),
+        ("\ud800", r"\ud800"),
+        ("é", "é"),
+    ],
 )
 def test_escapes_what_would_spoil_a_terminal(name: str, shown: str) -> None:
     assert printable(name) == shown
