@@ -19,9 +19,9 @@ FIGHT_LOOK_S = 0.25
 """While one key is left alone the others are looked after, but not with every nudge of the fight."""
 
 
-def retry_delay(failures: int) -> float:
+def retry_delay(failures: int, initial_s: float = INITIAL_S, maximum_s: float = MAXIMUM_S) -> float:
     """Pure. Seconds until the next try after so many failures in a row: 0.2, 0.4, … 60."""
-    return float(min(INITIAL_S * 2 ** min(failures - 1, 20), MAXIMUM_S))
+    return float(min(initial_s * 2 ** min(failures - 1, 20), maximum_s))
 
 
 @dataclass(frozen=True, slots=True)

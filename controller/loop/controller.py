@@ -323,9 +323,10 @@ class Controller:
             self.probes.forget(name)
             self._ladder.forget(name)
             return self._reconciler.remove(name)
-        if desired.kind == CONTAINER and self.warden.why(name):  # a link may lead elsewhere than it did
+        barred = self.warden.held(name) if desired.kind == CONTAINER else None
+        if barred:  # a link may lead elsewhere than it did
             leave = {*leave, *(f"mounts.{each.target}" for each in desired.parts.get("mounts", ()))}
-        held, pulled = self._held(desired), self.pulls.held(name)
+        held, pulled = self._held(desired, barred), self.pulls.held(name)
         climb = self._ladder.for_(desired) if held is None and pulled is None else None
         if climb is None:
             result = self._reconciler.converge(desired, self._watch, leave, held)
@@ -346,14 +347,12 @@ class Controller:
         with suppress(MasuError, OSError):
             self._track(name, self.wanted(name), subject_of(name, group, self._host))
 
-    def _held(self, desired: Desired) -> Wait | None:
+    def _held(self, desired: Desired, barred: Wait | None) -> Wait | None:
         """Nobody is born who is not allowed, nor without room, nor before groups, volumes, networks and their rules
         are in place.
         """
-        if desired.kind == CONTAINER:
-            wait = self.warden.held(desired.name) or self._door.held(desired.name)
-            if wait:
-                return wait
+        if desired.kind == CONTAINER and (wait := barred or self._door.held(desired.name)):
+            return wait
         with self._lock:
             unmet = [key for key in sorted(desired.needs) if not self._memory.get(key, Memory()).done]
         if not unmet:

@@ -16,15 +16,15 @@ from functools import partial
 
 from controller.errors import MasuError
 from controller.host.ports import EventLog, Host, PinStore
+from controller.loop.backoff import retry_delay
 from controller.model.event import Event
 from controller.model.image import Amount, Choice, Pin, Pins, Source, Want, parse_reference, short
 from controller.model.quantity import about_bytes
 from controller.model.resource import Resource
-from controller.model.status import Condition
 from controller.reconcile.apply import Failpoint
 from controller.reconcile.audit import do
 from controller.reconcile.images import Found, look_up, unused
-from controller.reconcile.reconciler import Result
+from controller.reconcile.reconciler import Result, remarked
 from controller.steps._base import Wait
 from controller.steps.images import LOOK_MS, PULLING, FetchImage, RemoveImage
 
@@ -55,6 +55,11 @@ class Job:
     told_at: float = 0.0
     amount: Amount = field(default_factory=lambda: Amount("asking"))
     said: str = ""
+
+    @property
+    def hopeful(self) -> bool:
+        """It is fetched, or asked for, and has not failed yet."""
+        return self.running or not self.failures
 
     @property
     def registry(self) -> str:
@@ -129,10 +134,7 @@ class Pulls:
         with self._lock:
             found = self._found.get(result.container)
         doubt = found.doubt if found else None
-        if not doubt or any(each.reason == doubt.reason for each in result.conditions):
-            return result
-        said = Condition(doubt.reason, status=True, reason=doubt.reason, message=doubt.message)
-        return replace(result, conditions=(*result.conditions, said))
+        return remarked(result, *doubt) if doubt else result
 
     def ask_anew(self) -> None:
         """Whoever follows a tag has it asked for with the next `expect`."""
@@ -156,7 +158,10 @@ class Pulls:
     def busy(self) -> bool:
         """Whether something is fetched, or asked for, that has not failed yet."""
         with self._lock:
-            return any(each.running or not each.failures for each in self._jobs.values())
+            return self._is_busy()
+
+    def _is_busy(self) -> bool:
+        return any(each.hopeful for each in self._jobs.values())
 
     def close(self) -> None:
         """Whatever is being fetched is given up, and removed; what takes longer is swept away at the next start."""
@@ -243,7 +248,7 @@ class Pulls:
     def _next(self) -> Job | None:
         """None: there is nothing to do, or images are to be removed, since nobody fetches any."""
         while not self._closed:
-            if self._untidy and not any(each.running or not each.failures for each in self._jobs.values()):
+            if self._untidy and not self._is_busy():
                 self._untidy, self._going = False, self._unused()
                 if self._going:
                     return None
@@ -305,7 +310,7 @@ class Pulls:
             if self._closed:
                 return
             job.failures += 1
-            pause = min(INITIAL_S * 2 ** min(job.failures - 1, 20), MAXIMUM_S)
+            pause = retry_delay(job.failures, INITIAL_S, MAXIMUM_S)
             job.due, changed, job.said = time.monotonic() + pause, job.said != said, said
             if not job.names:
                 self._jobs.pop((job.source, job.digest), None)

@@ -43,11 +43,13 @@ class Requests:
 
     def answer(self, request: Request) -> Mapping[str, Any]:
         """Raises MasuError, which has been told as an event, too, unless there is nobody of that name."""
-        if self._wanted(request.container) is None:
-            raise StepFailed(f"there is no container {request.container}")
         with self._acting.act(request.container):
+            found = self._wanted(request.container)
+            if found is None:
+                raise StepFailed(f"there is no container {request.container}")
+            acts = Acts(self._host, self._failpoint, *found, self._hold(request.container), self._barred)
             try:
-                done = self._done(request)
+                done = self._done(acts, request)
             except LaunchFailed as error:
                 self._fail(request, error)
                 self._after(request.container)  # it was ended, and is to be started
@@ -76,12 +78,7 @@ class Requests:
                 acts = Acts(self._host, self._failpoint, *found, nullcontext, self._barred)
                 self._checkpoint(acts, Request("checkpoint", name, ends=ends), "shutdown")
 
-    def _done(self, request: Request) -> Mapping[str, Any]:
-        name = request.container
-        found = self._wanted(name)
-        if found is None:
-            raise StepFailed(f"there is no container {name}")
-        acts = Acts(self._host, self._failpoint, *found, self._hold(name), self._barred)
+    def _done(self, acts: Acts, request: Request) -> Mapping[str, Any]:
         return (
             self._checkpoint(acts, request, "manual")
             if request.verb == "checkpoint"

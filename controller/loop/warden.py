@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 
 from controller.errors import MasuError
 from controller.host.ports import EventLog, Host, PolicyPort
 from controller.model.event import Event
 from controller.model.host_policy import HostPolicy
 from controller.model.resource import CONTAINER, Resource
-from controller.model.status import Condition
-from controller.reconcile.reconciler import Result
+from controller.reconcile.reconciler import Result, remarked
 from controller.spec.host_policy import excesses, forbidden
 from controller.spec.misfit import Misfit
 from controller.steps._base import Wait
@@ -73,10 +71,7 @@ class Warden:
     def remark(self, result: Result) -> Result:
         """With a word that what runs would not be let in any more: it is left running."""
         why = self._why.get(result.container, "")
-        if not why or any(each.reason == NOT_ALLOWED for each in result.conditions):
-            return result
-        said = Condition(NOT_ALLOWED, status=True, reason=NOT_ALLOWED, message=why)
-        return replace(result, conditions=(*result.conditions, said))
+        return remarked(result, NOT_ALLOWED, why) if why else result
 
     def _excesses(self, wanted: Resource, policy: HostPolicy) -> str:
         return barred(excesses(wanted, self._resources, policy, self._source))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 from controller.errors import GuardRefused, HostLacks, MasuError
@@ -89,8 +90,7 @@ class Reconciler:
         it does that itself: then all is done but that.
         """
         name, group = desired.name, self._group(desired.name)
-        outcomes: list[Outcome] = []
-        try:
+        with self._written(name) as outcomes:
             return self._settle(
                 outcomes,
                 lambda: plan(desired, group, self.host),
@@ -100,23 +100,23 @@ class Reconciler:
                 held,
                 turn,
             )
-        finally:
-            self._put_down(name, outcomes)
 
     def remove(self, name: str) -> Result:
         """Take every trace of a container away."""
-        outcomes: list[Outcome] = []
-        try:
+        with self._written(name) as outcomes:
             return self._settle(
                 outcomes, lambda: removal(name, self._group(name), self.host), (), lambda: None
             )
-        finally:
-            self._put_down(name, outcomes)
 
-    def _put_down(self, name: str, outcomes: Collection[Outcome]) -> None:
-        """Once a look, when all is done, also where the look itself has failed."""
-        if outcomes:
-            self.host.audit.append(tuple(entries(name, outcomes, self.host.clock.wall_ms())))
+    @contextmanager
+    def _written(self, name: str) -> Iterator[list[Outcome]]:
+        """→ for what is done. It is written down once a look, when all is done, also where the look has failed."""
+        outcomes: list[Outcome] = []
+        try:
+            yield outcomes
+        finally:
+            if outcomes:
+                self.host.audit.append(tuple(entries(name, outcomes, self.host.clock.wall_ms())))
 
     def _group(self, name: str) -> str:
         return cgroup_of(self.root, name)
@@ -166,6 +166,14 @@ def waiting(result: Result, wait: Wait) -> Result:
     return replace(
         result, outcomes=(), converged=False, again_at=wait.until, conditions=conditions, turned=False
     )
+
+
+def remarked(result: Result, reason: str, message: str) -> Result:
+    """With a word of somebody who keeps nobody from running, unless that is said already."""
+    if any(each.reason == reason for each in result.conditions):
+        return result
+    said = Condition(reason, status=True, reason=reason, message=message)
+    return replace(result, conditions=(*result.conditions, said))
 
 
 def awaiting(result: Result, wait: Wait) -> Result:

@@ -30,14 +30,14 @@ from controller.model.status import (
 )
 from controller.reconcile.desired import Desired, Wish, desire
 from controller.reconcile.plan import Plan, plan, subject_of
+from controller.reconcile.reconciler import AWAIT, AWAIT_IMAGE
 from controller.reconcile.timing import foreseen, scheduled
 from controller.steps.checkpointing import PUT_BY
 from controller.steps.counting import counted
 from controller.steps.images import PULLING
 
 CHECKPOINT_FAILED = "CheckpointFailed"
-AWAIT_IMAGE = "AwaitImage"
-WAITS = {"Await": "back-off", AWAIT_IMAGE: "waits"}
+WAITS = {AWAIT: "back-off", AWAIT_IMAGE: "waits"}
 """Kinds of steps → the state of who does not run because of them, the first reason last."""
 
 
