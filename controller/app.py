@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from controller.checkpoints.policy import Policy
@@ -129,10 +130,9 @@ from controller.reconcile.status import (
 from controller.report import narrate
 from controller.report.preview import Overview, Preview
 from controller.settings import POLICY, SECRETS, Settings
-from controller.spec.accept import accept, across, whole
+from controller.spec.accept import Judge, accept, across, whole
 from controller.spec.across import users
 from controller.spec.host_policy import excesses, forbidden
-from controller.spec.misfit import Misfit
 from controller.steps._base import Stage
 from controller.steps.checkpointing import DUMPING, NOTE, ClearScratch
 from controller.steps.freezer import frozen_by
@@ -415,10 +415,7 @@ class App:
         root_only = not self.settings.unsafe_source
         found = passing_source_of(source, self.settings, root_only=root_only).snapshot()
         policy = self.policy.read()
-
-        def judge(resources: Mapping[str, Resource]) -> list[Misfit]:
-            return forbidden(resources, policy, self.policy)
-
+        judge = partial(forbidden, policy=policy, paths=self.policy)
         after = accept(before, found, _parse, self.host.facts.layout, judge, self.settings.node)
         if self.settings.atomic or found.atomic:
             after = whole(before, after)
@@ -948,7 +945,7 @@ class App:
         from controller.sources.choice import path_of  # noqa: PLC0415
 
         policy, path = self.policy.read(), path_of(source)
-        if self.settings.unsafe_source or self.settings.signers:
+        if self._is_trusted():
             return None
         if not path and policy is None:
             ways = f"write {self.policy.path}, or say --require-signature or --allow-unsafe-source"
@@ -965,11 +962,15 @@ class App:
         from controller.sources.git_trust import distrusted  # noqa: PLC0415
         from controller.sources.git_url import is_git  # noqa: PLC0415
 
-        if not is_git(source) or self.settings.unsafe_source or self.settings.signers or self._is_bound():
+        if not is_git(source) or self._is_trusted() or self._is_bound():
             return ""
         path = path_of(source)
         why = distrusted(path) if path else ""
         return f"is not root's alone: {why}; {AS_GOOD_AS_ROOT}" if why else ""
+
+    def _is_trusted(self) -> bool:
+        """Whoever writes the source may, or what he writes has to be signed."""
+        return self.settings.unsafe_source or bool(self.settings.signers)
 
     def _is_bound(self) -> bool:
         """Read-only. Not by a policy that cannot be read."""
@@ -1033,11 +1034,7 @@ def validate(paths: tuple[str, ...], settings: Settings) -> tuple[tuple[Problem,
 
     problems: list[Problem] = []
     known, documents = DesiredSet(), 0
-    policy = _policy_at(settings.policy) if settings.policy else None
-
-    def judge(resources: Mapping[str, Resource]) -> list[Misfit]:
-        return forbidden(resources, policy, AsWritten())
-
+    judge = _judge_of(settings)
     for path in paths:
         found = passing_source_of(path, settings).snapshot()
         accepted = accept(DesiredSet(), found, _parse, "", node=settings.node)
@@ -1046,6 +1043,12 @@ def validate(paths: tuple[str, ...], settings: Settings) -> tuple[tuple[Problem,
         documents += sum(len(each.resources) + len(each.elsewhere) for each in accepted.files.values())
     problems.extend(across(known, judge))
     return tuple(sorted(set(problems))), documents, len(known.files)
+
+
+def _judge_of(settings: Settings) -> Judge:
+    """By the policy that is named, of a host that is not here. Raises SpecInvalid."""
+    policy = _policy_at(settings.policy) if settings.policy else None
+    return partial(forbidden, policy=policy, paths=AsWritten())
 
 
 def _policy_at(path: str) -> HostPolicy:
@@ -1064,11 +1067,7 @@ def against(base: str, source: str, settings: Settings) -> Comparison:
 
     known = passing_source_of(base, settings).snapshot()
     found = passing_source_of(source, settings).snapshot()
-    policy = _policy_at(settings.policy) if settings.policy else None
-
-    def judge(resources: Mapping[str, Resource]) -> list[Misfit]:
-        return forbidden(resources, policy, AsWritten())
-
+    judge = _judge_of(settings)
     moved = moved_to(known, root_of(base), root_of(source))
     before = accept(DesiredSet(), moved, _parse, "", judge, settings.node)
     after = accept(before, found, _parse, "", judge, settings.node)

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Collection
 from typing import Final
 
-from controller.host.text import open_for_writing
+from controller.host.appended import AppendedFile
 from controller.model.audit import Entry
 
 MAX_BYTES: Final = 8 << 20
@@ -34,7 +34,7 @@ class AuditFile:
         self.lines, self.lost, self._untold = 0, 0, 0
         self._revision = ""
         self._lock = threading.Lock()
-        self._descriptor, self._inode = -1, 0
+        self._file = AppendedFile(path, 0o755, secret=True)
         self._torn = False
         self._dirty = threading.Event()
         self._syncing: threading.Thread | None = None
@@ -63,44 +63,24 @@ class AuditFile:
         """What is written is on the disk when this returns."""
         with self._lock:
             self._sync()
-            self._close()
+            self._file.close()
 
     def _append(self, text: bytes, entries: Collection[Entry]) -> None:
-        size = self._opened()
+        size = self._file.opened()
         if self._untold:
             at = next(iter(entries)).at
             text = f'{{"at": {at}, "lost": {self._untold}}}\n'.encode() + text
         if self._torn:
             text = b"\n" + text
-        written = os.write(self._descriptor, text)
+        written = os.write(self._file.descriptor, text)
         self._torn = 0 < written < len(text)
         if written < len(text):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self._untold = 0
         self._later()
         if size + written > MAX_BYTES:
-            self._rotate()
-
-    def _opened(self) -> int:
-        """The size of the file that is there; it is opened if somebody has put aside the one that was open."""
-        with contextlib.suppress(FileNotFoundError):
-            found = os.stat(self.path)
-            if self._descriptor >= 0 and found.st_ino == self._inode:
-                return found.st_size
-        self._close()
-        self._descriptor = open_for_writing(self.path, os.O_APPEND | os.O_NOFOLLOW, 0o755)
-        os.fchmod(self._descriptor, 0o600)
-        found = os.fstat(self._descriptor)
-        self._inode = found.st_ino
-        return found.st_size
-
-    def _rotate(self) -> None:
-        self._sync()
-        self._close()
-        for number in range(KEPT - 1, 0, -1):
-            with contextlib.suppress(FileNotFoundError):
-                os.replace(f"{self.path}.{number}", f"{self.path}.{number + 1}")
-        os.replace(self.path, f"{self.path}.1")
+            self._sync()
+            self._file.put_aside(KEPT)
 
     def _later(self) -> None:
         """Whoever looks does not wait for the disk."""
@@ -115,7 +95,7 @@ class AuditFile:
             self._dirty.wait()
             self._dirty.clear()
             with self._lock:
-                copy = os.dup(self._descriptor) if self._descriptor >= 0 else -1
+                copy = os.dup(self._file.descriptor) if self._file.descriptor >= 0 else -1
             if copy >= 0:
                 with contextlib.suppress(OSError):
                     os.fdatasync(copy)
@@ -123,14 +103,9 @@ class AuditFile:
             pause.wait(SYNC_S)
 
     def _sync(self) -> None:
-        if self._descriptor >= 0:
+        if self._file.descriptor >= 0:
             with contextlib.suppress(OSError):
-                os.fdatasync(self._descriptor)
-
-    def _close(self) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-        self._descriptor, self._inode = -1, 0
+                os.fdatasync(self._file.descriptor)
 
 
 def _unheard(said: str) -> None:

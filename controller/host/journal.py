@@ -11,7 +11,7 @@ from itertools import islice
 from typing import TextIO
 
 from controller.errors import NOT_UNDERSTOOD
-from controller.host.text import open_for_writing
+from controller.host.appended import AppendedFile
 from controller.model.event import Event
 
 MAX_BYTES = 4 * 1024 * 1024
@@ -27,7 +27,7 @@ class Journal:
     def __init__(self, path: str) -> None:
         self._path = path
         self._lock = threading.Lock()
-        self._descriptor, self._inode = -1, 0
+        self._file = AppendedFile(path, 0o711)
         self.lost = 0
 
     def append(self, event: Event) -> None:
@@ -38,30 +38,10 @@ class Journal:
             self.lost += 1
 
     def _append(self, line: bytes) -> None:
-        """To the file that is left open, unless somebody has put it aside: then to a new one."""
-        size = self._size()
-        if size < 0:
-            self._close()
-            self._descriptor = open_for_writing(self._path, os.O_APPEND, 0o711)
-            found = os.fstat(self._descriptor)
-            self._inode, size = found.st_ino, found.st_size
-        os.write(self._descriptor, line)
+        size = self._file.opened()
+        os.write(self._file.descriptor, line)
         if size + len(line) > MAX_BYTES:
-            self._close()
-            os.replace(self._path, self._path + ".1")
-
-    def _size(self) -> int:
-        """Of the file that is left open; -1: it is not the one that is there."""
-        try:
-            found = os.stat(self._path)
-        except FileNotFoundError:
-            return -1
-        return found.st_size if found.st_ino == self._inode else -1
-
-    def _close(self) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-        self._descriptor, self._inode = -1, 0
+            self._file.put_aside(1)
 
     def read(self, *, tail: int = -1, follow: bool = False) -> Iterator[Event]:
         """Oldest first, the last `tail` of what there is (all when negative); torn lines are passed over.

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from controller.host import syscalls
 from controller.host.syscalls import MountAttr
 
 _PLAIN: Final = MountAttr(0)
+_INERT: Final = MountAttr.NOSUID | MountAttr.NOEXEC | MountAttr.NODEV
+NO_SWAP: Final = ("noswap", None)
+"""Of a tmpfs, since Linux 6.4."""
 
 
 class MountRefused(OSError):
@@ -38,6 +42,18 @@ def new_mount(kind: str, settings: Iterable[tuple[str, str | None]], attributes:
         raise MountRefused(error.errno or 0, syscalls.fscontext_log(context)) from error
     finally:
         os.close(context)
+
+
+def tmpfs(source: str, size: int, extras: Iterable[Sequence[tuple[str, str | None]]]) -> int:
+    """One for root alone, of `size` bytes, in which nothing is executed and no device opened. → see `new_mount`.
+
+    `extras`: settings that not every kernel knows, the best first; else it is made without. Raises MountRefused.
+    """
+    settings = [("source", source), ("mode", "0700"), ("size", str(size))]
+    for each in extras:
+        with contextlib.suppress(MountRefused):
+            return new_mount("tmpfs", [*settings, *each], _INERT)
+    return new_mount("tmpfs", settings, _INERT)
 
 
 def attach(tree: int, path: str) -> None:

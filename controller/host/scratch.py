@@ -16,8 +16,8 @@ from typing import Final
 
 from controller.errors import StepFailed
 from controller.host import syscalls
-from controller.host.new_mount import MountRefused, attach, new_mount
-from controller.host.syscalls import MountAttr, free_bytes
+from controller.host.new_mount import NO_SWAP, attach, tmpfs
+from controller.host.syscalls import free_bytes
 from controller.host.text import failed, make_private, read_text, remove_tree, write_atomic
 
 IMAGES: Final = "images"
@@ -28,13 +28,10 @@ _MARGIN: Final = 4
 """One part in so many is added to what images are known to need: a container goes on until it stands still."""
 _SMALLEST: Final = 1 << 20
 _AVAILABLE: Final = re.compile(r"^MemAvailable:\s*(\d+) kB$", re.MULTILINE)
-_NO_SWAP: Final = ("noswap", None)
-"""Since Linux 6.4."""
 _HUGE: Final = ("huge", "within_size")
 """Pages as large as what is written at once (since 6.14) take a third of the time, while everything stands still;
 small files take no more room for it."""
-_EXTRAS: Final = ((_NO_SWAP, _HUGE), (_NO_SWAP,), (_HUGE,), ())
-_ATTRIBUTES: Final = MountAttr.NOSUID | MountAttr.NOEXEC | MountAttr.NODEV
+_EXTRAS: Final = ((NO_SWAP, _HUGE), (NO_SWAP,), (_HUGE,))
 
 
 class ScratchDirectories:
@@ -67,7 +64,7 @@ class ScratchDirectories:
                 self._take(path)
                 size = self._size(name, path, need)
                 os.mkdir(path, 0o700)
-                tree = _tmpfs(size)
+                tree = tmpfs("masu-scratch", size, _EXTRAS)
                 try:
                     attach(tree, path)
                 finally:
@@ -119,12 +116,3 @@ class ScratchDirectories:
         while os.path.ismount(path):
             syscalls.detach_mount(path)
         remove_tree(path)
-
-
-def _tmpfs(size: int) -> int:
-    """A descriptor of its mount, with as many of the extras as the kernel can."""
-    settings = [("source", "masu-scratch"), ("mode", "0700"), ("size", str(size))]
-    for extras in _EXTRAS[:-1]:
-        with contextlib.suppress(MountRefused):
-            return new_mount("tmpfs", [*settings, *extras], _ATTRIBUTES)
-    return new_mount("tmpfs", [*settings, *_EXTRAS[-1]], _ATTRIBUTES)

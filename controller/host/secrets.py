@@ -15,10 +15,9 @@ from typing import Final
 
 from controller.errors import NOT_UNDERSTOOD, MasuError, StepFailed
 from controller.host import syscalls
-from controller.host.new_mount import MountRefused, attach, new_mount
+from controller.host.new_mount import NO_SWAP, attach, tmpfs
 from controller.host.places import Places
-from controller.host.syscalls import MountAttr
-from controller.host.text import failed, make_directories, read_text, remove_tree
+from controller.host.text import failed, make_directories, read_text, remove_tree, write_all
 from controller.host.trust import distrust
 from controller.model.secret import SEALED, SecretFile
 
@@ -26,7 +25,6 @@ LARGEST: Final = 1 << 20
 LARGEST_VARIABLE: Final = 128 << 10
 """MAX_ARG_STRLEN: execve(2)."""
 _ROOM: Final = 64 * LARGEST * 2
-_ATTRIBUTES: Final = MountAttr.NOSUID | MountAttr.NOEXEC | MountAttr.NODEV
 
 
 class SecretFiles:
@@ -128,7 +126,7 @@ class SecretFiles:
             make_directories(self._places.secrets, 0o711)
             remove_tree(base)
             os.mkdir(base, 0o700)
-            tree = _tmpfs()
+            tree = tmpfs("masu-secrets", _ROOM, ((NO_SWAP,),))
             try:
                 attach(tree, base)
             finally:
@@ -181,19 +179,9 @@ def _replace(directory: str, wanted: SecretFile, text: bytes) -> None:
         os.unlink(new)
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
-        while text:
-            text = text[os.write(descriptor, text) :]
+        write_all(descriptor, text)
         os.fchown(descriptor, *wanted.owner)
         os.fchmod(descriptor, wanted.mode)
     finally:
         os.close(descriptor)
     os.rename(new, f"{directory}/{wanted.name}")
-
-
-def _tmpfs() -> int:
-    """A descriptor of its mount. Without swap where the kernel can (6.4)."""
-    settings = [("source", "masu-secrets"), ("mode", "0700"), ("size", str(_ROOM))]
-    try:
-        return new_mount("tmpfs", [*settings, ("noswap", None)], _ATTRIBUTES)
-    except MountRefused:
-        return new_mount("tmpfs", settings, _ATTRIBUTES)

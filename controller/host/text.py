@@ -73,7 +73,7 @@ def write_atomic(path: str, text: str, *, durable: bool, directory_mode: int = 0
     try:
         descriptor = open_for_writing(temporary, os.O_TRUNC, directory_mode)
         try:
-            _write_all(descriptor, text.encode("utf-8", "surrogateescape"))
+            write_all(descriptor, text.encode("utf-8", "surrogateescape"))
             if durable:
                 os.fsync(descriptor)
         finally:
@@ -97,7 +97,8 @@ def open_for_writing(path: str, flags: int, directory_mode: int = 0o700) -> int:
         return os.open(path, flags, 0o600)
 
 
-def _write_all(descriptor: int, data: bytes) -> None:
+def write_all(descriptor: int, data: bytes) -> None:
+    """However little the kernel takes at a time. Raises OSError."""
     while data:
         data = data[os.write(descriptor, data) :]
 
