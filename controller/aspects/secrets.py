@@ -13,8 +13,8 @@ from controller.aspects._base import Birth, Subject
 from controller.frozen import dataclass
 from controller.host.ports import Host
 from controller.model.facts import Facts
-from controller.model.frame import owner_of
-from controller.model.secret import SECRET_MISSING, SecretFile, secret_in
+from controller.model.frame import IdMapping
+from controller.model.secret import SECRET_MISSING, SecretFile, owned, secret_in
 from controller.model.status import LIMITED, Condition
 from controller.steps._base import Effect, Step
 from controller.steps.runtime import Await, StopContainer
@@ -129,21 +129,9 @@ def _extents(user: Mapping[str, Any]) -> dict[str, Any]:
 
 def _on_host(subject: Subject, host: Host, desired: Wanted) -> tuple[SecretFile, ...] | None:
     """Read-only. With the owners that they have outside; None: nobody has been given a range of ids yet."""
-    if desired.user and "auto" in desired.user:
-        leased = host.layers.range_of(subject.name)
-        if leased is None:
-            return None
-        extents = {side: [[0, leased.first, leased.size]] for side in ("uids", "gids")}
-    else:
-        extents = dict(desired.user or {})
-    if not extents:
+    if not desired.user:
         return desired.files
-    return tuple(
-        SecretFile(
-            each.secret,
-            each.target,
-            each.mode,
-            (owner_of(each.owner[0], extents["uids"]), owner_of(each.owner[1], extents["gids"])),
-        )
-        for each in desired.files
-    )
+    leased = host.layers.range_of(subject.name) if "auto" in desired.user else None
+    if "auto" in desired.user and leased is None:
+        return None
+    return owned(desired.files, IdMapping.of(desired.user, leased))

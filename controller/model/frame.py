@@ -11,7 +11,7 @@ from typing import Any
 
 from controller.frozen import dataclass
 from controller.model.device import Claim
-from controller.model.process import Extent
+from controller.model.process import Extent, IdRange
 
 OWN_SYS = "own-sys"
 """In the bundle config: the source of a /sys that has to be mounted in the container's network namespace first."""
@@ -72,6 +72,14 @@ class IdMapping:
 
     uids: tuple[Extent, ...]
     gids: tuple[Extent, ...]
+
+    @classmethod
+    def of(cls, user: Mapping[str, Any], leased: IdRange | None) -> IdMapping:
+        """`user`: as `Frame.root` has it. `leased`: of one that is `auto`."""
+        if leased is not None:
+            extent = (0, leased.first, leased.size)
+            return cls((extent,), (extent,))
+        return cls(tuple(map(tuple, user["uids"])), tuple(map(tuple, user["gids"])))
 
     def user(self, inside: int) -> int:
         return owner_of(inside, self.uids)

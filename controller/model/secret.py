@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from controller.frozen import dataclass
+from controller.model.frame import IdMapping
 from controller.model.names import plain_path
 from controller.model.resource import digest
 
@@ -31,6 +33,11 @@ class SecretFile:
     @property
     def name(self) -> str:
         return self.target.rpartition("/")[2]
+
+
+def owned(files: Iterable[SecretFile], ids: IdMapping) -> tuple[SecretFile, ...]:
+    """With the owners on the host, of those that are meant inside."""
+    return tuple(replace(each, owner=(ids.user(each.owner[0]), ids.group(each.owner[1]))) for each in files)
 
 
 def directory_of(target: str) -> str:

@@ -418,11 +418,7 @@ def id_mapping(host: Host, name: str, frame: Frame) -> IdMapping | None:
     user: Mapping[str, Any] | None = frame.root.get("user")
     if user is None:
         return None
-    if "auto" in user:
-        leased = host.layers.lease_range(name)
-        extent = (0, leased.first, leased.size)
-        return IdMapping((extent,), (extent,))
-    return IdMapping(tuple(map(tuple, user["uids"])), tuple(map(tuple, user["gids"])))
+    return IdMapping.of(user, host.layers.lease_range(name) if "auto" in user else None)
 
 
 def _partner_pid(host: Host, name: str) -> int:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from controller.frozen import dataclass
 from controller.host.ports import Host
 from controller.model.frame import Frame
-from controller.model.secret import SecretFile
+from controller.model.secret import SecretFile, owned
 from controller.steps._base import Effect, Stage, Step, Wait
 from controller.steps.runtime import id_mapping
 
@@ -34,15 +34,7 @@ class PutSecrets(Step):
     def apply(self, host: Host) -> Wait | None:
         root = {"user": self.user} if self.user else {}
         ids = id_mapping(host, self.container, Frame("", "", {}, root))
-        files = [
-            SecretFile(
-                each.secret,
-                each.target,
-                each.mode,
-                (ids.user(each.owner[0]), ids.group(each.owner[1])) if ids else each.owner,
-            )
-            for each in self.files
-        ]
+        files = owned(self.files, ids) if ids else self.files
         host.secrets.put(self.container, files, ids.root_user if ids else 0)
         return None
 
