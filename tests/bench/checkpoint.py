@@ -187,8 +187,9 @@ def _frozen(rounds: int, ours: ByMasu, bare: ByCriu, runc: ByRunc) -> list[Row]:
     """In turns, after a first one of each that finds nothing known."""
     frozen: tuple[list[float], list[float], list[float]] = ([], [], [])
     reported, whole, again, by_hand = [], [], [], []
+    sides: tuple[ByMasu | ByCriu | ByRunc, ...] = (ours, bare, runc)
     for _ in range(rounds + 1):
-        for each, samples in zip((ours, bare, runc), frozen, strict=True):
+        for each, samples in zip(sides, frozen, strict=True):
             each.beat.ask(RENEW)
             each.beat.ask(FORGET)
             took = _took(each.dump)
@@ -212,7 +213,7 @@ def _frozen(rounds: int, ours: ByMasu, bare: ByCriu, runc: ByRunc) -> list[Row]:
 
 
 def _restored(rounds: int, ours: ByMasu, bare: ByCriu, runc: ByRunc) -> list[Row]:
-    whole, away, theirs, fetched, runcs = [], [], [], [], []
+    whole, away, theirs, fetched, runcs = (list[float]() for _ in range(5))
     for _ in range(rounds + 1):
         for each in (ours, bare, runc):
             each.dump()

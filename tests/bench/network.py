@@ -52,11 +52,11 @@ class NetworkedWorld(World):
     def inside(self, *words: str) -> str:
         return _command("nsenter", f"--net=/run/netns/{self.host}", *words)
 
-    def start(self) -> None:
+    def start(self, *options: str) -> None:
         network = {"subnets": [SUBNET, "fd88::/64"]}
         spec = {"apiVersion": "masu/v1", "kind": "Network", "metadata": {"name": NETWORK}, "spec": network}
         (self.source / "networks.yaml").write_text(yaml.safe_dump(spec))
-        super().start()
+        super().start(*options)
 
     def close(self) -> None:
         super().close()
@@ -75,8 +75,8 @@ class NetworkedWorld(World):
             os.close(home)
             os.close(there)
 
-    def _spec(self, name: str, limits: dict[str, Any]) -> dict[str, Any]:
-        found = super()._spec(name, limits)
+    def _spec(self, name: str, state: str, limits: dict[str, Any]) -> dict[str, Any]:
+        found = super()._spec(name, state, limits)
         found["spec"]["networks"] = [{"network": NETWORK}]
         return found
 

@@ -40,7 +40,7 @@ def main(instance: str, source: str) -> dict[str, float]:
     took = {"imports": time.process_time()}
     settings = Settings(instance=instance)
     app = App.build(settings, runtime=False)
-    layout, where = app.host.facts.layout, source_of(source, settings, app.places.git)
+    layout, where = app.host.facts.layout, source_of(source, settings, app.places.git, lambda: "")
     known: Known = {}
     watch = Watch()
     found = where.snapshot()
