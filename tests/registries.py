@@ -51,8 +51,13 @@ class Layout:
         tag: str = "1",
         config: Mapping[str, Any] | None = None,
         layer: str = LAYER,
+        above: str = "",
     ) -> str:
-        """→ the digest of its manifest."""
+        """→ the digest of its manifest. `above`: digest of an image whose layers are below its own."""
+        below: dict[str, Any] = json.loads(self.blob(above).read_text()) if above else {"layers": []}
+        known: list[str] = []
+        if above:
+            known = json.loads(self.blob(below["config"]["digest"]).read_text())["rootfs"]["diff_ids"]
         out = io.BytesIO()
         with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as archive:
             for info, content in members:
@@ -61,13 +66,13 @@ class Layout:
             "architecture": "amd64",
             "os": "linux",
             "config": config or {},
-            "rootfs": {"type": "layers", "diff_ids": [_digest(out.getvalue())]},
+            "rootfs": {"type": "layers", "diff_ids": [*known, _digest(out.getvalue())]},
         }
         manifest = {
             "schemaVersion": 2,
             "mediaType": MANIFEST,
             "config": self._described(json.dumps(said).encode(), CONFIG),
-            "layers": [self._described(gzip.compress(out.getvalue(), mtime=0), layer)],
+            "layers": [*below["layers"], self._described(gzip.compress(out.getvalue(), mtime=0), layer)],
         }
         return self.tag(tag, self._described(json.dumps(manifest).encode(), MANIFEST))
 

@@ -1,7 +1,7 @@
 """The Images port: skopeo fetches, umoci unpacks, and what comes of it is looked at before it has a name.
 
-`<state>/images/<digest>/{rootfs,image.json}`: made aside in `.<digest>.coming`, and renamed when it is whole and on
-disk.
+`<state>/images/<digest>/{rootfs,image.json,layers.json}`: made aside in `.<digest>.coming`, and renamed when it is
+whole and on disk. What several have in common is there once (`image_shares`).
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from controller.frozen import as_dict
 from controller.host import image_layout
 from controller.host.facts import find
 from controller.host.image_layout import digest_of
+from controller.host.image_shares import NAME as SHARED
+from controller.host.image_shares import ImageShares
 from controller.host.image_tree import text_in, tidy
 from controller.host.mount_table import mentioned
 from controller.host.pulling import Pulling, Watch
@@ -50,6 +52,8 @@ MANIFEST_S: Final = 30.0
 UNPACK_S: Final = 3600.0
 FETCH_S: Final = 24 * 3600.0
 COMING, GOING = ".coming", ".removed"
+LAYERS: Final = "layers.json"
+"""Digests of what came from a registry, the lowest first."""
 
 
 class ImageStore:
@@ -61,6 +65,9 @@ class ImageStore:
         self._root, self._machine = root, machine
         self._stall_s, self._min_free = stall_s, min_free
         self._pulling = Pulling()
+        self._shares = ImageShares(root)
+        self._sharing = threading.Lock()
+        """So that of two that come at once, the second finds what the first has."""
         self._lock = threading.Lock()
         self._busy: dict[str, threading.Lock] = {}
 
@@ -109,19 +116,29 @@ class ImageStore:
                 _clear(aside)
                 os.makedirs(f"{aside}/layout", 0o700)
                 os.mkdir(f"{aside}/made", 0o700)
-                image = self._make(source, digest, aside, told)
+                image, layers = self._make(source, digest, aside, told)
                 _write(f"{aside}/made/image.json", json.dumps(as_dict(image)))
-                syncfs(aside)
-                rest = self._put_aside(digest)
-                os.rename(f"{aside}/made", self._path(digest))
-                sync_directory(self._root)
-                _clear(rest)
+                _write(f"{aside}/made/{LAYERS}", json.dumps(layers))
+                with self._sharing:
+                    offers = self._shares.share(f"{aside}/made/rootfs", f"{aside}/shared")
+                    self._settle(aside, digest)
+                    with contextlib.suppress(OSError):  # it is here, if less is saved by it
+                        self._shares.offer(f"{self._path(digest)}/rootfs", offers)
+                        self._shares.keep(f"{aside}/layout", layers)
             except OSError as error:
                 raise failed(error, "unpacking an image in", aside) from error
             finally:
                 with contextlib.suppress(OSError):
                     _clear(aside)
         return image
+
+    def _settle(self, aside: str, digest: str) -> None:
+        """It has its name from when it is whole, and on disk. Raises OSError."""
+        syncfs(aside)
+        rest = self._put_aside(digest)
+        os.rename(f"{aside}/made", self._path(digest))
+        sync_directory(self._root)
+        _clear(rest)
 
     def remove(self, digest: str) -> None:
         path = self._path(digest)
@@ -130,20 +147,29 @@ class ImageStore:
                 raise StepFailed(f"{path} is mounted somewhere still", path=path, errno=errno.EBUSY)
             try:
                 _clear(self._put_aside(digest))
+                self._prune()
             except OSError as error:
                 raise failed(error, "removing", path) from error
 
     def sweep(self) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            for each in os.listdir(self._root):
-                if each.startswith("."):
-                    try:
-                        _clear(f"{self._root}/{each}")
-                    except OSError as error:
-                        raise failed(error, "removing", f"{self._root}/{each}") from error
+        try:
+            found = os.listdir(self._root)
+        except FileNotFoundError:
+            return
+        try:
+            for each in found:
+                if each.startswith(".") and each != SHARED:
+                    _clear(f"{self._root}/{each}")
+            self._prune()
+        except OSError as error:
+            raise failed(error, "removing what is half done in", self._root) from error
 
     def halt(self) -> None:
         self._pulling.halt()
+
+    def _prune(self) -> None:
+        """Raises OSError."""
+        self._shares.prune({layer for each in self.names() for layer in _layers(self._path(each))})
 
     def _path(self, digest: str) -> str:
         return f"{self._root}/{digest.removeprefix('sha256:')}"
@@ -163,22 +189,30 @@ class ImageStore:
         with lock:
             yield
 
-    def _make(self, source: Source, digest: str, aside: str, told: Callable[[Amount], None]) -> Image:
-        """Raises OSError, too."""
+    def _make(
+        self, source: Source, digest: str, aside: str, told: Callable[[Amount], None]
+    ) -> tuple[Image, list[str]]:
+        """→ also the layers that came from a registry, which are in its layout. Raises OSError, too."""
         reference, layout, tree = parse_reference(source.reference), f"{aside}/layout", f"{aside}/made/rootfs"
+        seeded, layers = list[str](), list[str]()
         if reference.transport == OCI:
             manifest = image_layout.manifest(reference.name, digest)
             image_layout.check_blobs(reference.name, manifest)
             self._keep_free(manifest.size)
             image_layout.refer(layout, os.path.abspath(f"{reference.name}/blobs"), digest)
         else:
-            manifest = self._copy(source, digest, layout, told)
+            manifest, seeded = self._copy(source, digest, layout, told)
+            layers = [each for each, _ in manifest.layers]
         told(Amount("unpacking", 0, manifest.size))
         unpack = [_program("umoci"), "raw", "unpack", "--image", f"{layout}:{image_layout.NAME}", tree]
-        self._pulling.run(unpack, UNPACK_S, lambda: self._keep_free(0))
+        try:
+            self._pulling.run(unpack, UNPACK_S, lambda: self._keep_free(0))
+        except StepFailed:
+            self._shares.drop(seeded)  # one of them may be damaged: the next time they are fetched
+            raise
         try:
             tidy(tree)
-            return self._image(digest, tree, image_layout.config(layout, manifest.config))
+            return self._image(digest, tree, image_layout.config(layout, manifest.config)), layers
         except (ImageRefused, ValueError) as error:
             raise ImageRefused(f"{source.reference} ({digest}): {error}") from error
 
@@ -204,10 +238,16 @@ class ImageStore:
         users, groups = (text_in(tree, each) for each in ("etc/passwd", "etc/group"))
         return image_of(digest, f"{self._path(digest)}/rootfs", config, users, groups)
 
-    def _copy(self, source: Source, digest: str, layout: str, told: Callable[[Amount], None]) -> Manifest:
-        """From a registry to a layout. Another format than OCI's is turned into that, with the same layers."""
+    def _copy(
+        self, source: Source, digest: str, layout: str, told: Callable[[Amount], None]
+    ) -> tuple[Manifest, list[str]]:
+        """From a registry to a layout. Another format than OCI's is turned into that, with the same layers.
+
+        skopeo does not fetch what is in the layout. → also the layers that were here.
+        """
         wanted = self._listed(source, digest)
-        self._keep_free(wanted.size)
+        seeded = self._shares.seed(layout, wanted.layers)
+        self._keep_free(sum(size for each, size in wanted.layers if each not in seeded))
         name = f"docker://{parse_reference(source.reference).name}@{digest}"
         argv = [
             *_skopeo(),
@@ -229,7 +269,7 @@ class ImageStore:
         manifest = image_layout.manifest(layout, here)
         if [each for each, _ in manifest.layers] != [each for each, _ in wanted.layers]:
             raise ImageRefused(f"{source.reference}: {digest} came with other layers than it names")
-        return manifest
+        return manifest, seeded
 
     def _listed(self, source: Source, digest: str) -> Manifest:
         raw = self._manifest(source, f"@{digest}", MANIFEST_S)
@@ -255,7 +295,10 @@ class ImageStore:
         return said
 
     def _keep_free(self, need: int) -> None:
+        """What is kept only to be quicker goes first."""
         free = free_bytes(self._root)
+        if free - need < self._min_free and self._shares.give_room():
+            free = free_bytes(self._root)
         if free - need < self._min_free:
             raise StepFailed(
                 f"no room for the image: {self._root} has {format_bytes(free)} free, {format_bytes(need)} are"
@@ -294,6 +337,13 @@ def _access(source: Source, side: str) -> list[str]:
 def _write(path: str, text: str) -> None:
     with open(path, "x", encoding="utf-8") as file:
         file.write(text)
+
+
+def _layers(path: str) -> list[str]:
+    """Of an image that is here, as far as that can be read: of an older masu's it is not known."""
+    with contextlib.suppress(*NOT_UNDERSTOOD):
+        return [str(each) for each in json.loads(read_text(f"{path}/{LAYERS}") or "[]")]
+    return []
 
 
 def _clear(path: str) -> None:

@@ -196,6 +196,24 @@ def _base(pid: int) -> int:
     return int(Path(f"/proc/{pid}/uid_map").read_text().split()[1])
 
 
+def test_two_images_share_files_and_their_containers_do_not(masu: Masu, layout: Path) -> None:
+    for each in "12":
+        masu.write(
+            from_image(f"oci:{layout}:{each}", f"web{each}", process={"user": "0:0"}), file=f"{each}.yaml"
+        )
+    assert masu.apply().returncode == 0
+    files = {each: _root(masu, f"web{each}") / "bin/busybox" for each in "12"}
+    assert files["1"].stat().st_ino == files["2"].stat().st_ino
+    mode = files["1"].stat().st_mode
+    assert masu.run("exec", "web1", "--", "/bin/chmod", "700", "/bin/busybox").returncode == 0
+    assert files["2"].stat().st_mode == mode
+    seen = masu.run("exec", "web2", "--", "/bin/stat", "-c%f", "/bin/busybox")
+    assert seen.stdout.strip() == f"{mode:x}", "who writes, writes into a layer of its own"
+    assert masu.run("down", "web1").returncode == 0
+    assert not files["1"].exists()
+    assert masu.run("exec", "web2", "--", "/bin/true").returncode == 0, "who stays has it still"
+
+
 def test_a_tag_that_moves_changes_nobody_who_has_not_asked(
     masu: Masu, made: Path, distribution: Distribution
 ) -> None:
@@ -293,7 +311,7 @@ def test_a_pull_holds_nobody_up_and_ends_with_masu(masu: Masu, layout: Path, fau
     masu.running("first")
     masu.running("second")
     assert faulty.fetched(two.layers(digest)[-1]) == asked + 1, "three that want one image fetch it once"
-    assert not list(Path(f"/var/lib/masu/{masu.instance}/images").glob(".*"))
+    assert not list(Path(f"/var/lib/masu/{masu.instance}/images").glob(".*.*"))
     until(lambda: masu.status("first")["converged"], "and all is well")
 
 
@@ -358,7 +376,7 @@ def test_killed_at_it_and_done_again(masu: Masu, layout: Path, moment: str) -> N
     (digest,) = masu.images()
     assert masu.status()["image"]["running"] == digest
     assert masu.run("plan", str(masu.source)).returncode == 0
-    assert not list(Path(f"/var/lib/masu/{masu.instance}/images").glob(".*"))
+    assert not list(Path(f"/var/lib/masu/{masu.instance}/images").glob(".*.*"))
 
 
 def test_a_checkpoint_knows_its_image_and_keeps_it(masu: Masu, layout: Path) -> None:
@@ -446,3 +464,8 @@ def test_damaged_files_end_nobody_and_stop_nobody_else(masu: Masu, layout: Path)
     assert masu.apply().returncode == 0
     assert masu.pid("new")
     assert reasons(masu) == []
+
+
+def _root(masu: Masu, name: str) -> Path:
+    digest = masu.status(name)["image"]["running"]
+    return Path(f"/var/lib/masu/{masu.instance}/images/{digest.removeprefix('sha256:')}/rootfs")

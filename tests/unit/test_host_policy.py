@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -55,6 +56,27 @@ def policy(**rules: Any) -> HostPolicy:
 def found(rules: HostPolicy | None, *resources: Resource) -> list[tuple[str, str]]:
     """(path, why)."""
     return [(each.path, each.why) for each in forbidden(by_key(*resources), rules, HOST)]
+
+
+def test_the_policy_to_begin_with_is_safe_and_its_comments_are_rules() -> None:
+    text = Path("docs/policy.yaml").read_text()
+    rules = parse_policy(text.encode(), FILE, HOST)
+    path = {"path": "/opt/masu/rootfs/busybox"}
+    assert found(rules, container("web", rootfs=path, namespaces={"user": "auto"})) == []
+    dangerous: tuple[dict[str, Any], ...] = (
+        {"namespaces": {}},
+        {"rootfs": {"path": "/"}},
+        {"mounts": [{"source": "/srv/www", "target": "/www"}]},
+        {"devices": [{"path": "/dev/ttyUSB0"}]},
+        {"ports": ["8080:80"]},
+        {"process": {"args": ["/bin/sh"], "capabilities": {"add": ["NET_RAW"]}}},
+    )
+    for each in dangerous:
+        assert found(rules, container("web", **{"rootfs": path, "namespaces": {"user": "auto"}, **each})), (
+            each
+        )
+    written = re.sub(r"^  # ", "  ", text, flags=re.MULTILINE)
+    assert parse_policy(written.encode(), FILE, HOST) != rules
 
 
 def test_without_a_policy_everything_goes() -> None:
