@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from typing import Any
 
 from controller.errors import HostLacks, StepFailed
 from controller.host.packages import needed
+from controller.host.text import failed, make_directories
 
 _NOTE = b"#"
 """age-keygen(1) writes the public key and the date above the secret one."""
+_OPENSSH = b"-----BEGIN"
 
 
 def unseal(text: str, keys: bytes) -> bytes:
@@ -16,10 +20,7 @@ def unseal(text: str, keys: bytes) -> bytes:
 
     Raises StepFailed, which says neither, and HostLacks.
     """
-    try:
-        import pyrage  # noqa: PLC0415 - an extra, for whoever has such secrets
-    except ImportError as error:
-        raise HostLacks(needed("sealed secrets", "pyrage")) from error
+    pyrage = _pyrage()
     try:
         return bytes(pyrage.decrypt(f"{text.rstrip()}\n".encode(), _identities(pyrage, keys)))
     except pyrage.IdentityError as error:
@@ -28,9 +29,63 @@ def unseal(text: str, keys: bytes) -> bytes:
         raise StepFailed(f"a sealed secret cannot be opened with the key of this host: {error}") from error
 
 
+def seal(content: bytes, recipients: Sequence[str]) -> str:
+    """As text, for every one of them: `age1…`, or a public key of OpenSSH. Raises StepFailed, HostLacks."""
+    pyrage = _pyrage()
+    found = [_recipient(pyrage, each.strip()) for each in recipients]
+    return bytes(pyrage.encrypt(content, found, armored=True)).decode("ascii")
+
+
+def public_keys(path: str, keys: bytes) -> tuple[str, ...]:
+    """Of the keys that are in a file; of an OpenSSH one it is in `PATH.pub`. Raises StepFailed, HostLacks."""
+    pyrage = _pyrage()
+    if keys.startswith(_OPENSSH):
+        try:
+            with open(f"{path}.pub", encoding="utf-8") as file:
+                return (file.read().strip(),)
+        except (OSError, ValueError) as error:
+            raise StepFailed(f"reading the public key, {path}.pub: {error}", path=f"{path}.pub") from error
+    try:
+        return tuple(str(each.to_public()) for each in _identities(pyrage, keys))
+    except pyrage.IdentityError as error:
+        raise StepFailed(f"{path}: the key of sealed secrets is none that age knows: {error}") from error
+
+
+def make_key(path: str) -> None:
+    """A new one, root's alone, on disk; never in the place of another. Raises StepFailed, HostLacks."""
+    identity = _pyrage().x25519.Identity.generate()
+    text = f"# public key: {identity.to_public()}\n{identity}\n"
+    try:
+        make_directories(os.path.dirname(path), 0o755)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with open(descriptor, "w", encoding="ascii") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise failed(error, "making the key of sealed secrets", path) from error
+
+
+def _pyrage() -> Any:
+    """Raises HostLacks."""
+    try:
+        import pyrage  # noqa: PLC0415 - an extra, for whoever has such secrets
+    except ImportError as error:
+        raise HostLacks(needed("sealed secrets", "pyrage")) from error
+    return pyrage
+
+
 def _identities(pyrage: Any, keys: bytes) -> list[Any]:
-    if keys.startswith(b"-----BEGIN"):
+    if keys.startswith(_OPENSSH):
         return [pyrage.ssh.Identity.from_buffer(keys)]
     lines = (each.strip() for each in keys.splitlines())
     written = [each.decode("ascii", "replace") for each in lines if each and not each.startswith(_NOTE)]
     return [pyrage.x25519.Identity.from_str(each) for each in written]
+
+
+def _recipient(pyrage: Any, text: str) -> Any:
+    kind = pyrage.ssh if text.startswith("ssh-") else pyrage.x25519
+    try:
+        return kind.Recipient.from_str(text)
+    except pyrage.RecipientError as error:
+        raise StepFailed(f"{text!r} is nobody whom age can seal for: {error}") from error

@@ -100,10 +100,10 @@ class SecretFiles:
     def _read(self, secret: str) -> bytes:
         """Raises StepFailed, which never says what is in it, and HostLacks."""
         if not secret.startswith(SEALED):
-            return _of_root(f"secret {secret}", f"{self._source}/{secret}")
+            return of_root(f"secret {secret}", f"{self._source}/{secret}")
         from controller.host.sealed import unseal  # noqa: PLC0415 - for whoever has one
 
-        return unseal(secret, _of_root("the key of sealed secrets", self._identity))
+        return unseal(secret, of_root("the key of sealed secrets", self._identity))
 
     def _is(self, base: str, wanted: SecretFile) -> bool:
         path = f"{base}/{wanted.directory}/{wanted.name}"
@@ -137,7 +137,7 @@ class SecretFiles:
         return f"{self._places.secrets}/{container}"
 
 
-def _of_root(title: str, path: str) -> bytes:
+def of_root(title: str, path: str) -> bytes:
     """Of a file that nobody else may read, or have written. Raises StepFailed."""
     try:
         why = distrust(path)
