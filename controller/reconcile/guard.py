@@ -39,3 +39,14 @@ def check_removals(
         f"{len(removed)} of {len(present)} containers would be removed ({names}, …): "
         "pass --allow-removals if this is meant"
     )
+
+
+def refusal(
+    present: Collection[str], removed: Collection[str], *, allowed: bool, moved: tuple[str, str] = ("", "")
+) -> GuardRefused | None:
+    """As `check_removals`, told instead of raised."""
+    try:
+        check_removals(present, removed, allowed=allowed, moved=moved)
+    except GuardRefused as error:
+        return error
+    return None

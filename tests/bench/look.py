@@ -6,7 +6,8 @@ import os
 import time
 from pathlib import Path
 
-from controller.app import App, _parse
+from controller.app.parsing import parse
+from controller.app.wiring import App
 from controller.reconcile.desired import Desired, desire, resolve
 from controller.reconcile.plan import plan
 from controller.settings import Settings
@@ -47,8 +48,8 @@ def observe(world: World, count: int, what: str, budget_s: float | None) -> list
 
 def _desired(app: App, world: World) -> list[Desired]:
     found = DirectorySource(str(world.source)).snapshot()
-    after = accept(app.store.load(), found, _parse, app.host.facts.layout)
-    wishes, _ = resolve(app._named(), after.resources, app.leases.load(), ())
+    after = accept(app.store.load(), found, parse, app.host.facts.layout)
+    wishes, _ = resolve(app.named(), after.resources, app.leases.load(), ())
     return [desire(each, app.host.facts) for each in wishes.values()]
 
 

@@ -11,17 +11,18 @@ import time
 
 import jsonschema
 
-from controller.app import App, _parse
+from controller.app.parsing import parse
+from controller.app.wiring import App
 from controller.model.desired import DesiredSet
 from controller.reconcile.desired import Known, desire, resolve
 from controller.reconcile.plan import plan
 from controller.settings import Settings
 from controller.sources import git
 from controller.sources.choice import source_of
-from controller.spec import parse
+from controller.spec import parse as parsing
 from controller.spec.accept import accept
 
-LATE = (jsonschema, git, parse)
+LATE = (jsonschema, git, parsing)
 """What masu itself imports when it is needed."""
 
 
@@ -45,15 +46,15 @@ def main(instance: str, source: str) -> dict[str, float]:
     watch = Watch()
     found = where.snapshot()
     took["read"] = watch.lap()
-    first = accept(DesiredSet(), found, _parse, layout)
+    first = accept(DesiredSet(), found, parse, layout)
     took["accepted"] = watch.lap()
-    wishes, leases = resolve(app._named(), first.resources, {}, (), known)
+    wishes, leases = resolve(app.named(), first.resources, {}, (), known)
     wanted = [desire(each, app.host.facts) for each in wishes.values() if each.digest]
     took["resolved"] = watch.lap()
     steps = [plan(each, app.places.group_of(each.name), app.host).steps for each in wanted]
     took["compared"] = watch.lap()
-    second = accept(first, where.snapshot(), _parse, layout)
-    again, _ = resolve(app._named(), second.resources, leases, (), known)
+    second = accept(first, where.snapshot(), parse, layout)
+    again, _ = resolve(app.named(), second.resources, leases, (), known)
     took["again"] = watch.lap()
     if second != first or again != wishes or first.rejected or not any(steps):
         raise AssertionError(f"not the same again, or nothing to do, or rejected: {first.rejected[:3]}")

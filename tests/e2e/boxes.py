@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
-from controller.app import App
+from controller.app.wiring import App
 from controller.host.ports import Host
 from controller.model.dump import Dumped, DumpOrder, RestoreOrder
 from controller.model.launch import Init
@@ -88,7 +88,7 @@ class Box:
         return init
 
     def _root(self) -> dict[str, Any]:
-        wish = self.app._wishes(self.app.store.load(), ())[self.name]
+        wish = self.app.wishes(self.app.store.load(), ())[self.name]
         frame = desire(wish, self.host.facts).frame
         ids = id_mapping(self.host, self.name, frame)
         nodes = nodes_made(self.host, frame.claims, ids)

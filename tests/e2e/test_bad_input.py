@@ -151,7 +151,7 @@ def test_not_root_is_told(masu: Masu) -> None:
     os.chmod(masu.source.parent, 0o755)
     masu.write(container())
     script = (
-        "import os, sys, controller.app, controller.log, controller.sources.directory; "
+        "import os, sys, controller.app.once, controller.log, controller.sources.directory; "
         "from controller.cli import main; "
         "os.setgid(65534); os.setuid(65534); sys.exit(main(sys.argv[1:]))"
     )

@@ -182,8 +182,7 @@ def test_an_unfinished_line_survives_the_keeper(masu: Masu) -> None:
     assert len(masu.run("logs", "-t", "web").stdout.splitlines()) == 2
     said = [each["message"] for each in masu.events() if each["type"] == "KeeperReplaced"]
     assert len(said) == 2, said
-    assert "looks after 1 container;" in said[0]
-    assert "may be missing" in said[0]
+    assert said[0].endswith("looks after 1 container")
 
 
 def _pretend_the_launch_was_cut_short(masu: Masu) -> None:

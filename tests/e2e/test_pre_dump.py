@@ -74,7 +74,7 @@ def much(masu: Masu) -> Masu:
 
 def made(masu: Masu, criu: Tracking, failpoint: Failpoint = lambda _: None) -> Made:
     box = Box(masu)
-    wish = box.app._wishes(box.app.store.load(), ())["web"]
+    wish = box.app.wishes(box.app.store.load(), ())["web"]
     host = replace(box.host, criu=criu)
     acts = Acts(host, failpoint, desire(wish, host.facts), box.group, nullcontext)
     return acts.checkpoint("manual", ends=False)

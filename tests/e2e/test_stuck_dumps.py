@@ -54,7 +54,7 @@ def dumping(pid: int) -> list[int]:
 
 def caught(pid: int) -> bool:
     """Init is killed at the moment at which CRIU waits for it and holds the others, if there was one."""
-    criu = until(lambda: tracer(children(pid)[0]), "its processes are held")
+    criu = until(lambda: next(filter(None, map(tracer, children(pid))), 0), "its processes are held")
     with contextlib.suppress(ProcessLookupError, FileNotFoundError):
         while tracer(pid):
             with stopped(criu):
@@ -148,7 +148,7 @@ def test_whoever_freezes_it_meanwhile_is_undone(masu: Masu) -> None:
     for file, word in freezers(masu).items():
         thawed, since = file.read_text(), time.monotonic()
         with masu.spawn("checkpoint", "web") as asking:
-            criu = until(lambda: tracer(children(pid)[0]), "its processes are held")
+            criu = until(lambda: next(filter(None, map(tracer, children(pid))), 0), "its processes are held")
             with stopped(criu):
                 file.write_text(word)
             assert asking.wait(SOON_S) == 0

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,14 +19,22 @@ KEEPER = Path(logs.__file__).parent / "keeper"
 
 
 @pytest.fixture(scope="module")
-def keeper() -> Any:
-    """The keeper's module, which belongs to no package."""
-    spec = importlib.util.spec_from_file_location("keeper_logbook", KEEPER / "logbook.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def keeper() -> Iterator[Any]:
+    """The keeper's modules, which belong to no package."""
+    sys.path.insert(0, str(KEEPER))
+    try:
+        yield importlib.import_module("logbook")
+    finally:
+        sys.path.remove(str(KEEPER))
+
+
+def stream_of(
+    keeper: Any, place: Path, read: int, book: Any, name: bytes = b"stdout", *, goes_on: bool = False
+) -> Any:
+    unwritten = importlib.import_module("unwritten")
+    kept = unwritten.Rest(f"{place}/rest")
+    mapped = unwritten.Unwritten(f"{place}/unwritten")
+    return keeper.Stream(b"web/" + name, name, read, book, kept, mapped, goes_on=goes_on)
 
 
 @pytest.fixture
@@ -54,6 +64,7 @@ def test_a_log_that_was_taken_away_begins_anew_when_it_would_be_rotated(keeper: 
     book = keeper.Logbook(f"{tmp_path}/web", 100, 3)
     shutil.rmtree(tmp_path / "web")
     book.write(b"stdout", [(b"F", b"x" * 200)])
+    book.rotate_if_full()
     book.write(b"stdout", [(b"F", b"more")])
     assert _shown(tmp_path) == ["more\n"]
     book.close()
@@ -66,7 +77,7 @@ def test_a_line_goes_on_with_the_next_reader_and_ends_with_the_next_run(
     read, write = pipe
     book = keeper.Logbook(f"{tmp_path}/web", 1 << 20, 3)
     for number, goes_on in enumerate((False, True, False)):
-        stream = keeper.Stream(b"stdout", read, book, goes_on=goes_on)
+        stream = stream_of(keeper, tmp_path, read, book, goes_on=goes_on)
         os.write(write, b"%d" % number)
         assert stream.drain()
         assert stream.waits
@@ -84,7 +95,7 @@ def test_a_line_goes_on_with_the_next_reader_and_ends_with_the_next_run(
 @pytest.mark.parametrize("size", [0, 1, 16383, 16384, 16385, 32768, 32769, 100_000])
 def test_long_lines_are_cut_and_joined(keeper: Any, tmp_path: Path, pipe: tuple[int, int], size: int) -> None:
     book = keeper.Logbook(f"{tmp_path}/web", 1 << 20, 3)
-    stream = keeper.Stream(b"stdout", pipe[0], book, goes_on=False)
+    stream = stream_of(keeper, tmp_path, pipe[0], book)
     for at in range(0, size, 30_000):
         os.write(pipe[1], b"x" * min(30_000, size - at))
         stream.drain()
@@ -112,3 +123,74 @@ def test_the_last_lines_are_the_last_of_all(tmp_path: Path, monkeypatch: pytest.
     assert len(whole) == 75
     for tail in (0, 1, 2, 14, 15, 16, 35, 74, 75, 76, 1000):
         assert _shown(tmp_path, tail) == whole[len(whole) - min(tail, 75) :], tail
+
+
+KILLED = """
+import os, select, sys
+sys.path.insert(0, sys.argv[1])
+import logbook, proc, unwritten
+from containers import Containers
+place, owner, moment = sys.argv[2:5]
+os.makedirs(place + "/run/pipes", exist_ok=True)
+known = {"pid": 0, "started": 0, "members": "/x", "pid_file": "", "pipes": []}
+known["log"] = {"max_bytes": 1 << 20, "files": 3}
+proc.write_json(place + "/run/pipes/web.json", known)
+read, write = os.pipe()
+book = logbook.Logbook(place + "/logs/web", 1 << 20, 3)
+kept, mapped = unwritten.Rest(place + "/run/pipes/web.stdout"), unwritten.Unwritten(place + "/run/unwritten")
+stream = logbook.Stream(b"web/stdout", b"stdout", read, book, kept, mapped, goes_on=False)
+os.write(write, b"one\\ntw")
+stream.drain()
+
+def dies(instead):
+    def call(*_, **__):
+        if instead:
+            instead(*_, **__)
+        os._exit(9)
+    return call
+
+os.write(write, b"o\\nthree\\nfo")
+owners = {"Lines": logbook.Lines, "Rest": unwritten.Rest, "Unwritten": unwritten.Unwritten, "os": os}
+where = owners[owner]
+setattr(where, moment.strip("+"), dies(getattr(where, moment.strip("+")) if "+" in moment else None))
+stream.drain()
+"""
+TAKES_OVER = """
+import os, select, sys
+sys.path.insert(0, sys.argv[1])
+from containers import Containers
+place = sys.argv[2]
+for _ in range(2):  # the second finds nothing to do
+    Containers(place + "/run", place + "/logs", select.epoll()).go_on()
+"""
+
+
+@pytest.mark.parametrize(
+    ("owner", "moment"),
+    [
+        ("Lines", "take"),
+        ("os", "write"),
+        ("os", "write+"),
+        ("Lines", "take+"),
+        ("os", "replace"),
+        ("Rest", "keep+"),
+        ("Unwritten", "end"),
+        ("Unwritten", "end+"),
+    ],
+)
+def test_killed_between_pipe_and_log_nothing_is_lost_and_nothing_is_there_twice(
+    tmp_path: Path, owner: str, moment: str
+) -> None:
+    """`moment`: what it is killed before, or after (+)."""
+    killed = [sys.executable, "-c", KILLED, str(KEEPER), str(tmp_path), owner, moment]
+    assert subprocess.run(killed, timeout=30, check=False).returncode == 9
+    subprocess.run([sys.executable, "-c", TAKES_OVER, str(KEEPER), str(tmp_path)], timeout=30, check=True)
+    assert _shown(tmp_path / "logs") == ["one\n", "two\n", "three\n", "fo\n"]
+
+
+def test_a_log_that_was_taken_away_meanwhile_has_it_all_the_same(tmp_path: Path) -> None:
+    killed = [sys.executable, "-c", KILLED, str(KEEPER), str(tmp_path), "Unwritten", "end"]
+    assert subprocess.run(killed, timeout=30, check=False).returncode == 9
+    shutil.rmtree(tmp_path / "logs")
+    subprocess.run([sys.executable, "-c", TAKES_OVER, str(KEEPER), str(tmp_path)], timeout=30, check=True)
+    assert _shown(tmp_path / "logs") == ["two\n", "three\n", "fo\n"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from controller.cli import _plan_code
+from controller.cli.converging import _plan_code
 from controller.errors import Problem
 from controller.report.preview import Preview
 from controller.report.text import plan_text

@@ -85,7 +85,7 @@ class Keeper:
 
     def run(self) -> None:
         """Until nothing is held and nobody has been connected for a while."""
-        self._try(self._containers.take_over)
+        self._try(self._containers.go_on)
         while not (self._stopped or self._idle()):
             for descriptor, _ in self._epoll.poll(TICK_S if self._impatient() else 1.0):
                 self._try(self._ready, descriptor)

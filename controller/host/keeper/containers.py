@@ -11,13 +11,15 @@ import select
 import time
 
 import proc
-from logbook import Logbook, Stream
+from logbook import Lines, Logbook, Stream
+from unwritten import Rest, Unwritten
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # the keeper is small: typing is for the checker alone
     from typing import Any
 
 REMEMBERED = 1000
+STREAMS = (b"stdout", b"stderr")
 EXIT_PATIENCE_S = 2.0
 TRY_AGAIN_S = 1.0
 
@@ -58,6 +60,23 @@ class Containers:
         self._boot_id = proc.read("/proc/sys/kernel/random/boot_id").strip()
         for part in ("pipes", "exits"):
             os.makedirs(f"{run_dir}/{part}", mode=0o700, exist_ok=True)
+        self._unwritten = Unwritten(f"{run_dir}/unwritten")
+
+    def go_on(self) -> None:
+        """A keeper before this one may have been killed, and in the middle of a line."""
+        left = self._unwritten.left()
+        if left:
+            name, _, stream = left.key.partition("/")
+            known = proc.read_json(self._known(name))
+            if known:
+                book = self._open_book(name, known)
+                book.cut(left)
+                lines = Lines(stream.encode(), book, left.rest)
+                lines.take(left.data)
+                self._rest(name, stream.encode()).keep(lines.rest)
+                book.close()
+            self._unwritten.end()
+        self.take_over()
 
     @property
     def held(self) -> int:
@@ -142,13 +161,25 @@ class Containers:
             return False
         members = [int(word) for word in proc.read(known["members"]).split()]
         pidfd, pipes = _open_ends(known, members, descriptors)
+        book = self._open_book(name, known)
         if pidfd < 0 and all(pipe < 0 for pipe in pipes):
+            self._finish(name, book)
             return False
-        held = self._held[name] = Held(name, known, self._open_book(name, known))
+        held = self._held[name] = Held(name, known, book)
         self._listen(held, *[*pipes, -1, -1][:2], goes_on=True)
         if known["pid"]:
             self._watch(held, pidfd)
         return True
+
+    def _finish(self, name: str, book: Logbook) -> None:
+        """Lines that nobody can end any more."""
+        for stream in STREAMS:
+            kept = self._rest(name, stream)
+            rest = kept.load()
+            if rest:
+                Lines(stream, book, rest).finish()
+                kept.keep(b"")
+        book.close()
 
     def _watch(self, held: Held, pidfd: int) -> None:
         """Wait for the end of an init that is not a child of this keeper; -1: it has ended."""
@@ -203,6 +234,8 @@ class Containers:
         self._drop(name)
         for path in (self._known(name), f"{self._run_dir}/exits/{name}.json"):
             proc.remove(path)
+        for stream in STREAMS:
+            self._rest(name, stream).forget()
 
     def _write_exit(self, held: Held, status: int | None) -> None:
         """After the last log bytes, so that whoever sees the exit finds the whole log."""
@@ -238,9 +271,12 @@ class Containers:
         return Logbook(f"{self._log_dir}/{name}", log["max_bytes"], log["files"])
 
     def _listen(self, held: Held, stdout: int, stderr: int, *, goes_on: bool) -> None:
-        for name, descriptor in ((b"stdout", stdout), (b"stderr", stderr)):
+        for name, descriptor in zip(STREAMS, (stdout, stderr), strict=True):
             if descriptor >= 0:
-                held.streams[descriptor] = Stream(name, descriptor, held.book, goes_on=goes_on)
+                key, kept = f"{held.name}/{name.decode()}".encode(), self._rest(held.name, name)
+                held.streams[descriptor] = Stream(
+                    key, name, descriptor, held.book, kept, self._unwritten, goes_on=goes_on
+                )
                 self._by_descriptor[descriptor] = held
                 self._epoll.register(descriptor, select.EPOLLIN)
 
@@ -277,6 +313,9 @@ class Containers:
         """Unless the file is about another run by now."""
         if proc.read_json(self._known(name)).get("pipes") == inodes:
             proc.remove(self._known(name))
+
+    def _rest(self, name: str, stream: bytes) -> Rest:
+        return Rest(f"{self._run_dir}/pipes/{name}.{stream.decode()}")
 
     def _known(self, name: str) -> str:
         return f"{self._run_dir}/pipes/{name}.json"

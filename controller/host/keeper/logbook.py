@@ -10,8 +10,14 @@ import contextlib
 import os
 import time
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # the keeper is small: typing is for the checker alone
+    from collections.abc import Callable
+
+    from unwritten import Left, Rest, Unwritten
+
 PART = 16 * 1024
-CHUNK = 64 * 1024
+BLOCK = 64 * 1024
 ROUND = 512 * 1024
 UNFINISHED_S = 0.25
 
@@ -22,7 +28,7 @@ class Logbook:
     def __init__(self, directory: str, max_bytes: int, files: int) -> None:
         self._directory, self._path = directory, directory + "/current.log"
         self._max_bytes, self._files = max_bytes, files
-        self._file, self._size, self._lost = -1, 0, 0
+        self._file, self.size, self.inode, self._lost = -1, 0, 0, 0
         self._open()
 
     def write(self, stream: bytes, lines: list[tuple[bytes, bytes]]) -> None:
@@ -44,14 +50,23 @@ class Logbook:
             self._lost = 0
         else:
             self._lost += count
-        if self._size > self._max_bytes:
+
+    def rotate_if_full(self) -> None:
+        """Before something is written, never while it is: a successor must find it where it was."""
+        if self.size > self._max_bytes:
             self._rotate()
+
+    def cut(self, left: Left) -> None:
+        """Take out what a keeper has written of this before it was killed. Another file has nothing of it."""
+        if self.inode == left.inode and self.size > left.size:
+            os.ftruncate(self._file, left.size)
+            self.size = left.size
 
     def unfinished(self, stream: bytes) -> bool:
         """Whether the last line of this stream is still to go on."""
         try:
             with open(self._path, "rb") as file:
-                file.seek(max(0, self._size - CHUNK))
+                file.seek(max(0, self.size - BLOCK))
                 fields = [line.split(b" ", 3) for line in file]
         except OSError:
             return False
@@ -70,7 +85,8 @@ class Logbook:
             self._file = os.open(self._path, flags, 0o600)
         except OSError:
             return False
-        self._size = os.fstat(self._file).st_size
+        found = os.fstat(self._file)
+        self.size, self.inode = found.st_size, found.st_ino
         return True
 
     def _append(self, text: bytes) -> bool:
@@ -83,9 +99,9 @@ class Logbook:
                 written += os.write(self._file, text[written:])
         except OSError:
             with contextlib.suppress(OSError):
-                os.ftruncate(self._file, self._size)
+                os.ftruncate(self._file, self.size)
             return False
-        self._size += written
+        self.size += written
         return True
 
     def _rotate(self) -> None:
@@ -100,70 +116,118 @@ class Logbook:
         except OSError:
             return
         self.close()
-        self._size = 0
+        self.size = 0
         self._open()
 
 
-class Stream:
-    """The read end of one pipe, and what has come of a line that is not finished.
+class Lines:
+    """What comes of one stream's bytes: lines in a log, and the beginning of one that is not finished."""
 
-    `goes_on`: the pipe had a reader before this one, so a line may be half written.
-    """
-
-    def __init__(self, name: bytes, descriptor: int, book: Logbook, *, goes_on: bool) -> None:
-        os.set_blocking(descriptor, False)
-        self.descriptor = descriptor
-        self._name, self._book, self._rest = name, book, b""
+    def __init__(self, name: bytes, book: Logbook, rest: bytes) -> None:
+        self._name, self._book, self.rest = name, book, rest
         self._since = 0.0
         self._begun = book.unfinished(name)
+
+    @property
+    def has_waited(self) -> bool:
+        """The end of the line has not come for long."""
+        return bool(self.rest) and time.monotonic() - self._since > UNFINISHED_S
+
+    def take(self, data: bytes) -> None:
+        whole, newline, rest = (self.rest + data).rpartition(b"\n")
+        if newline or not self.rest:
+            self._since = time.monotonic()
+        if newline and _is_short(whole):
+            self._book.write_whole(self._name, whole)
+        elif newline:
+            self._book.write(self._name, [each for line in whole.split(b"\n") for each in _parted(line)])
+        parts, self.rest = _cut(rest)
+        self._begun = bool(parts) or (self._begun and not newline)
+        if parts:
+            self._book.write(self._name, parts)
+
+    def flush(self) -> None:
+        """As far as the line has come."""
+        self._book.write(self._name, [(b"P", self.rest)])
+        self.rest, self._begun = b"", True
+
+    def finish(self) -> None:
+        """Nothing more will come: an unfinished line ends here."""
+        if self.rest or self._begun:
+            self._book.write(self._name, [(b"F", self.rest)])
+        self.rest, self._begun = b"", False
+
+
+class Stream:
+    """The read end of one pipe. `key`: whose it is, for whoever finds it `unwritten`.
+
+    `goes_on`: the pipe had a reader before this one, so a line may be half written, and `kept` has the rest.
+    """
+
+    def __init__(
+        self,
+        key: bytes,
+        name: bytes,
+        descriptor: int,
+        book: Logbook,
+        kept: Rest,
+        unwritten: Unwritten,
+        *,
+        goes_on: bool,
+    ) -> None:
+        os.set_blocking(descriptor, False)
+        self.descriptor = descriptor
+        self._key, self._book, self._kept, self._unwritten = key, book, kept, unwritten
+        rest = kept.load()
+        self._lines = Lines(name, book, rest if goes_on else b"")
         if not goes_on:
             self.finish()
 
     @property
     def waits(self) -> bool:
         """Something of a line is held back, in the hope that its end will come."""
-        return bool(self._rest)
+        return bool(self._lines.rest)
 
     def drain(self) -> bool:
         """Read what is there, up to a fair share. False when everybody has closed the other end."""
         taken = 0
         while taken < ROUND:
+            self._begin()
             try:
-                data = os.read(self.descriptor, CHUNK)
+                data = self._unwritten.read(self.descriptor)
+                self._lines.take(data)
+                self._kept.keep(self._lines.rest)
             except BlockingIOError:
                 return True
+            finally:
+                self._unwritten.end()
             if not data:
                 self.finish()
                 return False
             taken += len(data)
-            self._take(data)
         return True
 
     def flush(self) -> bool:
-        """What has waited for long is written down, lest it be lost with this process. → nothing waits."""
-        if self._rest and time.monotonic() - self._since > UNFINISHED_S:
-            self._book.write(self._name, [(b"P", self._rest)])
-            self._rest, self._begun = b"", True
-        return not self._rest
+        """What has waited for long is written down. → nothing waits."""
+        if self._lines.has_waited:
+            self._change(self._lines.flush)
+        return not self.waits
 
     def finish(self) -> None:
         """Nothing more will come: an unfinished line ends here."""
-        if self._rest or self._begun:
-            self._book.write(self._name, [(b"F", self._rest)])
-        self._rest, self._begun = b"", False
+        self._change(self._lines.finish)
 
-    def _take(self, data: bytes) -> None:
-        whole, newline, rest = (self._rest + data).rpartition(b"\n")
-        if newline or not self._rest:
-            self._since = time.monotonic()
-        if newline and _is_short(whole):
-            self._book.write_whole(self._name, whole)
-        elif newline:
-            self._book.write(self._name, [each for line in whole.split(b"\n") for each in _parted(line)])
-        parts, self._rest = _cut(rest)
-        self._begun = bool(parts) or (self._begun and not newline)
-        if parts:
-            self._book.write(self._name, parts)
+    def _change(self, write: Callable[[], None]) -> None:
+        self._begin()
+        try:
+            write()
+            self._kept.keep(self._lines.rest)
+        finally:
+            self._unwritten.end()
+
+    def _begin(self) -> None:
+        self._book.rotate_if_full()
+        self._unwritten.begin(self._key, self._book.inode, self._book.size, self._lines.rest)
 
 
 def _is_short(text: bytes) -> bool:

@@ -46,8 +46,13 @@ def read_json(path: str) -> dict[str, Any]:
 
 
 def write_json(path: str, value: dict[str, Any]) -> bool:
+    """As `write`."""
+    return write(path, json.dumps(value).encode())
+
+
+def write(path: str, text: bytes) -> bool:
     """All of it or nothing: the old text stays when there is no space. → whether it was written."""
-    temporary, text = path + ".tmp", json.dumps(value).encode()
+    temporary = path + ".tmp"
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
