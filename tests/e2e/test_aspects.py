@@ -46,7 +46,7 @@ def test_limits_are_in_the_kernel_and_each_is_repaired(masu: Masu) -> None:
         until(lambda p=path, b=before: p.read_text() == b, f"{path} repaired")  # type: ignore[misc]
 
 
-@pytest.mark.on_v2
+@pytest.mark.on_v2_long
 def test_namespaces_private_host_and_shared(either: Masu) -> None:
     either.write(
         container("own"),
@@ -79,7 +79,7 @@ def test_a_guest_follows_its_host_container(masu: Masu) -> None:
     until(lambda: _space(masu.pid("guest"), "ipc") == _space(masu.pid("own"), "ipc"), "they share again")
 
 
-@pytest.mark.on_v2
+@pytest.mark.on_v2_long
 def test_a_network_namespace_outlives_its_container(either: Masu) -> None:
     """Whoever shares it goes on, and the new process is in the same one."""
     either.write(container("own"), container("guest", namespaces={"net": "container:own"}))
@@ -116,7 +116,7 @@ def test_lowered_loopback_is_raised(masu: Masu) -> None:
     assert "UP" in _inside(masu, "ifconfig lo")
 
 
-@pytest.mark.on_v2
+@pytest.mark.on_v2_long
 def test_user_namespace_with_a_leased_range(either: Masu) -> None:
     """Root inside is nobody outside; files of the pristine rootfs are root's inside; writes go to the layer."""
     either.write(
@@ -145,7 +145,7 @@ def test_explicit_user_map(masu: Masu) -> None:
     assert Path(f"/proc/{masu.pid()}/uid_map").read_text().split() == ["0", "700000", "1000"]
 
 
-@pytest.mark.on_v2
+@pytest.mark.on_v2_long
 def test_time_namespace_offsets(either: Masu) -> None:
     either.write(container(namespaces={"time": {"boottime": "10d", "monotonic": "5s"}}))
     done = either.apply()

@@ -68,7 +68,7 @@ def test_without_devices_nothing_opens_but_what_every_container_has(either: Masu
     )
 
 
-@pytest.mark.on_v2
+@pytest.mark.on_v2_long
 def test_a_device_comes_changes_and_goes_while_the_container_runs(either: Masu) -> None:
     """Also where the file system below its /dev can hold no devices, and nobody's files but its own."""
     spaces = {"user": "auto"}

@@ -90,7 +90,7 @@ def test_a_probe_that_hangs_is_killed_with_all_it_has_started(masu: Masu) -> Non
     assert masu.pid() == pid
 
 
-@pytest.mark.on_v2
+@pytest.mark.on_v2_long
 def test_who_is_frozen_is_not_asked_and_does_not_fail_for_that(masu: Masu) -> None:
     """A check that writes down when it was asked, and that takes no second failure."""
     check = asked(exec=["/bin/sh", "-c", "echo x >>/asked"], failures=1, timeout="1s")

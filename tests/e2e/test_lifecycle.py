@@ -179,7 +179,7 @@ def test_restart_keeps_the_layer_and_recreate_throws_it_away(masu: Masu) -> None
     until(lambda: masu.run("exec", "web", "--", "cat", "/data/runs").stdout == "x\n", "the layer is new")
 
 
-@pytest.mark.on_v2
+@pytest.mark.on_v2_long
 def test_plan_says_live_restart_recreate_create_and_delete(masu: Masu) -> None:
     masu.write(container("live"), container("restart"), container("recreate"), container("gone"))
     assert masu.apply().returncode == 0

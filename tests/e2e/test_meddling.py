@@ -77,7 +77,7 @@ def test_groups_that_somebody_made_do_not_freeze_the_source(masu: Masu) -> None:
     masu.running("more")
 
 
-@pytest.mark.on_v2
+@pytest.mark.on_v2_long
 def test_a_fight_over_one_key_holds_no_other_repair_back(masu: Masu) -> None:
     masu.write(container(limits={**LIMIT, "pids": {"max": 50}}))
     masu.start()

@@ -71,7 +71,7 @@ def test_addresses_survive_a_restart_and_are_given_back_with_the_container(netwo
     assert addresses(networked, "d") == before["a"], "and what was given back is given again"
 
 
-@pytest.mark.on_v2
+@pytest.mark.on_v2_long
 def test_everything_about_an_interface_changes_live(networked: NetworkedMasu) -> None:
     back = network("back", subnets=["10.89.0.0/24"])
     networked.write(FRONT, back, on({"network": "front", "addresses": ["10.88.0.10"]}))
@@ -347,7 +347,7 @@ def outside(networked: NetworkedMasu) -> Iterator[str]:
     subprocess.run(["ip", "netns", "del", name], check=True, timeout=10)
 
 
-@pytest.mark.on_v2
+@pytest.mark.on_v2_long
 def test_published_ports_lead_to_the_container_from_everywhere(
     networked: NetworkedMasu, outside: str
 ) -> None:

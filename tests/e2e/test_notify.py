@@ -206,7 +206,7 @@ def _mib(text: str) -> int:
     return int(text.removesuffix("Mi")) << 20
 
 
-@pytest.mark.on_v2
+@pytest.mark.on_v2_long
 def test_descriptors_do_not_leak_when_containers_come_and_go(masu: Masu) -> None:
     notify = [{"on": "cpu.pressure", "some": "500ms/1s"}, {"on": "memory.high"}, {"on": "oom"}]
     limits = {"memory": {"max": "64Mi", "high": "32Mi"}}

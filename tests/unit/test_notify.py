@@ -347,7 +347,7 @@ def test_a_container_whose_commands_hang_delays_its_own_alone(world: World) -> N
     _until(lambda: len(world.ran) >= 1)
     world.notices.wake("neighbour", TRIGGER)
     _until(lambda: len(world.ran) == 1 + MOST_AT_ONCE)
-    assert world.ran.index(PRESSED) == 1
+    assert world.ran.index(PRESSED) <= MOST_AT_ONCE // 2, "it is not behind all of them"
     assert [each for each in world.ran if each != PRESSED] == hanging
 
 
