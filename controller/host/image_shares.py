@@ -66,20 +66,24 @@ class ImageShares:
             with contextlib.suppress(FileExistsError):
                 os.link(f"{tree}{path}", kept, follow_symlinks=False)
 
+    def missing(self, layers: Iterable[tuple[str, int]]) -> list[str]:
+        """Those, of (digest, bytes), that are not here, or not whole."""
+        return [digest for digest, size in layers if not self._is_here(digest, size)]
+
     def seed(self, layout: str, layers: Iterable[tuple[str, int]]) -> list[str]:
         """Put the layers that are here, (digest, bytes), where skopeo would put them. → which."""
         seeded = []
         for digest, size in layers:
-            kept, wanted = self._blob(digest), f"{layout}/blobs/sha256/{_bare(digest)}"
+            wanted = f"{layout}/blobs/sha256/{_bare(digest)}"
             with contextlib.suppress(FileNotFoundError, FileExistsError):
-                if os.lstat(kept).st_size == size:
+                if self._is_here(digest, size):
                     os.makedirs(os.path.dirname(wanted), 0o700, exist_ok=True)
-                    os.link(kept, wanted, follow_symlinks=False)
+                    os.link(self._blob(digest), wanted, follow_symlinks=False)
                     seeded.append(digest)
         return seeded
 
     def keep(self, layout: str, layers: Iterable[str]) -> None:
-        """For the next version; what is kept has to be on disk."""
+        """For the next version. They need not be on disk: whoever unpacks them checks their digests."""
         for digest in layers:
             os.makedirs(self._blobs, 0o700, exist_ok=True)
             with contextlib.suppress(FileExistsError):
@@ -119,6 +123,11 @@ class ImageShares:
         if os.lstat(aside).st_size == own.st_size:
             return True
         os.unlink(aside)
+        return False
+
+    def _is_here(self, digest: str, size: int) -> bool:
+        with contextlib.suppress(FileNotFoundError):
+            return os.lstat(self._blob(digest)).st_size == size
         return False
 
     def _kept(self, key: str) -> str:

@@ -124,7 +124,6 @@ class ImageStore:
                     self._settle(aside, digest)
                     with contextlib.suppress(OSError):  # it is here, if less is saved by it
                         self._shares.offer(f"{self._path(digest)}/rootfs", offers)
-                        self._shares.keep(f"{aside}/layout", layers)
             except OSError as error:
                 raise failed(error, "unpacking an image in", aside) from error
             finally:
@@ -183,10 +182,13 @@ class ImageStore:
         return doomed
 
     @contextlib.contextmanager
-    def _alone(self, digest: str) -> Iterator[None]:
+    def _alone(self, *digests: str) -> Iterator[None]:
+        """With an image, or with layers of it: nobody who has a layer waits for an image."""
         with self._lock:
-            lock = self._busy.setdefault(digest, threading.Lock())
-        with lock:
+            locks = [self._busy.setdefault(each, threading.Lock()) for each in sorted({*digests})]
+        with contextlib.ExitStack() as held:
+            for each in locks:
+                held.enter_context(each)
             yield
 
     def _make(
@@ -246,6 +248,12 @@ class ImageStore:
         skopeo does not fetch what is in the layout. → also the layers that were here.
         """
         wanted = self._listed(source, digest)
+        with self._alone(*self._shares.missing(wanted.layers)):  # somebody else may be fetching them
+            return self._copied(source, digest, layout, wanted, told)
+
+    def _copied(
+        self, source: Source, digest: str, layout: str, wanted: Manifest, told: Callable[[Amount], None]
+    ) -> tuple[Manifest, list[str]]:
         seeded = self._shares.seed(layout, wanted.layers)
         self._keep_free(sum(size for each, size in wanted.layers if each not in seeded))
         name = f"docker://{parse_reference(source.reference).name}@{digest}"
@@ -269,6 +277,8 @@ class ImageStore:
         manifest = image_layout.manifest(layout, here)
         if [each for each, _ in manifest.layers] != [each for each, _ in wanted.layers]:
             raise ImageRefused(f"{source.reference}: {digest} came with other layers than it names")
+        with contextlib.suppress(OSError):
+            self._shares.keep(layout, [each for each, _ in manifest.layers])
         return manifest, seeded
 
     def _listed(self, source: Source, digest: str) -> Manifest:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tarfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -134,6 +135,18 @@ def test_layers_that_are_here_are_not_fetched_again(
     assert kept(tmp_path) == {base, top}, "the second has both"
     store.remove(second)
     assert list((tmp_path / "images").iterdir()) == []
+
+
+def test_two_that_come_at_once_fetch_what_they_share_once(
+    layout: Layout, registry: Registry, store: ImageStore
+) -> None:
+    base = layout.image(*BASE, tag="base")
+    for each in "12":
+        layout.image(entry(f"usr/{each}", text=each * 5000), tag=each, above=base)
+    with ThreadPoolExecutor(2) as threads:
+        roots = list(threads.map(lambda each: fetch(store, registry.reference(f":{each}")), "12"))
+    assert [(root / f"usr/{each}").exists() for root, each in zip(roots, "12", strict=True)] == [True, True]
+    assert registry.fetched(layout.layers(base)[0]) == 1
 
 
 def test_a_layer_that_is_damaged_here_is_fetched_the_next_time(
