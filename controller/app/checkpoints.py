@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 
-from controller.app.turns import asked
+from controller.app.hearing import asked
 from controller.app.wiring import App
+from controller.app.wishes import wanted_of
 from controller.checkpoints.policy import Policy
 from controller.errors import GuardRefused, LaunchFailed, MasuError, StepFailed
 from controller.host import service
@@ -33,7 +34,7 @@ def check_export(app: App, name: str, path: str) -> None:
     """Before the container is ended for it. Raises StepFailed where its archive could not be written."""
     service.require_root()
     service.set_umask()
-    wanted = app.wanted(name)
+    wanted = wanted_of(app, name)
     need = verdict(app.host, *wanted).needed if wanted else 0
     app.host.checkpoints.check_export(os.path.abspath(path), need)
 
@@ -85,6 +86,6 @@ def imported(app: App, path: str, name: str) -> Iterator[str]:
 
 def _policy(app: App, name: str) -> Policy:
     """Read-only. What the container's spec says of checkpoints; the defaults where there is no spec."""
-    wanted = app.wanted(name) if name else None
+    wanted = wanted_of(app, name) if name else None
     policy: Policy = wanted[0].parts[PART] if wanted else Policy()
     return policy

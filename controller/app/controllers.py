@@ -38,7 +38,7 @@ def controller_of(
         Event(app.host.clock.wall_ms(), "", "AuditLost", said, level="warning")
     )
     triggers = TriggerFiles(app.homes, lambda name, watch: noticing.wake(name, watch))  # noqa: PLW0108
-    noticing = _noticing(app, told, triggers) if notices else NobodyNotices()
+    noticing: Noticing = Notices(app.host, told, triggers, app.host.commands) if notices else NobodyNotices()
     work_queue = WorkQueue()
     acting = Acting(work_queue.add)
     probing = Probes(app.host, told, _self(app), work_queue.add) if notices else NobodyProbes()
@@ -95,7 +95,3 @@ def controller_of(
 def _self(app: App) -> Init:
     stat = app.host.processes.stat(os.getpid())
     return Init(os.getpid(), stat.start_time if stat else 0)
-
-
-def _noticing(app: App, told: EventLog, triggers: TriggerFiles) -> Noticing:
-    return Notices(app.host, told, triggers, app.host.commands)

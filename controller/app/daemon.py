@@ -9,9 +9,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from controller.app.controllers import controller_of
+from controller.app.hearing import heard
 from controller.app.tidying import mend_what_is_left
 from controller.app.trust import check, source_for
-from controller.app.turns import alone, heard
+from controller.app.turns import alone
 from controller.app.wiring import App
 from controller.checkpoints.request import Request
 from controller.errors import GuardRefused, MasuError, StepFailed

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from controller.app.turns import heard
+from controller.app.hearing import heard
 from controller.app.wiring import App
 from controller.errors import StepFailed
 from controller.host import service

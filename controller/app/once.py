@@ -6,9 +6,10 @@ import threading
 import time
 
 from controller.app.controllers import controller_of
+from controller.app.hearing import asked
 from controller.app.tidying import mend_what_is_left, tidy_images
 from controller.app.trust import check, source_for
-from controller.app.turns import alone, asked
+from controller.app.turns import alone
 from controller.app.wiring import App
 from controller.loop.controller import Controller, work
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from controller.app.wiring import App
+from controller.app.wishes import node_of, put_by, wishes_of
 from controller.errors import StepFailed
 from controller.host.alone import holder
 from controller.host.halves import in_halves
@@ -34,7 +35,7 @@ def status(app: App, name: str = "") -> Overview:
     """
     desired = app.store.load()
     left = existing(app.places.group, app.host)
-    wishes = app.wishes(desired, left)
+    wishes = wishes_of(app, desired, left)
     names = {*desired.containers, *left}
     chosen = sorted(names if not name else names & {name})
     networks = [each for each in desired.of_kind(NETWORK).values() if name in {"", each.name}]
@@ -45,7 +46,7 @@ def status(app: App, name: str = "") -> Overview:
         return [_status_of(app, each, wishes.get(each), last.get(each), kept=bool(daemon)) for each in names]
 
     containers = tuple(in_halves(look, chosen))
-    volumes = {each for each in desired.of_kind(VOLUME) if name in {"", each}} | app.put_by(name)
+    volumes = {each for each in desired.of_kind(VOLUME) if name in {"", each}} | put_by(app, name)
     return Overview(
         desired,
         containers,
@@ -69,7 +70,7 @@ def _promised(app: App, desired: DesiredSet, containers: Collection[ContainerSta
     names = {each.name for each in containers}
     given = {name: each for name, each in app.grants.load().items() if name in names}
     waiting = [each.name for each in containers for one in each.conditions if one.reason == DOES_NOT_FIT]
-    return app.node(desired, given, waiting)
+    return node_of(app, desired, given, waiting)
 
 
 def _status_of(
@@ -83,7 +84,7 @@ def _status_of(
 def preflight(app: App, name: str) -> dict[str, Verdict]:
     """Read-only. By container: of one, or of all for "". Raises StepFailed."""
     desired = app.store.load()
-    wishes = app.wishes(desired, existing(app.places.group, app.host))
+    wishes = wishes_of(app, desired, existing(app.places.group, app.host))
     chosen = [each for each in sorted(desired.containers) if name in {"", each} and each in wishes]
     if name and not chosen:
         raise StepFailed(f"there is no container {name}")

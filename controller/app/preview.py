@@ -8,6 +8,7 @@ from functools import partial
 from controller.app.parsing import parse
 from controller.app.trust import untrusted, why_barred
 from controller.app.wiring import App
+from controller.app.wishes import node_of, wishes_of
 from controller.model.desired import DesiredSet
 from controller.model.host_policy import HostPolicy
 from controller.model.status import LIMITED
@@ -41,7 +42,7 @@ def preview(app: App, source: str) -> Preview:
     left = present(app.places.group, app.host)
     known = recorded(app.host) | set(before.containers)
     images, unknown = foresee_images(after.resources, app.pins.load, app.host)
-    wishes = app.wishes(after, left, {name: each.choice for name, each in images.items()})
+    wishes = wishes_of(app, after, left, {name: each.choice for name, each in images.items()})
     removed = frozenset[str]() if after.frozen else left - set(wishes)
     wanted = [desire(each, app.host.facts) for _, each in sorted(wishes.items())]
     plans = {each.name: _planned(app, each) for each in wanted}
@@ -86,7 +87,7 @@ def preview(app: App, source: str) -> Preview:
             *((name, f"{IMAGE_UNKNOWN}: {why}") for name, why in unknown.items()),
         ),
         unfit=(*let_in.unfit, *forbidden_births),
-        node=app.node(after, let_in.grants, let_in.unfit),
+        node=node_of(app, after, let_in.grants, let_in.unfit),
     )
 
 

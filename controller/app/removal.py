@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
+from controller.app.hearing import asked
 from controller.app.telling import Tellers
 from controller.app.tidying import forget_images, mend_what_is_left
-from controller.app.turns import alone, asked
+from controller.app.turns import alone
 from controller.app.wiring import App
+from controller.app.wishes import put_by
 from controller.errors import GuardRefused
 from controller.loop.take_down import deny_grace, set_rules, take_down
 from controller.model.resource import VOLUME, key_of, kind_of
@@ -39,7 +41,7 @@ def down(
         mend_what_is_left(app, told)
         reconciler = Reconciler(app.host, app.places.group, app.failpoint())
         there = present(app.places.group, app.host)
-        kept = {key_of(VOLUME, each) for each in app.put_by()}
+        kept = {key_of(VOLUME, each) for each in put_by(app)}
         every = there | kept | inventory.owners(app.host)
         chosen = set(keys) & every if keys else every
         _refuse_used(app, chosen, there)
@@ -69,7 +71,7 @@ def down(
         if not present(app.places.group, app.host):
             app.keeper.stop()
             app.places.sweep()
-        return {*chosen} - {*left} - {key_of(VOLUME, each) for each in app.put_by()}, left
+        return {*chosen} - {*left} - {key_of(VOLUME, each) for each in put_by(app)}, left
 
 
 def _refuse_used(app: App, chosen: Collection[str], there: Collection[str]) -> None:

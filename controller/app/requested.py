@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
+from controller.app.hearing import asked
 from controller.app.telling import Tellers
 from controller.app.tidying import mend_what_is_left
 from controller.app.trust import why_barred
-from controller.app.turns import alone, asked
+from controller.app.turns import alone
 from controller.app.wiring import App
+from controller.app.wishes import wanted_of
 from controller.checkpoints.request import Request
 from controller.errors import InstanceBusy
 from controller.host import service
@@ -42,7 +45,7 @@ def _act(app: App, request: Request) -> Mapping[str, Any]:
 
     def look(name: str) -> None:
         """What was done to the container is looked at once."""
-        wanted = app.wanted(name)
+        wanted = wanted_of(app, name)
         if wanted:
             result = reconciler.converge(wanted[0], lambda *_: None)
             for event in narrate.events(result, edited=True, at=app.host.clock.wall_ms()):
@@ -54,7 +57,7 @@ def _act(app: App, request: Request) -> Mapping[str, Any]:
         return why_barred(app, name, app.store.load(), app.policy.read())
 
     requests = Requests(
-        app.host, app.failpoint(), told, app.wanted, lambda _: nullcontext, look, acting, barred
+        app.host, app.failpoint(), told, partial(wanted_of, app), lambda _: nullcontext, look, acting, barred
     )
     try:
         return requests.answer(request)

@@ -1,18 +1,16 @@
-"""One at a time changes an instance, and what was asked of it is in the audit log, with how it ended."""
+"""One at a time changes an instance."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from controller.app.wiring import App
-from controller.errors import InstanceBusy, MasuError, StepFailed
+from controller.errors import InstanceBusy
 from controller.host import service
 from controller.host.alone import InstanceLock
-from controller.host.control import listens, me
-from controller.model.audit import Entry, Outcome, Peer
+from controller.host.control import listens
 
 WAIT_S = 0.1
 
@@ -39,30 +37,3 @@ def _lock(app: App, *, patient: bool) -> InstanceLock:
             if not patient or listens(app.places.control):
                 raise
             time.sleep(WAIT_S)
-
-
-@contextmanager
-def asked(app: App, verb: str, container: str = "") -> Iterator[list[str]]:
-    """What somebody has asked this very process for is in the audit log, with how it ended.
-
-    → for what was not done, in words. But to apply what is converged is no write at all.
-    """
-    request, before, undone = {"verb": verb, "container": container}, app.audit.lines, list[str]()
-    try:
-        yield undone
-    except MasuError as error:
-        heard(app, me(), request, error)
-        raise
-    if undone:
-        heard(app, me(), request, StepFailed(", ".join(undone)))
-    elif verb != "apply" or app.audit.lines != before:
-        heard(app, me(), request, None)
-
-
-def heard(app: App, peer: Peer, request: Mapping[str, Any], error: MasuError | None) -> None:
-    """Of a request that was answered."""
-    at, verb = app.host.clock.wall_ms(), str(request.get("verb", "unknown"))
-    outcome: Outcome = "done" if error is None else "refused" if not error.retry else "failed"
-    said = str(error or "")
-    name = str(request.get("container", ""))
-    app.audit.append((Entry(at, name, outcome, why=said, request=verb, peer=peer),))

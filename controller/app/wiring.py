@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-
 from controller.app.parsing import parse_policy
 from controller.frozen import dataclass
 from controller.host import facts as host_facts
@@ -53,18 +51,8 @@ from controller.host.verdicts import Verdicts
 from controller.host.visits import Visits
 from controller.host.whole_dumps import WholeDumps
 from controller.model import marks
-from controller.model.desired import DesiredSet
-from controller.model.grant import Grants
-from controller.model.image import Choice
-from controller.model.node import NodeStatus, node_in
-from controller.model.resource import CONTAINER, Resource, kind_of
-from controller.model.space import VOLUME_SORT, Space
-from controller.reconcile.admission import House
 from controller.reconcile.apply import Failpoint
-from controller.reconcile.capacity import in_force, node_status
-from controller.reconcile.desired import NO_IMAGES, Desired, Named, Wish, desire, resolve
-from controller.reconcile.images import look_up, wants_in
-from controller.reconcile.plan import existing
+from controller.reconcile.desired import Named
 from controller.settings import POLICY, SECRETS, Settings
 from controller.version import VERSION
 
@@ -152,41 +140,3 @@ class App:
 
     def named(self) -> Named:
         return Named(self.places.instance, self.places.names, self.places.spaces, self.places.secrets)
-
-    def wishes(
-        self, desired: DesiredSet, left: Collection[str], images: Mapping[str, Choice] | None = None
-    ) -> Mapping[str, Wish]:
-        """Read-only. With the addresses that were given, and those that would be; `images`: not those of now."""
-        resources = desired.resources
-        leaving = {*left} - set(resources)
-        chosen = self._images(resources) if images is None else images
-        return resolve(self.named(), resources, self.leases.load(), leaving, images=chosen)[0]
-
-    def _images(self, resources: Mapping[str, Resource]) -> Mapping[str, Choice]:
-        """Read-only."""
-        if not wants_in(resources):
-            return NO_IMAGES
-        found = look_up(resources, self.pins.load, self.host)
-        return {name: each.choice for name, each in found.items()}
-
-    def wanted(self, name: str) -> tuple[Desired, str] | None:
-        """Read-only. What a container is to be, with the limits that it was granted."""
-        desired = self.store.load()
-        wish = self.wishes(desired, existing(self.places.group, self.host)).get(name)
-        if wish is None or kind_of(name) != CONTAINER:
-            return None
-        grant = self.grants.load().get(name)
-        wanted = desire(in_force(wish, grant) if grant else wish, self.host.facts)
-        return wanted, self.places.group_of(name)
-
-    def node(self, desired: DesiredSet, grants: Grants, waiting: Collection[str]) -> NodeStatus:
-        """Read-only. What of this host is promised to whom. `waiting`: for whom there is no room."""
-        house = House.of(desired.resources, self.host.facts)
-        return node_status(node_in(desired.resources), house, grants, waiting)
-
-    def put_by(self, only: str = "") -> frozenset[str]:
-        """Read-only. Names of the volumes that are there, defined by a file or not; `only`: look at no other."""
-        names = self.host.spaces.names(VOLUME_SORT)
-        chosen = names & {only} if only else names
-        found = {each: self.host.spaces.look(Space(VOLUME_SORT, each)) for each in chosen}
-        return frozenset(name for name, each in found.items() if each and each.exists)

@@ -195,6 +195,7 @@ def _sync(arguments: argparse.Namespace) -> int:
 
 def _down(arguments: argparse.Namespace) -> int:
     from controller.app.removal import down  # noqa: PLC0415
+    from controller.app.wishes import put_by  # noqa: PLC0415
 
     if not arguments.all and not arguments.names:
         print("masu down: name the containers to remove, or say --all", file=sys.stderr)
@@ -208,7 +209,7 @@ def _down(arguments: argparse.Namespace) -> int:
     for name, conditions in sorted(left.items()):
         print(printable(f"masu: {name}: " + "; ".join(each.message for each in conditions)), file=sys.stderr)
     print("removed " + (", ".join(sorted(removed)) or "nothing"))
-    if arguments.all and (kept := app.put_by()):
+    if arguments.all and (kept := put_by(app)):
         print(
             f"kept {', '.join(f'volume/{each}' for each in sorted(kept))}: --volumes removes their data, too"
         )

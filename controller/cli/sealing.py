@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from getpass import getpass
 from typing import Any
@@ -17,7 +18,8 @@ def add(verbs: Any) -> None:
     seal = add_verb(
         verbs, "seal", _seal, "seal a secret with age, as it stands in a spec; it is read from standard input"
     )
-    seal.add_argument(
+    which = seal.add_mutually_exclusive_group()
+    which.add_argument(
         "--for",
         dest="recipients",
         action="append",
@@ -25,7 +27,7 @@ def add(verbs: Any) -> None:
         metavar="KEY",
         help="who may read it: age1…, or a public key of OpenSSH; more than once for more (default: this host)",
     )
-    seal.add_argument(
+    which.add_argument(
         "--public-key",
         action="store_true",
         help="print this host's, to seal for it elsewhere; where it has no key, make one",
@@ -35,7 +37,7 @@ def add(verbs: Any) -> None:
 def _seal(arguments: argparse.Namespace) -> int:
     from controller.app.sealing import public_keys, sealed_for  # noqa: PLC0415
 
-    key = settings_of(arguments).identity
+    key = os.path.abspath(settings_of(arguments).identity)
     if arguments.public_key:
         print(*public_keys(key), sep="\n")
         return DONE
@@ -50,4 +52,9 @@ def _seal(arguments: argparse.Namespace) -> int:
 
 def _content() -> bytes:
     """All of it, byte by byte; of who types it, one line, which nobody sees."""
-    return getpass("secret: ").encode() if sys.stdin.isatty() else sys.stdin.buffer.read()
+    if not sys.stdin.isatty():
+        return sys.stdin.buffer.read()
+    try:
+        return os.fsencode(getpass("secret: "))
+    except EOFError:
+        return b""

@@ -1,8 +1,8 @@
 """What images have in common is on the disk once, and in the page cache: the same file of two images is one inode.
 
-`<images>/.shared/files/<key>` is a further name of a file in one or more roots, and `blobs/<digest>` a layer as it
-came from its registry, which the next version of an image need not fetch again. Whoever runs from an image writes
-into a layer of his own, so nobody writes into what is shared.
+`<images>/.shared/files/<key>` is a further name of a file in one or more roots, and `blobs/<repository>/<digest>` a
+layer as it came from there, which the next version of an image need not fetch again. Whoever runs from an image
+writes into a layer of his own, so nobody writes into what is shared.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import os
 import stat
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Final, NamedTuple
 
 NAME: Final = ".shared"
@@ -35,21 +35,22 @@ class ImageShares:
         self._root = f"{images}/{NAME}"
         self._files, self._blobs = f"{self._root}/files", f"{self._root}/blobs"
 
-    def share(self, tree: str, aside: str) -> list[Offer]:
+    def share(self, tree: str, aside: str, watch: Callable[[], None]) -> list[Offer]:
         """Replace what an image here has, too, in a root that nobody has mounted. → what none has yet.
 
         Twice the same in one root stays two, since programs take one inode for one file (`cp a b`). `aside`: a free
-        name on the same file system. Times of directories stay.
+        name on the same file system. Times of directories stay. `watch` is called now and then, and may raise.
         """
         used, offers = set[str](), list[Offer]()
         for directory, files in _shareable(tree):
+            watch()
             before, changed = os.lstat(directory), False
             for path in files:
                 key = _key(path)
                 if key in used:
                     continue
                 used.add(key)
-                if self._link(key, os.lstat(path), aside):
+                if self._link(key, aside):
                     os.rename(aside, path)
                     changed = True
                 else:
@@ -62,49 +63,50 @@ class ImageShares:
         """Let others share them from now on. They are on disk: a name must not be there before its content."""
         for path, key in offers:
             kept = self._kept(key)
-            os.makedirs(os.path.dirname(kept), 0o700, exist_ok=True)
-            with contextlib.suppress(FileExistsError):
+            with contextlib.suppress(OSError):
+                os.makedirs(os.path.dirname(kept), 0o700, exist_ok=True)
                 os.link(f"{tree}{path}", kept, follow_symlinks=False)
 
-    def missing(self, layers: Iterable[tuple[str, int]]) -> list[str]:
+    def missing(self, origin: str, layers: Iterable[tuple[str, int]]) -> list[str]:
         """Those, of (digest, bytes), that are not here, or not whole."""
-        return [digest for digest, size in layers if not self._is_here(digest, size)]
+        return [digest for digest, size in layers if not self._is_here(origin, digest, size)]
 
-    def seed(self, layout: str, layers: Iterable[tuple[str, int]]) -> list[str]:
-        """Put the layers that are here, (digest, bytes), where skopeo would put them. → which."""
+    def seed(self, origin: str, layout: str, layers: Iterable[tuple[str, int]]) -> list[str]:
+        """Put the layers that are here, (digest, bytes), where skopeo would put them. → which.
+
+        `origin`: REGISTRY/REPOSITORY. What came from one is not given to another, which may only know the digest.
+        """
         seeded = []
         for digest, size in layers:
             wanted = f"{layout}/blobs/sha256/{_bare(digest)}"
             with contextlib.suppress(FileNotFoundError, FileExistsError):
-                if self._is_here(digest, size):
+                if self._is_here(origin, digest, size):
                     os.makedirs(os.path.dirname(wanted), 0o700, exist_ok=True)
-                    os.link(self._blob(digest), wanted, follow_symlinks=False)
+                    os.link(self._blob(origin, digest), wanted, follow_symlinks=False)
                     seeded.append(digest)
         return seeded
 
-    def keep(self, layout: str, layers: Iterable[str]) -> None:
+    def keep(self, origin: str, layout: str, layers: Iterable[str]) -> None:
         """For the next version. They need not be on disk: whoever unpacks them checks their digests."""
         for digest in layers:
-            os.makedirs(self._blobs, 0o700, exist_ok=True)
-            with contextlib.suppress(FileExistsError):
-                os.link(f"{layout}/blobs/sha256/{_bare(digest)}", self._blob(digest), follow_symlinks=False)
+            kept = self._blob(origin, digest)
+            with contextlib.suppress(OSError):
+                os.makedirs(os.path.dirname(kept), 0o700, exist_ok=True)
+                os.link(f"{layout}/blobs/sha256/{_bare(digest)}", kept, follow_symlinks=False)
 
-    def drop(self, layers: Iterable[str]) -> None:
+    def drop(self, origin: str, layers: Iterable[str]) -> None:
         for digest in layers:
-            _remove(self._blob(digest))
+            _remove(self._blob(origin, digest))
 
     def give_room(self) -> bool:
         """Layers are only there to be quicker the next time. → whether any was there to go."""
-        kept = _names(self._blobs)
-        for each in kept:
-            _remove(f"{self._blobs}/{each}")
-        return bool(kept)
+        before = _names(self._blobs)
+        self._drop_but(())
+        return bool(before)
 
     def prune(self, layers: Collection[str]) -> None:
         """Remove files that no root has any more, and layers but those of images that are here."""
-        for each in _names(self._blobs):
-            if f"sha256:{each}" not in layers:
-                _remove(f"{self._blobs}/{each}")
+        self._drop_but(layers)
         for part in _names(self._files):
             for each in _names(f"{self._files}/{part}"):
                 with contextlib.suppress(FileNotFoundError):
@@ -114,27 +116,38 @@ class ImageShares:
         for directory in (self._files, self._blobs, self._root):
             _remove_directory(directory)
 
-    def _link(self, key: str, own: os.stat_result, aside: str) -> bool:
-        """Another name for the shared file; where it has as many as it can have (EMLINK), none."""
+    def _drop_but(self, layers: Collection[str]) -> None:
+        for part in _names(self._blobs):
+            for each in _names(f"{self._blobs}/{part}"):
+                if f"sha256:{each}" not in layers:
+                    _remove(f"{self._blobs}/{part}/{each}")
+            _remove_directory(f"{self._blobs}/{part}")
+
+    def _link(self, key: str, aside: str) -> bool:
+        """Another name for the shared file; where it has as many as it can have (EMLINK), none.
+
+        One that is not any more what it was is given to nobody else: what was just unpacked is known to be right.
+        """
+        kept = self._kept(key)
         try:
-            os.link(self._kept(key), aside, follow_symlinks=False)
+            if _key(kept) != key:
+                os.unlink(kept)
+                return False
+            os.link(kept, aside, follow_symlinks=False)
         except OSError:
             return False
-        if os.lstat(aside).st_size == own.st_size:
-            return True
-        os.unlink(aside)
-        return False
+        return True
 
-    def _is_here(self, digest: str, size: int) -> bool:
+    def _is_here(self, origin: str, digest: str, size: int) -> bool:
         with contextlib.suppress(FileNotFoundError):
-            return os.lstat(self._blob(digest)).st_size == size
+            return os.lstat(self._blob(origin, digest)).st_size == size
         return False
 
     def _kept(self, key: str) -> str:
         return f"{self._files}/{key[:2]}/{key}"
 
-    def _blob(self, digest: str) -> str:
-        return f"{self._blobs}/{_bare(digest)}"
+    def _blob(self, origin: str, digest: str) -> str:
+        return f"{self._blobs}/{hashlib.sha256(origin.encode()).hexdigest()}/{_bare(digest)}"
 
 
 def _shareable(tree: str) -> Iterator[tuple[str, list[str]]]:

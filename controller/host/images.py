@@ -70,6 +70,9 @@ class ImageStore:
         """So that of two that come at once, the second finds what the first has."""
         self._lock = threading.Lock()
         self._busy: dict[str, threading.Lock] = {}
+        """By image."""
+        self._fetching: dict[str, threading.Lock] = {}
+        """By repository."""
 
     def names(self) -> frozenset[str]:
         try:
@@ -120,10 +123,12 @@ class ImageStore:
                 _write(f"{aside}/made/image.json", json.dumps(as_dict(image)))
                 _write(f"{aside}/made/{LAYERS}", json.dumps(layers))
                 with self._sharing:
-                    offers = self._shares.share(f"{aside}/made/rootfs", f"{aside}/shared")
+                    offers = self._shares.share(
+                        f"{aside}/made/rootfs", f"{aside}/shared", self._pulling.check
+                    )
                     self._settle(aside, digest)
-                    with contextlib.suppress(OSError):  # it is here, if less is saved by it
-                        self._shares.offer(f"{self._path(digest)}/rootfs", offers)
+                    self._shares.offer(f"{self._path(digest)}/rootfs", offers)
+                    self._shares.keep(_origin(source), f"{aside}/layout", layers)
             except OSError as error:
                 raise failed(error, "unpacking an image in", aside) from error
             finally:
@@ -146,9 +151,9 @@ class ImageStore:
                 raise StepFailed(f"{path} is mounted somewhere still", path=path, errno=errno.EBUSY)
             try:
                 _clear(self._put_aside(digest))
-                self._prune()
             except OSError as error:
                 raise failed(error, "removing", path) from error
+            self._prune()
 
     def sweep(self) -> None:
         try:
@@ -159,16 +164,17 @@ class ImageStore:
             for each in found:
                 if each.startswith(".") and each != SHARED:
                     _clear(f"{self._root}/{each}")
-            self._prune()
         except OSError as error:
             raise failed(error, "removing what is half done in", self._root) from error
+        self._prune()
 
     def halt(self) -> None:
         self._pulling.halt()
 
     def _prune(self) -> None:
-        """Raises OSError."""
-        self._shares.prune({layer for each in self.names() for layer in _layers(self._path(each))})
+        """What cannot go now, can the next time."""
+        with self._sharing, contextlib.suppress(OSError):
+            self._shares.prune({layer for each in self.names() for layer in _layers(self._path(each))})
 
     def _path(self, digest: str) -> str:
         return f"{self._root}/{digest.removeprefix('sha256:')}"
@@ -182,13 +188,18 @@ class ImageStore:
         return doomed
 
     @contextlib.contextmanager
-    def _alone(self, *digests: str) -> Iterator[None]:
-        """With an image, or with layers of it: nobody who has a layer waits for an image."""
+    def _alone(self, digest: str) -> Iterator[None]:
         with self._lock:
-            locks = [self._busy.setdefault(each, threading.Lock()) for each in sorted({*digests})]
-        with contextlib.ExitStack() as held:
-            for each in locks:
-                held.enter_context(each)
+            lock = self._busy.setdefault(digest, threading.Lock())
+        with lock:
+            yield
+
+    @contextlib.contextmanager
+    def _alone_in(self, origin: str) -> Iterator[None]:
+        """Nobody else fetches from there, of whom few are let in: a waiter ends when who fetches does."""
+        with self._lock:
+            lock = self._fetching.setdefault(origin, threading.Lock())
+        with lock:
             yield
 
     def _make(
@@ -196,26 +207,29 @@ class ImageStore:
     ) -> tuple[Image, list[str]]:
         """→ also the layers that came from a registry, which are in its layout. Raises OSError, too."""
         reference, layout, tree = parse_reference(source.reference), f"{aside}/layout", f"{aside}/made/rootfs"
-        seeded, layers = list[str](), list[str]()
+        layers = list[str]()
         if reference.transport == OCI:
             manifest = image_layout.manifest(reference.name, digest)
             image_layout.check_blobs(reference.name, manifest)
             self._keep_free(manifest.size)
             image_layout.refer(layout, os.path.abspath(f"{reference.name}/blobs"), digest)
         else:
-            manifest, seeded = self._copy(source, digest, layout, told)
+            manifest = self._copy(source, digest, layout, told)
             layers = [each for each, _ in manifest.layers]
         told(Amount("unpacking", 0, manifest.size))
         unpack = [_program("umoci"), "raw", "unpack", "--image", f"{layout}:{image_layout.NAME}", tree]
         try:
             self._pulling.run(unpack, UNPACK_S, lambda: self._keep_free(0))
-        except StepFailed:
-            self._shares.drop(seeded)  # one of them may be damaged: the next time they are fetched
-            raise
-        try:
             tidy(tree)
             return self._image(digest, tree, image_layout.config(layout, manifest.config)), layers
+        except StepFailed as error:
+            if not (error.errno or self._pulling.is_halted):
+                self._shares.drop(
+                    _origin(source), layers
+                )  # one may be damaged: they are fetched the next time
+            raise
         except (ImageRefused, ValueError) as error:
+            self._shares.drop(_origin(source), layers)
             raise ImageRefused(f"{source.reference} ({digest}): {error}") from error
 
     def _describe(self, source: Source, digest: str) -> Image:
@@ -240,21 +254,20 @@ class ImageStore:
         users, groups = (text_in(tree, each) for each in ("etc/passwd", "etc/group"))
         return image_of(digest, f"{self._path(digest)}/rootfs", config, users, groups)
 
-    def _copy(
-        self, source: Source, digest: str, layout: str, told: Callable[[Amount], None]
-    ) -> tuple[Manifest, list[str]]:
-        """From a registry to a layout. Another format than OCI's is turned into that, with the same layers.
-
-        skopeo does not fetch what is in the layout. → also the layers that were here.
-        """
+    def _copy(self, source: Source, digest: str, layout: str, told: Callable[[Amount], None]) -> Manifest:
+        """From a registry to a layout. Another format than OCI's is turned into that, with the same layers."""
         wanted = self._listed(source, digest)
-        with self._alone(*self._shares.missing(wanted.layers)):  # somebody else may be fetching them
+        if not self._shares.missing(_origin(source), wanted.layers):
+            return self._copied(source, digest, layout, wanted, told)
+        told(Amount("waiting for its turn", 0, wanted.size))
+        with self._alone_in(_origin(source)):  # or what they have in common would be fetched twice
             return self._copied(source, digest, layout, wanted, told)
 
     def _copied(
         self, source: Source, digest: str, layout: str, wanted: Manifest, told: Callable[[Amount], None]
-    ) -> tuple[Manifest, list[str]]:
-        seeded = self._shares.seed(layout, wanted.layers)
+    ) -> Manifest:
+        """skopeo does not fetch what is in the layout."""
+        seeded = self._shares.seed(_origin(source), layout, wanted.layers)
         self._keep_free(sum(size for each, size in wanted.layers if each not in seeded))
         name = f"docker://{parse_reference(source.reference).name}@{digest}"
         argv = [
@@ -277,9 +290,8 @@ class ImageStore:
         manifest = image_layout.manifest(layout, here)
         if [each for each, _ in manifest.layers] != [each for each, _ in wanted.layers]:
             raise ImageRefused(f"{source.reference}: {digest} came with other layers than it names")
-        with contextlib.suppress(OSError):
-            self._shares.keep(layout, [each for each, _ in manifest.layers])
-        return manifest, seeded
+        self._shares.keep(_origin(source), layout, [each for each, _ in manifest.layers])
+        return manifest
 
     def _listed(self, source: Source, digest: str) -> Manifest:
         raw = self._manifest(source, f"@{digest}", MANIFEST_S)
@@ -316,6 +328,10 @@ class ImageStore:
                 path=self._root,
                 errno=errno.ENOSPC,
             )
+
+
+def _origin(source: Source) -> str:
+    return parse_reference(source.reference).name
 
 
 def _program(name: str) -> str:

@@ -1,6 +1,7 @@
 """What the rest of masu may ask of the host: Protocols of at most seven methods, and the frozen `Host` bundle.
 
-No operating system here; the drivers beside this file implement these, and only `controller.app` knows them.
+No operating system here; the drivers beside this file implement these, and only `controller.app` and
+`controller.cli` know them.
 Reading something absent returns None or an empty value. Failures while changing something are `StepFailed`.
 """
 

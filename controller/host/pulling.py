@@ -19,6 +19,7 @@ _IN_VAIN = re.compile(r'^Error parsing image name "[^"]*": ')
 _WORDS = re.compile(r"\w.*")
 """umoci begins its lines with a bullet."""
 _LONGEST = 400
+STOPPED = "masu is being stopped"
 
 
 class Pulling:
@@ -26,6 +27,7 @@ class Pulling:
 
     def __init__(self) -> None:
         self._runs = ToolRuns()
+        self.is_halted = False
 
     def run(self, argv: Sequence[str], timeout_s: float, watch: Callable[[], None] | None = None) -> bytes:
         """→ what it said. `watch` is called now and then, and ends it by raising.
@@ -38,7 +40,7 @@ class Pulling:
         except CannotRun as error:
             raise HostLacks(str(error)) from error
         except Halted:
-            raise StepFailed("masu is being stopped") from None
+            raise StepFailed(STOPPED) from None
         except TookTooLong:
             raise StepFailed(f"{name} has not ended within {timeout_s:g} s") from None
         except SaidTooMuch:
@@ -48,7 +50,13 @@ class Pulling:
         return ended.said
 
     def halt(self) -> None:
+        self.is_halted = True
         self._runs.halt()
+
+    def check(self) -> None:
+        """Raises StepFailed when masu is being stopped."""
+        if self.is_halted:
+            raise StepFailed(STOPPED)
 
 
 class Watch:

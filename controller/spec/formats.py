@@ -111,7 +111,7 @@ def _sealed(text: str) -> None:
     last = SEALED.replace("BEGIN", "END")
     if lines[0] != SEALED:
         raise ValueError(
-            f"its first line is not {SEALED}: write what age --armor says after |, line below line"
+            f"its first line is not {SEALED}: write what masu seal says after |, line below line"
         )
     if lines[-1] != last:
         raise ValueError(f"its last line is not {last}")

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from controller.app.wishes import wishes_of
 from controller.checkpoints.cost import Ahead
 from controller.checkpoints.pagemap import PARENT, decode, encode
 from controller.errors import StepFailed
@@ -74,7 +75,7 @@ def much(masu: Masu) -> Masu:
 
 def made(masu: Masu, criu: Tracking, failpoint: Failpoint = lambda _: None) -> Made:
     box = Box(masu)
-    wish = box.app.wishes(box.app.store.load(), ())["web"]
+    wish = wishes_of(box.app, box.app.store.load(), ())["web"]
     host = replace(box.host, criu=criu)
     acts = Acts(host, failpoint, desire(wish, host.facts), box.group, nullcontext)
     return acts.checkpoint("manual", ends=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import tarfile
 from collections.abc import Iterator
@@ -155,14 +156,76 @@ def test_a_layer_that_is_damaged_here_is_fetched_the_next_time(
     first = layout.image(*BASE, tag="1")
     second = layout.image(entry("usr/new"), tag="2", above=first)
     fetch(store, registry.reference(":1"))
-    damaged = tmp_path / "images/.shared/blobs" / layout.layers(first)[0].removeprefix("sha256:")
-    damaged.write_bytes(b"x" * damaged.stat().st_size)
+    (damaged,) = (tmp_path / "images/.shared/blobs").glob("*/*")
+    damaged.write_bytes(other_of(damaged.stat().st_size))
     with pytest.raises(StepFailed, match="umoci"):
         fetch(store, registry.reference(":2"))
     assert (fetch(store, registry.reference(":2")) / "usr/lib.so").read_text() == BIG
     assert store.names() == {first, second}
-    damaged.write_bytes(b"short")
     assert registry.fetched(layout.layers(first)[0]) == 2
+    third = layout.image(entry("usr/newer"), tag="3", above=first)
+    for each in (tmp_path / "images/.shared/blobs").glob("*/*"):
+        each.write_bytes(b"short")
+    fetch(store, registry.reference(":3"))
+    assert registry.fetched(layout.layers(third)[0]) == 3, "it is not used when it is not even as long"
+
+
+def test_a_layer_is_not_given_to_whoever_knows_its_digest(
+    layout: Layout, registry: Registry, store: ImageStore
+) -> None:
+    first = layout.image(*BASE, tag="1")
+    layout.image(entry("usr/new"), tag="2", above=first)
+    fetch(store, registry.reference(":1"))
+    fetch(store, f"docker://{registry.name}/somebody/else:2")
+    assert registry.fetched(layout.layers(first)[0]) == 2
+
+
+def test_what_is_refused_leaves_no_layer(
+    layout: Layout, registry: Registry, store: ImageStore, tmp_path: Path
+) -> None:
+    layout.image(*BASE, entry("usr/h", tarfile.LNKTYPE, "nowhere"), tag="1")
+    with pytest.raises(StepFailed):
+        fetch(store, registry.reference(":1"))
+    assert kept(tmp_path) == set()
+
+
+def test_a_file_that_was_damaged_in_one_image_is_not_in_the_next(
+    layout: Layout, store: ImageStore, two: tuple[Path, Path, str, str]
+) -> None:
+    one, _, first, _ = two
+    for each in TWINS:
+        with (one / each).open("r+") as file:
+            file.write("bad!")
+        os.utime(one / each, (1_000_000_000, 1_000_000_000))
+    layout.image(*BASE, entry("usr/three"), tag="3")
+    assert [(fetch(store, f"oci:{layout.path}:3") / each).read_text() for each in TWINS] == [BIG, BIG]
+    store.remove(first)
+    assert [(fetch(store, f"oci:{layout.path}:1") / each).read_text() for each in TWINS] == [BIG, BIG]
+
+
+@pytest.mark.parametrize("place", ["etc", "var", "root", "home", "run", "srv", "tmp"])
+def test_data_has_one_name_and_only_at_the_top_is_a_name_a_place(
+    layout: Layout, store: ImageStore, place: str
+) -> None:
+    for each in "12":
+        members = (
+            entry(f"{place}/file", text=BIG, mtime=9),
+            entry(f"usr/{place}/file", text=BIG * 2, mtime=9),
+        )
+        layout.image(*members, entry(each), tag=each)
+    for each in [fetch(store, f"oci:{layout.path}:{tag}") for tag in "12"]:
+        assert names(each / place / "file") == 1
+        assert names(each / "usr" / place / "file") == 3
+
+
+def test_who_is_stopped_shares_no_more(tmp_path: Path) -> None:
+    (tmp_path / "tree/usr").mkdir(parents=True)
+
+    def stop() -> None:
+        raise StepFailed("stopped")
+
+    with pytest.raises(StepFailed, match="stopped"):
+        ImageShares(str(tmp_path)).share(str(tmp_path / "tree"), str(tmp_path / "aside"), stop)
 
 
 def test_layers_go_before_a_pull_fails_for_want_of_room(
@@ -201,17 +264,31 @@ def test_a_file_with_as_many_names_as_it_can_have_is_not_shared_further(
         (each / "usr").mkdir(parents=True)
         (each / "usr/lib.so").write_text(BIG)
         os.utime(each / "usr/lib.so", (9, 9))
-    shares.offer(str(trees[0]), shares.share(str(trees[0]), str(tmp_path / "aside")))
+    shares.offer(str(trees[0]), shares.share(str(trees[0]), str(tmp_path / "aside"), nobody))
 
     def refuse(*_: object, **__: object) -> None:
         raise OSError(31, "Too many links")
 
     monkeypatch.setattr(os, "link", refuse)
-    assert [each.path for each in shares.share(str(trees[1]), str(tmp_path / "aside"))] == ["/usr/lib.so"]
+    assert [each.path for each in shares.share(str(trees[1]), str(tmp_path / "aside"), nobody)] == [
+        "/usr/lib.so"
+    ]
     assert (trees[1] / "usr/lib.so").read_text() == BIG
 
 
 def kept(tmp_path: Path) -> set[str]:
     """Digests of the layers that are kept."""
-    blobs = tmp_path / "images/.shared/blobs"
-    return {f"sha256:{each}" for each in os.listdir(blobs)} if blobs.exists() else set()
+    return {f"sha256:{each.name}" for each in (tmp_path / "images/.shared/blobs").glob("*/*")}
+
+
+def other_of(size: int) -> bytes:
+    """A layer of that many bytes that is whole in itself, but has another digest."""
+    for count in range(size):
+        found = gzip.compress(os.urandom(count), mtime=0)
+        if len(found) == size:
+            return found
+    raise AssertionError(size)
+
+
+def nobody() -> None:
+    return

@@ -26,14 +26,15 @@ def keeper() -> Iterator[Any]:
         yield importlib.import_module("logbook")
     finally:
         sys.path.remove(str(KEEPER))
+        for each in ("logbook", "unwritten", "proc"):
+            sys.modules.pop(each, None)
 
 
 def stream_of(
     keeper: Any, place: Path, read: int, book: Any, name: bytes = b"stdout", *, goes_on: bool = False
 ) -> Any:
     unwritten = importlib.import_module("unwritten")
-    kept = unwritten.Rest(f"{place}/rest")
-    mapped = unwritten.Unwritten(f"{place}/unwritten")
+    kept, mapped = unwritten.Rest(f"{place}/rest"), unwritten.Unwritten(f"{place}/unwritten", 0)
     return keeper.Stream(b"web/" + name, name, read, book, kept, mapped, goes_on=goes_on)
 
 
@@ -64,7 +65,7 @@ def test_a_log_that_was_taken_away_begins_anew_when_it_would_be_rotated(keeper: 
     book = keeper.Logbook(f"{tmp_path}/web", 100, 3)
     shutil.rmtree(tmp_path / "web")
     book.write(b"stdout", [(b"F", b"x" * 200)])
-    book.rotate_if_full()
+    book.make_ready()
     book.write(b"stdout", [(b"F", b"more")])
     assert _shown(tmp_path) == ["more\n"]
     book.close()
@@ -126,21 +127,21 @@ def test_the_last_lines_are_the_last_of_all(tmp_path: Path, monkeypatch: pytest.
 
 
 KILLED = """
-import os, select, sys
+import os, sys
 sys.path.insert(0, sys.argv[1])
 import logbook, proc, unwritten
-from containers import Containers
-place, owner, moment = sys.argv[2:5]
+place, owner, moment, more, deed = sys.argv[2:7]
 os.makedirs(place + "/run/pipes", exist_ok=True)
 known = {"pid": 0, "started": 0, "members": "/x", "pid_file": "", "pipes": []}
 known["log"] = {"max_bytes": 1 << 20, "files": 3}
 proc.write_json(place + "/run/pipes/web.json", known)
 read, write = os.pipe()
 book = logbook.Logbook(place + "/logs/web", 1 << 20, 3)
-kept, mapped = unwritten.Rest(place + "/run/pipes/web.stdout"), unwritten.Unwritten(place + "/run/unwritten")
+kept, mapped = unwritten.Rest(place + "/run/pipes/web.stdout"), unwritten.Unwritten(place + "/run/unwritten", 0)
 stream = logbook.Stream(b"web/stdout", b"stdout", read, book, kept, mapped, goes_on=False)
 os.write(write, b"one\\ntw")
 stream.drain()
+logbook.UNFINISHED_S = 0
 
 def dies(instead):
     def call(*_, **__):
@@ -149,48 +150,86 @@ def dies(instead):
         os._exit(9)
     return call
 
-os.write(write, b"o\\nthree\\nfo")
+os.write(write, more.replace("@", "\\0").encode())
 owners = {"Lines": logbook.Lines, "Rest": unwritten.Rest, "Unwritten": unwritten.Unwritten, "os": os}
 where = owners[owner]
 setattr(where, moment.strip("+"), dies(getattr(where, moment.strip("+")) if "+" in moment else None))
-stream.drain()
+getattr(stream, deed)()
 """
 TAKES_OVER = """
 import os, select, sys
 sys.path.insert(0, sys.argv[1])
 from containers import Containers
-place = sys.argv[2]
-for _ in range(2):  # the second finds nothing to do
-    Containers(place + "/run", place + "/logs", select.epoll()).go_on()
+place, pid = sys.argv[2], int(sys.argv[3])
+for predecessor in (pid, os.getpid()):  # the second finds nothing to do
+    Containers(place + "/run", place + "/logs", select.epoll(), predecessor).go_on()
 """
+MOMENTS = [
+    ("Lines", "take"),
+    ("os", "write"),
+    ("os", "write+"),
+    ("Lines", "take+"),
+    ("Rest", "keep+"),
+    ("Unwritten", "end"),
+    ("Unwritten", "end+"),
+]
 
 
-@pytest.mark.parametrize(
-    ("owner", "moment"),
-    [
-        ("Lines", "take"),
-        ("os", "write"),
-        ("os", "write+"),
-        ("Lines", "take+"),
-        ("os", "replace"),
-        ("Rest", "keep+"),
-        ("Unwritten", "end"),
-        ("Unwritten", "end+"),
-    ],
-)
+def killed(place: Path, owner: str, moment: str, more: str = "o\nthree\nfo@", deed: str = "drain") -> int:
+    """A keeper that has written "one", and was then killed at a moment of what it did next. → its pid."""
+    argv = [sys.executable, "-c", KILLED, str(KEEPER), str(place), owner, moment, more, deed]
+    with subprocess.Popen(argv) as process:
+        assert process.wait(30) == 9
+    return process.pid
+
+
+def taken_over(place: Path, predecessor: int) -> list[str]:
+    """What is in the log after that."""
+    argv = [sys.executable, "-c", TAKES_OVER, str(KEEPER), str(place), str(predecessor)]
+    subprocess.run(argv, timeout=30, check=True)
+    return _shown(place / "logs")
+
+
+@pytest.mark.parametrize(("owner", "moment"), [*MOMENTS, ("os", "replace")])
 def test_killed_between_pipe_and_log_nothing_is_lost_and_nothing_is_there_twice(
     tmp_path: Path, owner: str, moment: str
 ) -> None:
     """`moment`: what it is killed before, or after (+)."""
-    killed = [sys.executable, "-c", KILLED, str(KEEPER), str(tmp_path), owner, moment]
-    assert subprocess.run(killed, timeout=30, check=False).returncode == 9
-    subprocess.run([sys.executable, "-c", TAKES_OVER, str(KEEPER), str(tmp_path)], timeout=30, check=True)
-    assert _shown(tmp_path / "logs") == ["one\n", "two\n", "three\n", "fo\n"]
+    assert taken_over(tmp_path, killed(tmp_path, owner, moment)) == ["one\n", "two\n", "three\n", "fo\0\n"]
+
+
+@pytest.mark.parametrize(("owner", "moment"), [*MOMENTS, ("os", "unlink")])
+def test_the_beginning_of_a_line_is_not_there_again_when_its_end_has_come(
+    tmp_path: Path, owner: str, moment: str
+) -> None:
+    assert taken_over(tmp_path, killed(tmp_path, owner, moment, "@o\n")) == ["one\n", "tw\0o\n"]
+
+
+@pytest.mark.parametrize("deed", ["flush", "finish"])
+@pytest.mark.parametrize(("owner", "moment"), [each for each in MOMENTS if each[1] not in {"take", "take+"}])
+def test_killed_while_it_writes_what_has_waited(tmp_path: Path, owner: str, moment: str, deed: str) -> None:
+    """What is in the pipe then is not this keeper's: nobody has it any more."""
+    assert taken_over(tmp_path, killed(tmp_path, owner, moment, deed=deed)) == ["one\n", "tw\n"]
 
 
 def test_a_log_that_was_taken_away_meanwhile_has_it_all_the_same(tmp_path: Path) -> None:
-    killed = [sys.executable, "-c", KILLED, str(KEEPER), str(tmp_path), "Unwritten", "end"]
-    assert subprocess.run(killed, timeout=30, check=False).returncode == 9
-    shutil.rmtree(tmp_path / "logs")
-    subprocess.run([sys.executable, "-c", TAKES_OVER, str(KEEPER), str(tmp_path)], timeout=30, check=True)
-    assert _shown(tmp_path / "logs") == ["two\n", "three\n", "fo\n"]
+    predecessor = killed(tmp_path, "Unwritten", "end")
+    other, log = tmp_path / "other", tmp_path / "logs/web/current.log"
+    other.write_text("2026-01-02T03:04:05.000000001Z stdout F another\n" * 9)
+    other.rename(log)
+    assert taken_over(tmp_path, predecessor) == [*["another\n"] * 9, "two\n", "three\n", "fo\0\n"]
+
+
+def test_what_another_keeper_than_the_last_has_left_is_old(tmp_path: Path) -> None:
+    """As after one that found no room to do so."""
+    killed(tmp_path, "Unwritten", "end")
+    with (tmp_path / "logs/web/current.log").open("a") as file:
+        file.write("2026-01-02T03:04:05.000000001Z stdout F later\n")
+    assert taken_over(tmp_path, 1)[:4] == ["one\n", "two\n", "three\n", "later\n"]
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"log": 1}'])
+def test_what_cannot_be_understood_keeps_no_keeper_from_its_work(tmp_path: Path, text: str) -> None:
+    predecessor = killed(tmp_path, "Unwritten", "end")
+    (tmp_path / "run/pipes/web.json").write_text(text)
+    assert taken_over(tmp_path, predecessor) == ["one\n", "two\n", "three\n"]

@@ -93,6 +93,31 @@ def test_what_cannot_be_is_said(key: Path, words: tuple[str, ...], content: byte
     assert done.stdout == b""
 
 
+def test_a_file_without_a_key_is_no_key(key: Path) -> None:
+    key.touch(0o600)
+    for words in (["--public-key"], []):
+        done = seal(key, *words, content=b"x")
+        assert done.returncode == 1
+        assert "there is no key in it" in done.stderr.decode()
+
+
+def test_half_a_key_of_somebody_else_is_not_taken(key: Path, tmp_path: Path) -> None:
+    for each in (key, tmp_path / "other"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", each], check=True)
+    (tmp_path / "other.pub").replace(f"{key}.pub")
+    done = seal(key, content=b"x")
+    assert done.returncode == 1
+    assert done.stdout == b""
+    assert "cannot be opened" in done.stderr.decode()
+
+
+def test_a_key_that_is_not_made_leaves_nothing(key: Path) -> None:
+    key.symlink_to("/nowhere/at/all")
+    assert seal(key, "--public-key").returncode == 1
+    assert key.is_symlink()
+    assert not list(key.parent.glob("tmp*"))
+
+
 def test_a_key_that_others_may_read_is_no_key(key: Path) -> None:
     assert seal(key, "--public-key").returncode == 0
     key.chmod(0o644)

@@ -189,7 +189,9 @@ def test_the_program_starts_without_making_one_method() -> None:
         "import dataclasses, sys; made = []; real = dataclasses._process_class\n"
         "def note(cls, *rest): made.append(cls.__module__) if rest[5] else None; return real(cls, *rest)\n"
         "dataclasses._process_class = note\n"
-        "import controller.app.daemon, controller.app.overview, controller.app.requested, controller.cli\n"
+        "import importlib, pkgutil, controller.app, controller.cli\n"
+        "for each in pkgutil.iter_modules(controller.app.__path__): "
+        "importlib.import_module(f'controller.app.{each.name}')\n"
         "print(*sorted({each for each in made if each.startswith('controller.')}))"
     )
     said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

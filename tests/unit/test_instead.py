@@ -122,7 +122,7 @@ BEGIN, END = "-----BEGIN AGE ENCRYPTED FILE-----", "-----END AGE ENCRYPTED FILE-
         ([BEGIN, "YWdl", "", "YQ==", END], ""),
         (
             ["YWdl", END],
-            f"its first line is not {BEGIN}: write what age --armor says after |, line below line",
+            f"its first line is not {BEGIN}: write what masu seal says after |, line below line",
         ),
         ([f"{BEGIN} YWdl {END}"], f"its first line is not {BEGIN}: "),
         ([BEGIN, "YWdl"], f"its last line is not {END}"),

@@ -70,14 +70,14 @@ class Connection:
 class Keeper:
     """A single-threaded loop around one epoll."""
 
-    def __init__(self, run_dir: str, log_dir: str, open_files: int) -> None:
+    def __init__(self, run_dir: str, log_dir: str, open_files: int, predecessor: int) -> None:
         self._epoll = select.epoll()
         self._listener = local_socket.listen(run_dir + "/keeper.sock")
         self._epoll.register(self._listener, select.EPOLLIN)
         self._wake = _signal_pipe()
         self._epoll.register(self._wake, select.EPOLLIN)
         self._connections: dict[int, Connection] = {}
-        self._containers = Containers(run_dir, log_dir, self._epoll)
+        self._containers = Containers(run_dir, log_dir, self._epoll, predecessor)
         self._launches = Launches(self._containers, open_files)
         self._busy_at = time.monotonic()
         self._stopped = False
@@ -245,16 +245,18 @@ def _empty(descriptor: int) -> None:
         return
 
 
-def _only_one(run_dir: str) -> None:
-    """The lock is held for life; whoever comes second leaves quietly."""
+def _only_one(run_dir: str) -> int:
+    """The lock is held for life; whoever comes second leaves quietly. → pid of who had it before, or 0."""
     lock = os.open(run_dir + "/keeper.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         sys.exit(0)
+    before = os.pread(lock, 32, 0)
     os.ftruncate(lock, 0)
     with contextlib.suppress(OSError):  # the lock is what counts, the pid is for people
         os.pwrite(lock, str(os.getpid()).encode(), 0)
+    return int(before) if before.isdigit() else 0
 
 
 def _become_subreaper() -> None:
@@ -275,10 +277,10 @@ def main() -> None:
     run_dir, log_dir, open_files = sys.argv[1:4]
     os.chdir("/")
     os.umask(0o077)
-    _only_one(run_dir)
+    predecessor = _only_one(run_dir)
     _become_subreaper()
     _raise_limit()
-    Keeper(run_dir, log_dir, int(open_files)).run()
+    Keeper(run_dir, log_dir, int(open_files), predecessor).run()
 
 
 main()

@@ -12,7 +12,7 @@ import time
 
 import proc
 from logbook import Lines, Logbook, Stream
-from unwritten import Rest, Unwritten
+from unwritten import Left, Rest, Unwritten
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # the keeper is small: typing is for the checker alone
@@ -49,7 +49,8 @@ class Held:
 class Containers:
     """Everything the keeper knows of containers."""
 
-    def __init__(self, run_dir: str, log_dir: str, epoll: select.epoll) -> None:
+    def __init__(self, run_dir: str, log_dir: str, epoll: select.epoll, predecessor: int) -> None:
+        """`predecessor`: pid of the keeper before this one, or 0."""
         self._run_dir, self._log_dir, self._epoll = run_dir, log_dir, epoll
         self._held: dict[str, Held] = {}
         self._by_descriptor: dict[int, Held] = {}
@@ -60,23 +61,30 @@ class Containers:
         self._boot_id = proc.read("/proc/sys/kernel/random/boot_id").strip()
         for part in ("pipes", "exits"):
             os.makedirs(f"{run_dir}/{part}", mode=0o700, exist_ok=True)
-        self._unwritten = Unwritten(f"{run_dir}/unwritten")
+        self._unwritten = Unwritten(f"{run_dir}/unwritten", predecessor)
 
     def go_on(self) -> None:
         """A keeper before this one may have been killed, and in the middle of a line."""
         left = self._unwritten.left()
-        if left:
-            name, _, stream = left.key.partition("/")
-            known = proc.read_json(self._known(name))
-            if known:
-                book = self._open_book(name, known)
-                book.cut(left)
-                lines = Lines(stream.encode(), book, left.rest)
-                lines.take(left.data)
-                self._rest(name, stream.encode()).keep(lines.rest)
-                book.close()
+        try:
+            if left:
+                self._write_again(left)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            proc.complain("what the keeper before this one was just writing", error)
+        finally:
             self._unwritten.end()
         self.take_over()
+
+    def _write_again(self, left: Left) -> None:
+        name, _, stream = left.key.partition("/")
+        known = proc.read_json(self._known(name))
+        if known:
+            book = self._open_book(name, known)
+            book.cut(left)
+            lines = Lines(stream.encode(), book, left.rest)
+            lines.take(left.data)
+            self._rest(name, stream.encode()).keep(lines.rest)
+            book.close()
 
     @property
     def held(self) -> int:
@@ -161,25 +169,15 @@ class Containers:
             return False
         members = [int(word) for word in proc.read(known["members"]).split()]
         pidfd, pipes = _open_ends(known, members, descriptors)
-        book = self._open_book(name, known)
-        if pidfd < 0 and all(pipe < 0 for pipe in pipes):
-            self._finish(name, book)
-            return False
-        held = self._held[name] = Held(name, known, book)
+        held = Held(name, known, self._open_book(name, known))
         self._listen(held, *[*pipes, -1, -1][:2], goes_on=True)
+        if pidfd < 0 and not held.streams:
+            held.book.close()
+            return False
+        self._held[name] = held
         if known["pid"]:
             self._watch(held, pidfd)
         return True
-
-    def _finish(self, name: str, book: Logbook) -> None:
-        """Lines that nobody can end any more."""
-        for stream in STREAMS:
-            kept = self._rest(name, stream)
-            rest = kept.load()
-            if rest:
-                Lines(stream, book, rest).finish()
-                kept.keep(b"")
-        book.close()
 
     def _watch(self, held: Held, pidfd: int) -> None:
         """Wait for the end of an init that is not a child of this keeper; -1: it has ended."""
@@ -235,7 +233,7 @@ class Containers:
         for path in (self._known(name), f"{self._run_dir}/exits/{name}.json"):
             proc.remove(path)
         for stream in STREAMS:
-            self._rest(name, stream).forget()
+            self._rest(name, stream).keep(b"")
 
     def _write_exit(self, held: Held, status: int | None) -> None:
         """After the last log bytes, so that whoever sees the exit finds the whole log."""
@@ -272,11 +270,12 @@ class Containers:
 
     def _listen(self, held: Held, stdout: int, stderr: int, *, goes_on: bool) -> None:
         for name, descriptor in zip(STREAMS, (stdout, stderr), strict=True):
+            key, kept = f"{held.name}/{name.decode()}".encode(), self._rest(held.name, name)
+            stream = Stream(key, name, descriptor, held.book, kept, self._unwritten, goes_on=goes_on)
+            if stream.waits:
+                self._unfinished.add(stream)
             if descriptor >= 0:
-                key, kept = f"{held.name}/{name.decode()}".encode(), self._rest(held.name, name)
-                held.streams[descriptor] = Stream(
-                    key, name, descriptor, held.book, kept, self._unwritten, goes_on=goes_on
-                )
+                held.streams[descriptor] = stream
                 self._by_descriptor[descriptor] = held
                 self._epoll.register(descriptor, select.EPOLLIN)
 

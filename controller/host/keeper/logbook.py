@@ -17,9 +17,11 @@ if TYPE_CHECKING:  # the keeper is small: typing is for the checker alone
     from unwritten import Left, Rest, Unwritten
 
 PART = 16 * 1024
-BLOCK = 64 * 1024
+CHUNK = 64 * 1024
 ROUND = 512 * 1024
 UNFINISHED_S = 0.25
+MOST_AT_ONCE = 64 * (CHUNK + PART)
+"""In a log, of what is read at once: each byte may be a line."""
 
 
 class Logbook:
@@ -51,22 +53,28 @@ class Logbook:
         else:
             self._lost += count
 
-    def rotate_if_full(self) -> None:
+    def make_ready(self) -> None:
         """Before something is written, never while it is: a successor must find it where it was."""
         if self.size > self._max_bytes:
             self._rotate()
+        if self._file < 0:
+            self._open()
 
     def cut(self, left: Left) -> None:
-        """Take out what a keeper has written of this before it was killed. Another file has nothing of it."""
-        if self.inode == left.inode and self.size > left.size:
-            os.ftruncate(self._file, left.size)
-            self.size = left.size
+        """Take out what a keeper has written of this before it was killed. Another file has nothing of it.
+
+        What cannot be taken out will be there twice, which is better than not at all.
+        """
+        if self.inode == left.inode and left.size < self.size <= left.size + MOST_AT_ONCE:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._file, left.size)
+                self.size = left.size
 
     def unfinished(self, stream: bytes) -> bool:
         """Whether the last line of this stream is still to go on."""
         try:
             with open(self._path, "rb") as file:
-                file.seek(max(0, self.size - BLOCK))
+                file.seek(max(0, self.size - CHUNK))
                 fields = [line.split(b" ", 3) for line in file]
         except OSError:
             return False
@@ -116,7 +124,7 @@ class Logbook:
         except OSError:
             return
         self.close()
-        self.size = 0
+        self.size = self.inode = 0
         self._open()
 
 
@@ -159,7 +167,7 @@ class Lines:
 
 
 class Stream:
-    """The read end of one pipe. `key`: whose it is, for whoever finds it `unwritten`.
+    """The read end of one pipe, or -1: it is gone. `key`: whose it is, for whoever finds it `unwritten`.
 
     `goes_on`: the pipe had a reader before this one, so a line may be half written, and `kept` has the rest.
     """
@@ -175,12 +183,12 @@ class Stream:
         *,
         goes_on: bool,
     ) -> None:
-        os.set_blocking(descriptor, False)
         self.descriptor = descriptor
         self._key, self._book, self._kept, self._unwritten = key, book, kept, unwritten
-        rest = kept.load()
-        self._lines = Lines(name, book, rest if goes_on else b"")
-        if not goes_on:
+        self._lines = Lines(name, book, kept.kept)
+        if descriptor >= 0:
+            os.set_blocking(descriptor, False)
+        if descriptor < 0 or not goes_on:
             self.finish()
 
     @property
@@ -226,7 +234,7 @@ class Stream:
             self._unwritten.end()
 
     def _begin(self) -> None:
-        self._book.rotate_if_full()
+        self._book.make_ready()
         self._unwritten.begin(self._key, self._book.inode, self._book.size, self._lines.rest)
 
 

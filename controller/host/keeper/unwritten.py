@@ -12,13 +12,16 @@ import os
 import struct
 
 import proc
+from logbook import CHUNK, PART
 
-CHUNK = 64 * 1024
-REST = 16 * 1024
 HEAD = 4096
-SIZE = HEAD + REST + CHUNK
-DATA = HEAD + REST
-FACTS = struct.Struct("<QQHH")
+DATA = HEAD + PART
+SIZE = DATA + CHUNK
+FLAG = 0
+READ = struct.Struct("<I")
+READ_AT = 8
+FACTS = struct.Struct("<QQQHH")
+FACTS_AT = 16
 NOTHING = bytes(CHUNK)
 
 
@@ -26,7 +29,7 @@ class Left:
     """What a keeper was about when it was killed.
 
     `key`: whose; `inode` and `size` of its log before; `rest`: what it had of a line, and `data`: what it had read
-    after that. Zeros at its end cannot be told from nothing.
+    after that.
     """
 
     def __init__(self, key: str, inode: int, size: int, rest: bytes, data: bytes) -> None:
@@ -34,9 +37,13 @@ class Left:
 
 
 class Unwritten:
-    """One for all streams: a keeper does one thing at a time. Without room for it, all goes on as if it were."""
+    """One for all streams: a keeper does one thing at a time. Without room for it, all goes on as if it were.
 
-    def __init__(self, path: str) -> None:
+    `predecessor`: pid of the keeper before this one; what another has left there was not its last word.
+    """
+
+    def __init__(self, path: str, predecessor: int) -> None:
+        self._predecessor, self._pid = predecessor, os.getpid()
         self._map = mmap.mmap(-1, SIZE)
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -47,39 +54,41 @@ class Unwritten:
                 os.close(descriptor)
         except OSError as error:
             proc.complain(f"making {path}", error)
+            proc.remove(path)
         self._view = memoryview(self._map)
         self._taken = 0
 
     def left(self) -> Left | None:
         """By a predecessor; it stays until `end`."""
-        if not self._map[0]:
-            self._map[DATA:] = NOTHING
+        self._taken = CHUNK
+        pid, inode, size, key_length, rest_length = FACTS.unpack_from(self._map, FACTS_AT)
+        if not self._map[FLAG] or pid != self._predecessor:
+            self.end()
             return None
-        inode, size, key_length, rest_length = FACTS.unpack_from(self._map, 8)
-        at = 8 + FACTS.size
+        at = FACTS_AT + FACTS.size
         key = self._map[at : at + key_length].decode(errors="replace")
-        data = self._map[DATA:].rstrip(b"\0")
-        self._taken = len(data)
+        (length,) = READ.unpack_from(self._map, READ_AT)  # 0: it was killed before it could say so
+        data = self._map[DATA : DATA + length] if length else self._map[DATA:].rstrip(b"\0")
         return Left(key, inode, size, self._map[HEAD : HEAD + rest_length], data)
 
     def begin(self, key: bytes, inode: int, size: int, rest: bytes) -> None:
         """From now on until `end` a log and what has come of a line are being changed."""
-        facts = FACTS.pack(inode, size, len(key), len(rest)) + key
-        self._map[8 : 8 + len(facts)] = facts
+        facts = FACTS.pack(self._pid, inode, size, len(key), len(rest)) + key
+        self._map[FACTS_AT : FACTS_AT + len(facts)] = facts
         if rest:
             self._map[HEAD : HEAD + len(rest)] = rest
-        self._map[0] = 1  # last: half of it means nothing
+        READ.pack_into(self._map, READ_AT, 0)
+        self._map[FLAG] = 1  # last: half of it means nothing
 
     def read(self, descriptor: int) -> bytes:
         """What there is, at most CHUNK; once after each `begin`. Raises BlockingIOError."""
         self._taken = os.readv(descriptor, [self._view[DATA:]])
+        READ.pack_into(self._map, READ_AT, self._taken)
         return self._map[DATA : DATA + self._taken]
 
     def end(self) -> None:
         """All of it is where it belongs."""
-        self._map[0] = (
-            0  # first: without the data, what is in the log would be taken for what it should not have
-        )
+        self._map[FLAG] = 0  # first: without the data, all that is in the log would be too much
         if self._taken:
             self._map[DATA : DATA + self._taken] = NOTHING[: self._taken]
             self._taken = 0
@@ -89,22 +98,15 @@ class Rest:
     """A line that is not finished, in a file beside what is known of its container."""
 
     def __init__(self, path: str) -> None:
-        self._path, self._kept = path, b""
-
-    def load(self) -> bytes:
-        with contextlib.suppress(OSError), open(self._path, "rb") as file:
-            self._kept = file.read(REST)
-        return self._kept
+        self._path, self.kept = path, b""
+        with contextlib.suppress(OSError), open(path, "rb") as file:
+            self.kept = file.read(PART)
 
     def keep(self, rest: bytes) -> None:
-        if rest == self._kept:
+        if rest == self.kept:
             return
         if rest and proc.write(self._path, rest):
-            self._kept = rest
-        elif self._kept:
+            self.kept = rest
+        else:
             proc.remove(self._path)
-            self._kept = b""
-
-    def forget(self) -> None:
-        """There is no such stream any more."""
-        proc.remove(self._path)
+            self.kept = b""
