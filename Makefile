@@ -21,8 +21,8 @@ run: ## set up, then converge specs/ and keep it converged, in the foreground
 	@exec $(BIN)/masu run --allow-unsafe-source specs/ $(ARGS)  # programs of this checkout run as root anyway
 
 .PHONY: test
-test: ready lint ## set up, then check the style and run every test (ARGS="-k name" for some)
-	@exec $(PYTEST) tests $(ARGS)
+test: ready lint ## set up, then check the style and run every test in two processes (ARGS="-k name" for some, -n 0 for one)
+	@exec $(PYTEST) -n 2 --dist loadgroup tests $(ARGS)
 
 .PHONY: lint
 lint: ready ## ruff, mypy, import contracts

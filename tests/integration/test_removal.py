@@ -59,7 +59,7 @@ def test_a_deep_tree_takes_few_descriptors(place: Path) -> None:
     with _few_descriptors(SOME):
         remove_deep(str(place / "top"))
     assert os.listdir(place) == []
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before
 
 
 def test_many_of_everything_go_and_what_links_lead_to_stays(place: Path) -> None:

@@ -1,7 +1,8 @@
 """The image that all machines boot from. `inner/` holds tests that only make sense inside a machine.
 
 The machine with the tests that run inside is started at once and asked at the end: it takes minutes, most of which
-are another cpu's. What measures rates comes after that, when nothing else runs.
+are another cpu's. Where two processes share the tests it is started when it is asked: one of them waits, and
+the other has the other cpu. What measures rates comes last.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    if not session.config.option.collectonly and any(map(_asks_the_machine, session.items)) and _possible():
+    if "PYTEST_XDIST_WORKER" in os.environ or session.config.option.collectonly:
+        return
+    if any(map(_asks_the_machine, session.items)) and _possible():
         session.config.stash[SUITE] = Suite()
 
 
@@ -36,8 +39,10 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 @pytest.fixture
 def suite(request: pytest.FixtureRequest) -> Suite:
-    if SUITE not in request.config.stash:
+    if not _possible():
         pytest.skip(f"{QEMU} is not installed: apt-get install qemu-system-x86 qemu-utils")
+    if SUITE not in request.config.stash:
+        request.config.stash[SUITE] = Suite()
     return request.config.stash[SUITE]
 
 
