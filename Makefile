@@ -22,7 +22,7 @@ run: ## set up, then converge specs/ and keep it converged, in the foreground
 
 .PHONY: test
 test: ready lint ## set up, then check the style and run every test in two processes (ARGS="-k name" for some, -n 0 for one)
-	@exec $(PYTEST) -n 2 --dist loadgroup tests $(ARGS)
+	@exec $(PYTEST) -n 2 tests $(ARGS)
 
 .PHONY: lint
 lint: ready ## ruff, mypy, import contracts

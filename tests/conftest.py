@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import pytest
 
@@ -18,6 +18,8 @@ EXPECTED_SKIPS: frozenset[str] = frozenset()
 _CONTROLLER = Path(__file__).resolve().parents[1] / "controller"
 _GATE, _ROOM = Path(__file__), Path(__file__).with_name("__init__.py")
 """Files that are there, to be locked."""
+_LONG = ("tests/vm/", "test_interruption.py", "test_bandwidth", "test_io.py")
+"""What takes minutes by itself, most of them another cpu's, or wants the machine for itself at the end."""
 _IS_ONE_OF_TWO = "PYTEST_XDIST_WORKER" in os.environ
 
 
@@ -26,17 +28,16 @@ def pytest_sessionstart() -> None:
     compileall.compile_dir(_CONTROLLER, quiet=2)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Two processes, not more: the machine has two cpus, and many tests look at how long something takes."""
-    for each in items:
-        each.add_marker(pytest.mark.xdist_group("long" if _is_long(each) else "rest"))
+    from xdist.scheduler import LoadScopeScheduling
 
+    class TwoHalves(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "long" if any(each in nodeid for each in _LONG) else "rest"
 
-def _is_long(item: pytest.Item) -> bool:
-    """What takes minutes by itself, and most of them another cpu's, and what wants the machine for itself."""
-    is_alone = item.get_closest_marker("alone") is not None
-    return is_alone or "vm" in item.path.parts or item.path.name == "test_interruption.py"
+    return TwoHalves(config, log)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from controller.app.wiring import App
+from controller.app.wishes import wishes_of
 from controller.host.ports import Host
 from controller.model.dump import Dumped, DumpOrder, RestoreOrder
 from controller.model.launch import Init
@@ -88,7 +89,7 @@ class Box:
         return init
 
     def _root(self) -> dict[str, Any]:
-        wish = self.app.wishes(self.app.store.load(), ())[self.name]
+        wish = wishes_of(self.app, self.app.store.load(), ())[self.name]
         frame = desire(wish, self.host.facts).frame
         ids = id_mapping(self.host, self.name, frame)
         nodes = nodes_made(self.host, frame.claims, ids)
