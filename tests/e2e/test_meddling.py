@@ -113,8 +113,11 @@ def test_a_desired_set_that_could_not_be_saved_is_saved_later(masu: Masu) -> Non
     desired = Path(state) / "desired.json"
     until(lambda: "other" in desired.read_text(), "saved")
     subprocess.run(["mount", "--bind", state, state], check=True)
-    subprocess.run(["mount", "-o", "remount,bind,ro", state], check=True)
+    remount = ["mount", "-o", "remount,bind,ro", state]
     try:
+        until(
+            lambda: not subprocess.run(remount, check=False).returncode, "nothing is just being written there"
+        )
         masu.write(container(limits=LIMIT))
         until(lambda: memory_max(masu).read_text().strip() == str(64 << 20), "the edit is live all the same")
         assert "64Mi" not in desired.read_text()
