@@ -52,8 +52,8 @@ def _seal(arguments: argparse.Namespace) -> int:
 
 def _content() -> bytes:
     """All of it, byte by byte; of who types it, one line, which nobody sees."""
-    if not sys.stdin.isatty():
-        return sys.stdin.buffer.read()
+    if not sys.stdin or not sys.stdin.isatty():
+        return sys.stdin.buffer.read() if sys.stdin else b""
     try:
         return os.fsencode(getpass("secret: "))
     except EOFError:

@@ -35,7 +35,7 @@ def unseal(text: str, keys: bytes) -> bytes:
 def seal(content: bytes, recipients: Sequence[str]) -> str:
     """As text, for every one of them: `age1…`, or a public key of OpenSSH. Raises StepFailed, HostLacks."""
     pyrage = _pyrage()
-    found = [_recipient(pyrage, each.strip()) for each in recipients]
+    found = [_recipient(pyrage, each.strip(), number) for number, each in enumerate(recipients, 1)]
     try:
         return bytes(pyrage.encrypt(content, found, armored=True)).decode("ascii")
     except pyrage.EncryptError as error:
@@ -103,9 +103,12 @@ def _identities(pyrage: Any, keys: bytes) -> list[Any]:
     return [pyrage.x25519.Identity.from_str(each) for each in written]
 
 
-def _recipient(pyrage: Any, text: str) -> Any:
+def _recipient(pyrage: Any, text: str, number: int) -> Any:
+    """It is not said again: somebody may have taken the secret half for the public one."""
     kind = pyrage.ssh if text.startswith("ssh-") else pyrage.x25519
     try:
         return kind.Recipient.from_str(text)
-    except pyrage.RecipientError as error:
-        raise StepFailed(f"{text!r} is nobody whom age can seal for: {error}") from error
+    except (pyrage.RecipientError, UnicodeError) as error:
+        raise StepFailed(
+            f"key {number} is of nobody whom age can seal for: age1…, or ssh-… of OpenSSH"
+        ) from error

@@ -162,7 +162,28 @@ sys.path.insert(0, sys.argv[1])
 from containers import Containers
 place, pid = sys.argv[2], int(sys.argv[3])
 for predecessor in (pid, os.getpid()):  # the second finds nothing to do
-    Containers(place + "/run", place + "/logs", select.epoll(), predecessor).go_on()
+    containers = Containers(place + "/run", place + "/logs", select.epoll(), predecessor)
+    containers.write_what_is_left()
+    containers.take_over()
+"""
+HEIR = """
+import os, select, sys
+sys.path.insert(0, sys.argv[1])
+import logbook, unwritten
+from containers import Containers
+place, pid, owner, moment = sys.argv[2], int(sys.argv[3]), sys.argv[4], sys.argv[5]
+containers = Containers(place + "/run", place + "/logs", select.epoll(), pid)
+
+def dies(instead):
+    def call(*_, **__):
+        if instead:
+            instead(*_, **__)
+        os._exit(9)
+    return call
+
+where = {"Lines": logbook.Lines, "Rest": unwritten.Rest, "Unwritten": unwritten.Unwritten, "os": os}[owner]
+setattr(where, moment.strip("+"), dies(getattr(where, moment.strip("+")) if "+" in moment else None))
+containers.write_what_is_left()
 """
 MOMENTS = [
     ("Lines", "take"),
@@ -210,6 +231,17 @@ def test_the_beginning_of_a_line_is_not_there_again_when_its_end_has_come(
 def test_killed_while_it_writes_what_has_waited(tmp_path: Path, owner: str, moment: str, deed: str) -> None:
     """What is in the pipe then is not this keeper's: nobody has it any more."""
     assert taken_over(tmp_path, killed(tmp_path, owner, moment, deed=deed)) == ["one\n", "tw\n"]
+
+
+@pytest.mark.parametrize(("owner", "moment"), [*MOMENTS, ("os", "ftruncate"), ("os", "ftruncate+")])
+def test_the_next_one_is_killed_as_well_before_it_has_written_what_was_left(
+    tmp_path: Path, owner: str, moment: str
+) -> None:
+    """It has not named itself yet, so what the first has left still counts for the third."""
+    first = killed(tmp_path, "Unwritten", "end")
+    argv = [sys.executable, "-c", HEIR, str(KEEPER), str(tmp_path), str(first), owner, moment]
+    assert subprocess.run(argv, timeout=30, check=False).returncode == 9
+    assert taken_over(tmp_path, first) == ["one\n", "two\n", "three\n", "fo\0\n"]
 
 
 def test_a_log_that_was_taken_away_meanwhile_has_it_all_the_same(tmp_path: Path) -> None:

@@ -70,14 +70,15 @@ class Connection:
 class Keeper:
     """A single-threaded loop around one epoll."""
 
-    def __init__(self, run_dir: str, log_dir: str, open_files: int, predecessor: int) -> None:
+    def __init__(self, run_dir: str, log_dir: str, open_files: int, lock: int) -> None:
+        self._lock = lock
         self._epoll = select.epoll()
         self._listener = local_socket.listen(run_dir + "/keeper.sock")
         self._epoll.register(self._listener, select.EPOLLIN)
         self._wake = _signal_pipe()
         self._epoll.register(self._wake, select.EPOLLIN)
         self._connections: dict[int, Connection] = {}
-        self._containers = Containers(run_dir, log_dir, self._epoll, predecessor)
+        self._containers = Containers(run_dir, log_dir, self._epoll, _named(lock))
         self._launches = Launches(self._containers, open_files)
         self._busy_at = time.monotonic()
         self._stopped = False
@@ -85,7 +86,9 @@ class Keeper:
 
     def run(self) -> None:
         """Until nothing is held and nobody has been connected for a while."""
-        self._try(self._containers.go_on)
+        self._try(self._containers.write_what_is_left)
+        _name_itself(self._lock)  # not before: what is left counts from the one that is named alone
+        self._try(self._containers.take_over)
         while not (self._stopped or self._idle()):
             for descriptor, _ in self._epoll.poll(TICK_S if self._impatient() else 1.0):
                 self._try(self._ready, descriptor)
@@ -246,17 +249,25 @@ def _empty(descriptor: int) -> None:
 
 
 def _only_one(run_dir: str) -> int:
-    """The lock is held for life; whoever comes second leaves quietly. → pid of who had it before, or 0."""
+    """→ a lock that is held for life; whoever comes second leaves quietly."""
     lock = os.open(run_dir + "/keeper.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         sys.exit(0)
-    before = os.pread(lock, 32, 0)
-    os.ftruncate(lock, 0)
-    with contextlib.suppress(OSError):  # the lock is what counts, the pid is for people
+    return lock
+
+
+def _named(lock: int) -> int:
+    """Pid of the keeper whose word was the last, or 0."""
+    text = os.pread(lock, 32, 0)
+    return int(text) if text.isdigit() else 0
+
+
+def _name_itself(lock: int) -> None:
+    with contextlib.suppress(OSError):
+        os.ftruncate(lock, 0)
         os.pwrite(lock, str(os.getpid()).encode(), 0)
-    return int(before) if before.isdigit() else 0
 
 
 def _become_subreaper() -> None:
@@ -277,10 +288,10 @@ def main() -> None:
     run_dir, log_dir, open_files = sys.argv[1:4]
     os.chdir("/")
     os.umask(0o077)
-    predecessor = _only_one(run_dir)
+    lock = _only_one(run_dir)
     _become_subreaper()
     _raise_limit()
-    Keeper(run_dir, log_dir, int(open_files), predecessor).run()
+    Keeper(run_dir, log_dir, int(open_files), lock).run()
 
 
 main()

@@ -63,7 +63,7 @@ class Containers:
             os.makedirs(f"{run_dir}/{part}", mode=0o700, exist_ok=True)
         self._unwritten = Unwritten(f"{run_dir}/unwritten", predecessor)
 
-    def go_on(self) -> None:
+    def write_what_is_left(self) -> None:
         """A keeper before this one may have been killed, and in the middle of a line."""
         left = self._unwritten.left()
         try:
@@ -73,7 +73,6 @@ class Containers:
             proc.complain("what the keeper before this one was just writing", error)
         finally:
             self._unwritten.end()
-        self.take_over()
 
     def _write_again(self, left: Left) -> None:
         name, _, stream = left.key.partition("/")
