@@ -57,7 +57,7 @@ def manifest_in(name: str, text: bytes) -> Manifest:
 def check_blobs(layout: str, found: Manifest) -> None:
     """Whoever unpacks it would wait for a writer. Raises ImageRefused, StepFailed."""
     for digest in (found.config, *(each for each, _ in found.layers)):
-        path = _path(layout, digest)
+        path = blob_path(layout, digest)
         try:
             _check(path, os.stat(path))
         except OSError as error:
@@ -76,7 +76,7 @@ def config_in(name: str, text: bytes) -> Any:
 
 def blob(layout: str, digest: str) -> bytes:
     """Small ones, whole. Raises ImageRefused where it is another than it is called, StepFailed where it is not."""
-    content = _read(_path(layout, digest))
+    content = _read(blob_path(layout, digest))
     if digest_of(content) != digest:
         raise ImageRefused(f"{layout}: {digest} is {digest_of(content)} in truth")
     return content
@@ -100,7 +100,8 @@ def refer(layout: str, blobs: str, digest: str) -> None:
             made.write(text)
 
 
-def _path(layout: str, digest: str) -> str:
+def blob_path(layout: str, digest: str) -> str:
+    """Pure."""
     return f"{layout}/blobs/sha256/{digest.removeprefix('sha256:')}"
 
 

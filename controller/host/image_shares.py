@@ -14,6 +14,8 @@ import stat
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Final, NamedTuple
 
+from controller.host.image_layout import blob_path
+
 NAME: Final = ".shared"
 LEAST: Final = 4096
 """Bytes: a smaller file saves less than its directory entry costs."""
@@ -78,7 +80,7 @@ class ImageShares:
         """
         seeded = []
         for digest, size in layers:
-            wanted = f"{layout}/blobs/sha256/{_bare(digest)}"
+            wanted = blob_path(layout, digest)
             with contextlib.suppress(FileNotFoundError, FileExistsError):
                 if self._is_here(origin, digest, size):
                     os.makedirs(os.path.dirname(wanted), 0o700, exist_ok=True)
@@ -92,7 +94,7 @@ class ImageShares:
             kept = self._blob(origin, digest)
             with contextlib.suppress(OSError):
                 os.makedirs(os.path.dirname(kept), 0o700, exist_ok=True)
-                os.link(f"{layout}/blobs/sha256/{_bare(digest)}", kept, follow_symlinks=False)
+                os.link(blob_path(layout, digest), kept, follow_symlinks=False)
 
     def drop(self, origin: str, layers: Iterable[str]) -> None:
         for digest in layers:
@@ -119,7 +121,7 @@ class ImageShares:
     def _drop_but(self, layers: Collection[str]) -> None:
         for part in _names(self._blobs):
             for each in _names(f"{self._blobs}/{part}"):
-                if f"sha256:{each}" not in layers:
+                if each not in layers:
                     _remove(f"{self._blobs}/{part}/{each}")
             _remove_directory(f"{self._blobs}/{part}")
 
@@ -147,7 +149,7 @@ class ImageShares:
         return f"{self._files}/{key[:2]}/{key}"
 
     def _blob(self, origin: str, digest: str) -> str:
-        return f"{self._blobs}/{hashlib.sha256(origin.encode()).hexdigest()}/{_bare(digest)}"
+        return f"{self._blobs}/{hashlib.sha256(origin.encode()).hexdigest()}/{digest}"
 
 
 def _shareable(tree: str) -> Iterator[tuple[str, list[str]]]:
@@ -192,7 +194,3 @@ def _remove_directory(path: str) -> None:
     """Unless something is in it."""
     with contextlib.suppress(OSError):
         os.rmdir(path)
-
-
-def _bare(digest: str) -> str:
-    return digest.removeprefix("sha256:")

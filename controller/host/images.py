@@ -68,11 +68,8 @@ class ImageStore:
         self._shares = ImageShares(root)
         self._sharing = threading.Lock()
         """So that of two that come at once, the second finds what the first has."""
-        self._lock = threading.Lock()
-        self._busy: dict[str, threading.Lock] = {}
-        """By image."""
-        self._fetching: dict[str, threading.Lock] = {}
-        """By repository."""
+        self._images = _Turns()
+        self._repositories = _Turns()
 
     def names(self) -> frozenset[str]:
         try:
@@ -107,7 +104,7 @@ class ImageStore:
         return image_layout.platform(read, source.reference, digest_of(first), self._machine)
 
     def fetch(self, source: Source, digest: str, told: Callable[[Amount], None]) -> Image:
-        with self._alone(digest):
+        with self._images.alone(digest):
             found = self.look(digest)
             if found:
                 return found
@@ -128,7 +125,7 @@ class ImageStore:
                     )
                     self._settle(aside, digest)
                     self._shares.offer(f"{self._path(digest)}/rootfs", offers)
-                    self._shares.keep(_origin(source), f"{aside}/layout", layers)
+                    self._shares.keep(_origin(source), f"{aside}/layout", layers)  # what was pruned meanwhile
             except OSError as error:
                 raise failed(error, "unpacking an image in", aside) from error
             finally:
@@ -146,7 +143,7 @@ class ImageStore:
 
     def remove(self, digest: str) -> None:
         path = self._path(digest)
-        with self._alone(digest):
+        with self._images.alone(digest):
             if mentioned(f"{path.removeprefix(self._root)}/rootfs"):
                 raise StepFailed(f"{path} is mounted somewhere still", path=path, errno=errno.EBUSY)
             try:
@@ -187,21 +184,6 @@ class ImageStore:
             os.rename(self._path(digest), doomed)
         return doomed
 
-    @contextlib.contextmanager
-    def _alone(self, digest: str) -> Iterator[None]:
-        with self._lock:
-            lock = self._busy.setdefault(digest, threading.Lock())
-        with lock:
-            yield
-
-    @contextlib.contextmanager
-    def _alone_in(self, origin: str) -> Iterator[None]:
-        """Nobody else fetches from there, of whom few are let in: a waiter ends when who fetches does."""
-        with self._lock:
-            lock = self._fetching.setdefault(origin, threading.Lock())
-        with lock:
-            yield
-
     def _make(
         self, source: Source, digest: str, aside: str, told: Callable[[Amount], None]
     ) -> tuple[Image, list[str]]:
@@ -224,9 +206,7 @@ class ImageStore:
             return self._image(digest, tree, image_layout.config(layout, manifest.config)), layers
         except StepFailed as error:
             if not (error.errno or self._pulling.is_halted):
-                self._shares.drop(
-                    _origin(source), layers
-                )  # one may be damaged: they are fetched the next time
+                self._shares.drop(_origin(source), layers)  # one may be damaged: fetch them the next time
             raise
         except (ImageRefused, ValueError) as error:
             self._shares.drop(_origin(source), layers)
@@ -257,10 +237,10 @@ class ImageStore:
     def _copy(self, source: Source, digest: str, layout: str, told: Callable[[Amount], None]) -> Manifest:
         """From a registry to a layout. Another format than OCI's is turned into that, with the same layers."""
         wanted = self._listed(source, digest)
-        if not self._shares.missing(_origin(source), wanted.layers):
-            return self._copied(source, digest, layout, wanted, told)
-        told(Amount("waiting for its turn", 0, wanted.size))
-        with self._alone_in(_origin(source)):  # or what they have in common would be fetched twice
+        with contextlib.ExitStack() as turn:
+            if self._shares.missing(_origin(source), wanted.layers):
+                told(Amount("waiting for its turn", 0, wanted.size))
+                turn.enter_context(self._repositories.alone(_origin(source)))  # or two would fetch the same
             return self._copied(source, digest, layout, wanted, told)
 
     def _copied(
@@ -269,7 +249,7 @@ class ImageStore:
         """skopeo does not fetch what is in the layout."""
         seeded = self._shares.seed(_origin(source), layout, wanted.layers)
         self._keep_free(sum(size for each, size in wanted.layers if each not in seeded))
-        name = f"docker://{parse_reference(source.reference).name}@{digest}"
+        name = f"docker://{_origin(source)}@{digest}"
         argv = [
             *_skopeo(),
             "copy",
@@ -299,7 +279,7 @@ class ImageStore:
 
     def _config(self, source: Source, digest: str, expected: str) -> Any:
         """From a registry, without its layers."""
-        name = f"docker://{parse_reference(source.reference).name}@{digest}"
+        name = f"docker://{_origin(source)}@{digest}"
         argv = [*_skopeo(), "inspect", "--config", "--raw", *_access(source, ""), name]
         said = self._pulling.run(argv, MANIFEST_S)
         if digest_of(said) != expected:
@@ -308,7 +288,7 @@ class ImageStore:
 
     def _manifest(self, source: Source, which: str, timeout_s: float) -> bytes:
         """As the registry has it: its digest is that of the very bytes."""
-        name = f"docker://{parse_reference(source.reference).name}{which}"
+        name = f"docker://{_origin(source)}{which}"
         said = self._pulling.run([*_skopeo(), "inspect", "--raw", *_access(source, ""), name], timeout_s)
         if len(said) > MOST_MANIFEST:
             raise ImageRefused(f"{name}: its manifest is larger than {MOST_MANIFEST} bytes")
@@ -330,7 +310,23 @@ class ImageStore:
             )
 
 
+class _Turns:
+    """One at a time, by name."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._taken: dict[str, threading.Lock] = {}
+
+    @contextlib.contextmanager
+    def alone(self, name: str) -> Iterator[None]:
+        with self._lock:
+            lock = self._taken.setdefault(name, threading.Lock())
+        with lock:
+            yield
+
+
 def _origin(source: Source) -> str:
+    """REGISTRY/REPOSITORY."""
     return parse_reference(source.reference).name
 
 

@@ -199,6 +199,7 @@ class Masu:
             (run, f"dumps/{name}.json"),
             (run, f"keeper/exits/{name}.json"),
             (run, f"keeper/pipes/{name}.json"),
+            (run, f"keeper/pipes/{name}.std*"),
             (state, f"layers/{name}"),
             (state, f"layers/.{name}.removed"),
             (state, f"snapshots/{name}"),

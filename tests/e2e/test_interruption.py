@@ -12,7 +12,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from itertools import product
 from pathlib import Path
 from threading import Event
@@ -336,8 +336,10 @@ def _interrupt(
         assert killed.returncode == -signal.SIGKILL, f"{point} was never reached: {killed.stderr}"
         resumed = masu.apply()
         assert resumed.returncode == 0, f"{point}: {resumed.stderr}"
-        with suppress(AssertionError):  # a launch elsewhere on the host has its mounts for a moment, too
-            until(lambda: world(masu) == wanted, point, SETTLE_S)
+        devices = wanted[
+            "devices"
+        ]  # which go by themselves, when a launch elsewhere on the host has them no more
+        until(lambda: len(masu.in_space()) == devices, f"{point}: {devices} devices", SETTLE_S)  # noqa: B023
         assert world(masu) == wanted, point
         assert masu.plan()["changes"] == [], point
         assert masu.pid("kept") == kept, f"{point}: the neighbour is untouched"

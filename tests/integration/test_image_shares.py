@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import os
 import tarfile
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,8 +13,8 @@ import pytest
 from controller.errors import StepFailed
 from controller.host.image_shares import ImageShares
 from controller.host.images import ImageStore
-from controller.model.image import Amount, Source
-from tests.registries import Layout, Registry, entry, serving
+from controller.model.image import Source
+from tests.registries import Layout, Registry, entry, quiet
 
 pytestmark = pytest.mark.root
 
@@ -33,17 +32,6 @@ TWINS = ("usr/lib.so", "usr/copy.so")
 
 
 @pytest.fixture
-def layout(tmp_path: Path) -> Layout:
-    return Layout(tmp_path / "layout")
-
-
-@pytest.fixture
-def registry(layout: Layout) -> Iterator[Registry]:
-    with serving(layout) as one:
-        yield one
-
-
-@pytest.fixture
 def store(tmp_path: Path) -> ImageStore:
     return ImageStore(str(tmp_path / "images"), "x86_64", min_free=0)
 
@@ -52,10 +40,6 @@ def fetch(store: ImageStore, reference: str) -> Path:
     """→ its root."""
     source = Source(reference)
     return Path(store.fetch(source, store.resolve(source, 20), quiet).path)
-
-
-def quiet(_: Amount) -> None:
-    return
 
 
 def inode(path: Path) -> int:
@@ -278,7 +262,7 @@ def test_a_file_with_as_many_names_as_it_can_have_is_not_shared_further(
 
 def kept(tmp_path: Path) -> set[str]:
     """Digests of the layers that are kept."""
-    return {f"sha256:{each.name}" for each in (tmp_path / "images/.shared/blobs").glob("*/*")}
+    return {each.name for each in (tmp_path / "images/.shared/blobs").glob("*/*")}
 
 
 def other_of(size: int) -> bytes:

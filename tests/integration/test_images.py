@@ -10,7 +10,6 @@ import subprocess
 import tarfile
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,8 +18,8 @@ from controller.errors import ImageRefused, MasuError, StepFailed
 from controller.host.image_shares import NAME as SHARED
 from controller.host.image_tree import text_in, tidy
 from controller.host.images import ImageStore
-from controller.model.image import Amount, Source
-from tests.registries import Layout, Registry, entry, serving
+from controller.model.image import Source
+from tests.registries import Layout, Registry, entry, quiet
 
 pytestmark = pytest.mark.root
 
@@ -35,23 +34,8 @@ SAID = {"Entrypoint": ["/bin/web"], "Cmd": ["-f"], "Env": ["A=1=2"], "User": "we
 
 
 @pytest.fixture
-def layout(tmp_path: Path) -> Layout:
-    return Layout(tmp_path / "layout")
-
-
-@pytest.fixture
-def registry(layout: Layout) -> Iterator[Registry]:
-    with serving(layout) as one:
-        yield one
-
-
-@pytest.fixture
 def store(tmp_path: Path) -> ImageStore:
     return ImageStore(str(tmp_path / "images"), "x86_64", stall_s=1.0)
-
-
-def quiet(_: Amount) -> None:
-    return
 
 
 def left(tmp_path: Path) -> list[str]:

@@ -35,7 +35,7 @@ def stream_of(
 ) -> Any:
     unwritten = importlib.import_module("unwritten")
     kept, mapped = unwritten.Rest(f"{place}/rest"), unwritten.Unwritten(f"{place}/unwritten", 0)
-    return keeper.Stream(b"web/" + name, name, read, book, kept, mapped, goes_on=goes_on)
+    return keeper.Stream(b"web/" + name, read, book, kept, mapped, goes_on=goes_on)
 
 
 @pytest.fixture
@@ -126,11 +126,28 @@ def test_the_last_lines_are_the_last_of_all(tmp_path: Path, monkeypatch: pytest.
         assert _shown(tmp_path, tail) == whole[len(whole) - min(tail, 75) :], tail
 
 
-KILLED = """
-import os, sys
+DIES = """
+import os, select, sys
 sys.path.insert(0, sys.argv[1])
 import logbook, proc, unwritten
-place, owner, moment, more, deed = sys.argv[2:7]
+place, owner, moment = sys.argv[2:5]
+
+def die_at_the_moment():
+    where = {"Lines": logbook.Lines, "Rest": unwritten.Rest, "Unwritten": unwritten.Unwritten, "os": os}[owner]
+    name, after = moment.strip("+"), "+" in moment
+    real = getattr(where, name)
+
+    def call(*arguments):
+        if after:
+            real(*arguments)
+        os._exit(9)
+
+    setattr(where, name, call)
+"""
+KILLED = (
+    DIES
+    + """
+more, deed = sys.argv[5:7]
 os.makedirs(place + "/run/pipes", exist_ok=True)
 known = {"pid": 0, "started": 0, "members": "/x", "pid_file": "", "pipes": []}
 known["log"] = {"max_bytes": 1 << 20, "files": 3}
@@ -138,24 +155,16 @@ proc.write_json(place + "/run/pipes/web.json", known)
 read, write = os.pipe()
 book = logbook.Logbook(place + "/logs/web", 1 << 20, 3)
 kept, mapped = unwritten.Rest(place + "/run/pipes/web.stdout"), unwritten.Unwritten(place + "/run/unwritten", 0)
-stream = logbook.Stream(b"web/stdout", b"stdout", read, book, kept, mapped, goes_on=False)
+stream = logbook.Stream(b"web/stdout", read, book, kept, mapped, goes_on=False)
 os.write(write, b"one\\ntw")
 stream.drain()
 logbook.UNFINISHED_S = 0
 
-def dies(instead):
-    def call(*_, **__):
-        if instead:
-            instead(*_, **__)
-        os._exit(9)
-    return call
-
 os.write(write, more.replace("@", "\\0").encode())
-owners = {"Lines": logbook.Lines, "Rest": unwritten.Rest, "Unwritten": unwritten.Unwritten, "os": os}
-where = owners[owner]
-setattr(where, moment.strip("+"), dies(getattr(where, moment.strip("+")) if "+" in moment else None))
+die_at_the_moment()
 getattr(stream, deed)()
 """
+)
 TAKES_OVER = """
 import os, select, sys
 sys.path.insert(0, sys.argv[1])
@@ -166,25 +175,15 @@ for predecessor in (pid, os.getpid()):  # the second finds nothing to do
     containers.write_what_is_left()
     containers.take_over()
 """
-HEIR = """
-import os, select, sys
-sys.path.insert(0, sys.argv[1])
-import logbook, unwritten
+HEIR = (
+    DIES
+    + """
 from containers import Containers
-place, pid, owner, moment = sys.argv[2], int(sys.argv[3]), sys.argv[4], sys.argv[5]
-containers = Containers(place + "/run", place + "/logs", select.epoll(), pid)
-
-def dies(instead):
-    def call(*_, **__):
-        if instead:
-            instead(*_, **__)
-        os._exit(9)
-    return call
-
-where = {"Lines": logbook.Lines, "Rest": unwritten.Rest, "Unwritten": unwritten.Unwritten, "os": os}[owner]
-setattr(where, moment.strip("+"), dies(getattr(where, moment.strip("+")) if "+" in moment else None))
+containers = Containers(place + "/run", place + "/logs", select.epoll(), int(sys.argv[5]))
+die_at_the_moment()
 containers.write_what_is_left()
 """
+)
 MOMENTS = [
     ("Lines", "take"),
     ("os", "write"),
@@ -239,7 +238,7 @@ def test_the_next_one_is_killed_as_well_before_it_has_written_what_was_left(
 ) -> None:
     """It has not named itself yet, so what the first has left still counts for the third."""
     first = killed(tmp_path, "Unwritten", "end")
-    argv = [sys.executable, "-c", HEIR, str(KEEPER), str(tmp_path), str(first), owner, moment]
+    argv = [sys.executable, "-c", HEIR, str(KEEPER), str(tmp_path), owner, moment, str(first)]
     assert subprocess.run(argv, timeout=30, check=False).returncode == 9
     assert taken_over(tmp_path, first) == ["one\n", "two\n", "three\n", "fo\0\n"]
 

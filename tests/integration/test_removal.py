@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import resource
@@ -52,6 +53,14 @@ def _make_deep(top: Path) -> None:
     os.close(here)
 
 
+def _opened() -> list[str]:
+    found = []
+    for each in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            found.append(os.readlink(f"/proc/self/fd/{each}"))
+    return found
+
+
 def test_a_deep_tree_takes_few_descriptors(place: Path) -> None:
     """Or a container makes a tree that cannot be removed, and leaves no descriptors for the others meanwhile."""
     _make_deep(place / "top")
@@ -59,7 +68,8 @@ def test_a_deep_tree_takes_few_descriptors(place: Path) -> None:
     with _few_descriptors(SOME):
         remove_deep(str(place / "top"))
     assert os.listdir(place) == []
-    assert len(os.listdir("/proc/self/fd")) <= before
+    assert [each for each in _opened() if each.startswith(str(place / "top"))] == []
+    assert len(os.listdir("/proc/self/fd")) <= before, "others may have closed theirs meanwhile"
 
 
 def test_many_of_everything_go_and_what_links_lead_to_stays(place: Path) -> None:

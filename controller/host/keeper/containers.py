@@ -75,14 +75,15 @@ class Containers:
             self._unwritten.end()
 
     def _write_again(self, left: Left) -> None:
-        name, _, stream = left.key.partition("/")
+        container, _, stream = left.key.partition(b"/")
+        name = container.decode(errors="replace")
         known = proc.read_json(self._known(name))
         if known:
             book = self._open_book(name, known)
             book.cut(left)
-            lines = Lines(stream.encode(), book, left.rest)
+            lines = Lines(stream, book, left.rest)
             lines.take(left.data)
-            self._rest(name, stream.encode()).keep(lines.rest)
+            self._rest(name, stream).keep(lines.rest)
             book.close()
 
     @property
@@ -269,8 +270,8 @@ class Containers:
 
     def _listen(self, held: Held, stdout: int, stderr: int, *, goes_on: bool) -> None:
         for name, descriptor in zip(STREAMS, (stdout, stderr), strict=True):
-            key, kept = f"{held.name}/{name.decode()}".encode(), self._rest(held.name, name)
-            stream = Stream(key, name, descriptor, held.book, kept, self._unwritten, goes_on=goes_on)
+            key, kept = held.name.encode() + b"/" + name, self._rest(held.name, name)
+            stream = Stream(key, descriptor, held.book, kept, self._unwritten, goes_on=goes_on)
             if stream.waits:
                 self._unfinished.add(stream)
             if descriptor >= 0:

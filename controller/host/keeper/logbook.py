@@ -13,8 +13,11 @@ import time
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # the keeper is small: typing is for the checker alone
     from collections.abc import Callable
+    from typing import TypeVar
 
     from unwritten import Left, Rest, Unwritten
+
+    T = TypeVar("T")
 
 PART = 16 * 1024
 CHUNK = 64 * 1024
@@ -167,7 +170,7 @@ class Lines:
 
 
 class Stream:
-    """The read end of one pipe, or -1: it is gone. `key`: whose it is, for whoever finds it `unwritten`.
+    """The read end of one pipe, or -1: it is gone. `key`: NAME/STREAM, for whoever finds it `unwritten`.
 
     `goes_on`: the pipe had a reader before this one, so a line may be half written, and `kept` has the rest.
     """
@@ -175,7 +178,6 @@ class Stream:
     def __init__(
         self,
         key: bytes,
-        name: bytes,
         descriptor: int,
         book: Logbook,
         kept: Rest,
@@ -185,7 +187,7 @@ class Stream:
     ) -> None:
         self.descriptor = descriptor
         self._key, self._book, self._kept, self._unwritten = key, book, kept, unwritten
-        self._lines = Lines(name, book, kept.kept)
+        self._lines = Lines(key.partition(b"/")[2], book, kept.kept)
         if descriptor >= 0:
             os.set_blocking(descriptor, False)
         if descriptor < 0 or not goes_on:
@@ -200,19 +202,14 @@ class Stream:
         """Read what is there, up to a fair share. False when everybody has closed the other end."""
         taken = 0
         while taken < ROUND:
-            self._begin()
             try:
-                data = self._unwritten.read(self.descriptor)
-                self._lines.take(data)
-                self._kept.keep(self._lines.rest)
+                length = self._change(self._read)
             except BlockingIOError:
                 return True
-            finally:
-                self._unwritten.end()
-            if not data:
+            if not length:
                 self.finish()
                 return False
-            taken += len(data)
+            taken += length
         return True
 
     def flush(self) -> bool:
@@ -225,17 +222,22 @@ class Stream:
         """Nothing more will come: an unfinished line ends here."""
         self._change(self._lines.finish)
 
-    def _change(self, write: Callable[[], None]) -> None:
-        self._begin()
+    def _read(self) -> int:
+        """→ how much there was. Raises BlockingIOError."""
+        data = self._unwritten.read(self.descriptor)
+        self._lines.take(data)
+        return len(data)
+
+    def _change(self, write: Callable[[], T]) -> T:
+        """All or nothing, for whoever comes after a SIGKILL."""
+        self._book.make_ready()
+        self._unwritten.begin(self._key, self._book.inode, self._book.size, self._lines.rest)
         try:
-            write()
+            found = write()
             self._kept.keep(self._lines.rest)
         finally:
             self._unwritten.end()
-
-    def _begin(self) -> None:
-        self._book.make_ready()
-        self._unwritten.begin(self._key, self._book.inode, self._book.size, self._lines.rest)
+        return found
 
 
 def _is_short(text: bytes) -> bool:

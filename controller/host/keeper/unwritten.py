@@ -32,7 +32,7 @@ class Left:
     after that.
     """
 
-    def __init__(self, key: str, inode: int, size: int, rest: bytes, data: bytes) -> None:
+    def __init__(self, key: bytes, inode: int, size: int, rest: bytes, data: bytes) -> None:
         self.key, self.inode, self.size, self.rest, self.data = key, inode, size, rest, data
 
 
@@ -66,7 +66,7 @@ class Unwritten:
             self.end()
             return None
         at = FACTS_AT + FACTS.size
-        key = self._map[at : at + key_length].decode(errors="replace")
+        key = self._map[at : at + key_length]
         (length,) = READ.unpack_from(self._map, READ_AT)  # 0: it was killed before it could say so
         data = self._map[DATA : DATA + length] if length else self._map[DATA:].rstrip(b"\0")
         return Left(key, inode, size, self._map[HEAD : HEAD + rest_length], data)
