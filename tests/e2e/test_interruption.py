@@ -205,7 +205,7 @@ ONLY_ON_DRIFT = {"SetFunnel", "KeepNamespace", "RaiseLoopback"}
 
 # A layer that lay in a space goes with the space, unless both are removed in the same pass: RemoveLayer.
 UNCERTAIN = {"Await", "KillContainer", "SetNetworkSetting", "CreateCgroup", "RemoveLayer"}
-CHANCY = {"RecordExit", "KillContainer", "GrowSpace"}
+CHANCY = {"RecordExit", "KillContainer", "GrowSpace", "RemoveBudget"}
 AT_ONCE = 2
 SETTLE_S = 5.0
 
@@ -226,7 +226,8 @@ def _points(steps: list[str], wanted: set[str]) -> list[tuple[str, int, str]]:
     """(kind, n, before or after): before the first step, and after each; of one kind the first two and the last.
 
     Between two steps of a plan nothing happens, so after one is before the next.
-    How often one waits or looks for an exit depends on the moment, and whether somebody is left to be killed.
+    How often one waits, looks for an exit or tries to remove a budget that is not empty yet depends on the moment,
+    and whether somebody is left to be killed.
     What was set up on the host for the first network is there for the next. Either a group or its first member
     makes the directory of a budget.
     """
