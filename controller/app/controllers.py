@@ -44,6 +44,7 @@ def controller_of(
     probing = Probes(app.host, told, _self(app), work_queue.add) if notices else NobodyProbes()
     watch = KernelWatch(
         app.homes,
+        app.inits,
         work_queue.add,
         lambda: controller.resync(),  # noqa: PLW0108  # it is made below
         lambda said: told.event(Event(app.host.clock.wall_ms(), "", "Blind", said, level="warning")),

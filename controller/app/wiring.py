@@ -20,6 +20,7 @@ from controller.host.errands import Errands
 from controller.host.grants import GrantFile
 from controller.host.hardware import SysfsHardware
 from controller.host.images import ImageStore
+from controller.host.inits import Inits
 from controller.host.inside import NamespaceInside
 from controller.host.journal import Journal
 from controller.host.keeping import KeeperClient
@@ -65,6 +66,7 @@ class App:
     places: Places
     host: Host
     homes: Homes
+    inits: Inits
     namespaces: KeptNamespaces
     firewall: NftablesFirewall
     journal: Journal
@@ -83,10 +85,10 @@ class App:
         places = Places(settings.instance, settings.run_root, settings.state_root, settings.log_root)
         found = host_facts.look(host_facts.runtime(settings.runtime) if runtime else None)
         keeper = KeeperClient(places.keeper, places.logs, service.open_files())
-        homes = Homes(found)
+        homes, inits = Homes(found), Inits()
         processes = ProcDirectory(homes)
         secrets = SecretFiles(places, SECRETS, settings.identity)
-        runs = OciRuntime(places, homes, keeper, processes, secrets.variable)
+        runs = OciRuntime(places, homes, keeper, processes, inits, secrets.variable)
         visits, spaces = Visits(), spaces_in(places)
         namespaces = KeptNamespaces(places.namespaces, visits)
         scope = Scope(marks.table_name(settings.instance), *marks.prefixes(settings.instance))
@@ -132,7 +134,7 @@ class App:
         journal, pins = Journal(places.events), PinFile(places.pins)
         policy = PolicyFile(settings.policy or POLICY, parse_policy, needed=bool(settings.policy))
         files = (journal, keeper, store, leases, grants, pins, conditions, policy, audit)
-        return cls(settings, places, host, homes, namespaces, firewall, *files)
+        return cls(settings, places, host, homes, inits, namespaces, firewall, *files)
 
     def failpoint(self) -> Failpoint:
         """Where tests kill it."""

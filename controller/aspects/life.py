@@ -17,7 +17,7 @@ from controller.model.device import absent_in
 from controller.model.facts import Facts
 from controller.model.frame import Frame
 from controller.model.image import short
-from controller.model.launch import ExitRecord
+from controller.model.launch import Ended, ExitRecord
 from controller.model.quantity import parse_duration
 from controller.model.record import UNHEALTHY, Exit, Record, StopRule
 from controller.model.signals import signal_number
@@ -44,7 +44,7 @@ from controller.steps.secrets import lacking
 
 EXIT_PATIENCE_MS = {"always": 300}
 PATIENT_MS = 3_000
-"""How long the keeper may take to write an exit code down before it counts as unknown.
+"""How long the keeper may take to write an exit code down, before the kernel is asked, which may not know it.
 
 Longer where the restart policy depends on it: an init that the keeper did not start itself is reaped by
 the host's pid 1, in its own time.
@@ -93,6 +93,8 @@ class Seen:
     lacking: tuple[str, ...] = ()
     """Why secrets of a new start cannot be had."""
     absent_devices: tuple[str, ...] = ()
+    end: Ended | None = None
+    """Of the recorded init, as the kernel tells it: for when the keeper does not, because it was killed."""
 
     @property
     def leftovers(self) -> bool:
@@ -152,6 +154,7 @@ class Life:
             absent_partners=_absent(host, desired.frame.partners) if desired else (),
             launching=known.launching,
             absent_devices=_absent_devices(host, desired),
+            end=host.runtime.end_of(subject.name, subject.record.pid) if subject.record else None,
         )
 
     def diff(self, subject: Subject, desired: Wanted, observed: Seen) -> list[Step]:
@@ -274,6 +277,9 @@ def _settled(restart: Restart, record: Record, seen: Seen, now_ms: int) -> tuple
     ended = seen.exit if seen.exit and seen.exit.start_time == record.start_time else None
     if ended is None and now_ms < missing_at + EXIT_PATIENCE_MS.get(restart.policy, PATIENT_MS):
         return replace(record, missing_at=missing_at), True
+    if seen.end and (ended is None or ended.code < 0):
+        init = record.pid, record.start_time, record.boot_id
+        ended = ExitRecord(*init, seen.end.code, seen.end.signal, missing_at)
     exit_ = _exit(record, ended, seen.oom_kills, missing_at)
     return _with_backoff(
         restart, replace(record, exit=exit_, phase="exited", oom_kills=seen.oom_kills)

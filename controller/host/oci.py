@@ -17,6 +17,7 @@ from controller.errors import HostLacks, LaunchFailed
 from controller.frozen import dataclass
 from controller.host import oci_cgroups
 from controller.host.cgroups.homes import Homes
+from controller.host.inits import Inits
 from controller.host.keeping import KeeperClient
 from controller.host.places import Places
 from controller.host.processes import ProcDirectory
@@ -27,6 +28,7 @@ from controller.model.facts import Facts, Runtime
 from controller.model.frame import OWN_SYS
 from controller.model.launch import (
     BindMount,
+    Ended,
     ExitRecord,
     IdmapMount,
     Init,
@@ -50,6 +52,7 @@ class OciRuntime:
     homes: Homes
     keeper: KeeperClient
     processes: ProcDirectory
+    inits: Inits
     variable: Callable[[str], str]
     """The value of a secret. Raises StepFailed."""
 
@@ -156,6 +159,9 @@ class OciRuntime:
 
     def exit_of(self, name: str) -> ExitRecord | None:
         return self.keeper.exit_of(name)
+
+    def end_of(self, name: str, pid: int) -> Ended | None:
+        return self.inits.end_of(name, pid)
 
     def _bundle(self, name: str) -> str:
         return f"{self.places.bundles}/{name}"

@@ -38,7 +38,7 @@ from controller.model.grant import Grants
 from controller.model.health import Health, Verdict
 from controller.model.host_policy import HostPolicy, Paths
 from controller.model.image import Amount, Image, Pins, Source
-from controller.model.launch import ExitRecord, Init, LaunchRecipe
+from controller.model.launch import Ended, ExitRecord, Init, LaunchRecipe
 from controller.model.links import AddressSeen, Device, LinkChange, LinkSeen, RouteSeen
 from controller.model.notice import Notice, Watch
 from controller.model.process import IdMap, IdRange, MountSeen, ProcessStat, RuntimeState
@@ -392,7 +392,13 @@ class Runtimes(Protocol):
         """Remove bundle, runtime state, exit record and logs."""
         ...
 
-    def exit_of(self, name: str) -> ExitRecord | None: ...
+    def exit_of(self, name: str) -> ExitRecord | None:
+        """As the keeper has written it down, after the last of its log."""
+        ...
+
+    def end_of(self, name: str, pid: int) -> Ended | None:
+        """As the kernel tells it of an init that was tracked, whoever waits for it; None: not known."""
+        ...
 
 
 class Tallies(Protocol):

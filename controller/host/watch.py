@@ -17,6 +17,7 @@ import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
 
 from controller.host.cgroups.homes import Homes
+from controller.host.inits import Inits
 from controller.host.network_watch import NetworkWatch
 from controller.host.retired import Retired
 from controller.host.triggers import TriggerFiles
@@ -53,6 +54,7 @@ class KernelWatch:
     def __init__(
         self,
         homes: Homes,
+        inits: Inits,
         nudge: Nudge,
         overflow: Callable[[], None],
         complain: Callable[[str], None],
@@ -60,7 +62,7 @@ class KernelWatch:
         devices: DeviceWatch,
         triggers: TriggerFiles,
     ) -> None:
-        self._homes = homes
+        self._homes, self._inits = homes, inits
         libc = ctypes.CDLL(None, use_errno=True)
         self._add_watch, self._remove_watch = libc.inotify_add_watch, libc.inotify_rm_watch
         self._inotify = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -150,6 +152,7 @@ class KernelWatch:
             self._unwatch(name)
             self._drop(self._pids, name)
             self._drop(self._tables, name)
+        self._inits.release(name)
 
     def close(self) -> None:
         os.write(self._waker_write, b"x")
@@ -199,6 +202,7 @@ class KernelWatch:
         except OSError:
             self._nudge(name)
             return
+        self._inits.hold(name, pid, descriptor)
         self._pids[name] = (pid, descriptor)
         self._owners[descriptor] = name
         self._epoll.register(descriptor, select.EPOLLIN | select.EPOLLONESHOT)

@@ -129,6 +129,14 @@ class Init:
 
 
 @dataclass(frozen=True, slots=True)
+class Ended:
+    """How a process has ended: with an exit code, or by a signal."""
+
+    code: int
+    signal: int
+
+
+@dataclass(frozen=True, slots=True)
 class ExitRecord:
     """How init ended, as waited for by the keeper; code -1: nobody could know. `at` in ms since boot."""
 

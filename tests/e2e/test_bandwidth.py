@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -17,6 +17,8 @@ from tests.e2e.harness import NetworkedMasu, container, network, until
 HOST = "10.88.0.1"
 ADDRESSES = {"web": "10.88.0.10", "near": "10.88.0.11", "far": "10.88.0.12"}
 MBIT = 1_000_000
+
+Some = TypeVar("Some")
 
 pytestmark = pytest.mark.alone
 
@@ -67,13 +69,22 @@ def received(report: dict[str, Any]) -> float:
     return float(found) * whole / payload / MBIT
 
 
-def at_once(masu: NetworkedMasu, *pairs: tuple[str, str], seconds: float = 3) -> list[float]:
+def at_once(masu: NetworkedMasu, *pairs: tuple[str, str], seconds: float) -> list[float]:
     with ThreadPoolExecutor(len(pairs)) as pool:
         found = [
             pool.submit(transfer, masu, *pair, seconds=seconds, port=5201 + place)
             for place, pair in enumerate(pairs)
         ]
         return [received(each.result()) for each in found]
+
+
+def measured(measure: Callable[[float], Some], right: Callable[[Some], bool]) -> Some:
+    """For so many seconds, up to three times: a limit that is wrong is so each time; a busy machine is not."""
+    for seconds in (3, 3):
+        found = measure(seconds)
+        if right(found):
+            return found
+    return measure(6)
 
 
 @pytest.mark.parametrize("mbit", [pytest.param(10, marks=pytest.mark.on_v2_long), 100, 1000])
@@ -83,12 +94,11 @@ def test_a_container_gets_its_rate_in_both_directions(networked: NetworkedMasu, 
     assert networked.apply().returncode == 0
     for start, end in (("web", ""), ("", "web")):
         for words in ((), ("-u", "-l", "1448", "-b", f"{mbit * 3 // 2}M")):
-            rates = []
-            for seconds in (3, 3, 6):  # a limit that is wrong is so each time; a busy machine is not
-                rates.append(received(transfer(networked, start, end, *words, seconds=seconds)))
-                if 0.95 * mbit <= rates[-1] <= 1.05 * mbit:
-                    break
-            assert 0.95 * mbit <= rates[-1] <= 1.05 * mbit, (start, end, words, rates)
+            rate = measured(
+                lambda seconds: received(transfer(networked, start, end, *words, seconds=seconds)),  # noqa: B023
+                lambda rate: 0.95 * mbit <= rate <= 1.05 * mbit,
+            )
+            assert 0.95 * mbit <= rate <= 1.05 * mbit, (start, end, words)
 
 
 def test_a_guaranteed_container_keeps_its_rate_beside_a_greedy_one(networked: NetworkedMasu) -> None:
@@ -97,10 +107,15 @@ def test_a_guaranteed_container_keeps_its_rate_beside_a_greedy_one(networked: Ne
     networked.write(front(egress=budget, ingress=budget), media, on("near"))
     assert networked.apply().returncode == 0
     for pairs in ((("web", ""), ("near", "")), (("", "web"), ("", "near"))):
-        media_rate, greedy = at_once(networked, *pairs)
+        media_rate, greedy = measured(
+            lambda seconds: at_once(networked, *pairs, seconds=seconds),  # noqa: B023
+            lambda rates: rates[0] >= 76 and 95 <= sum(rates) <= 105,
+        )
         assert media_rate >= 76, (pairs, media_rate, greedy)
         assert 95 <= media_rate + greedy <= 105, (pairs, media_rate, greedy)
-    (alone,) = at_once(networked, ("near", ""))
+    (alone,) = measured(
+        lambda seconds: at_once(networked, ("near", ""), seconds=seconds), lambda rates: 95 <= rates[0] <= 105
+    )
     assert 95 <= alone <= 105, "what nobody uses is for whoever wants it"
 
 
@@ -113,7 +128,10 @@ def test_the_members_of_a_group_share_one_budget(networked: NetworkedMasu) -> No
     }
     networked.write(front(), group, on(group="media"), on("near", group="media"), on("far"))
     assert networked.apply().returncode == 0
-    one, other, free = at_once(networked, ("web", ""), ("near", ""), ("far", ""))
+    one, other, free = measured(
+        lambda seconds: at_once(networked, ("web", ""), ("near", ""), ("far", ""), seconds=seconds),
+        lambda rates: 47 <= rates[0] + rates[1] <= 53 and min(rates[:2]) >= 20,
+    )
     assert 47 <= one + other <= 53, (one, other)
     assert min(one, other) >= 20, (one, other)
     assert free > 200, free

@@ -14,6 +14,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from tests.e2e.harness import Masu, container, until
 
 COUNT = 8000
@@ -40,6 +42,24 @@ def test_killed_during_a_launch_the_log_is_whole_and_the_end_is_known(either: Ma
     assert [line.split()[1] for line in lines] == [str(number) for number in range(1, COUNT + 1)]
     assert masu.status()["converged"]
     until(lambda: masu.status().get("exitCode") == 7, f"the exit code is known: {masu.status()}")
+
+
+@pytest.mark.parametrize("policy", ["never", "on-failure", "always"])
+def test_how_a_container_ends_while_there_is_no_keeper_is_known(masu: Masu, policy: str) -> None:
+    """The keeper stands still while it ends, and is killed before it has waited for it: the host's pid 1 does."""
+    script = "until [ -e /go ]; do sleep 0.02; done; rm /go; exit 7"
+    again = {"policy": policy, "backoff": {"initial": "30s"}}
+    masu.write(container(process={"args": ["/bin/sh", "-c", script]}, restart=again))
+    masu.start()
+    first, keeper = masu.running(), masu.keeper()
+    os.kill(keeper, signal.SIGSTOP)
+    Path(f"/proc/{first}/root/go").touch()
+    until(lambda: Path(f"/proc/{first}/stat").read_text().rpartition(")")[2].split()[0] == "Z", "ended")
+    os.kill(keeper, signal.SIGKILL)
+    until(lambda: masu.status().get("exitCode") is not None, "it is told")
+    assert masu.status()["exitCode"] == 7
+    until(lambda: masu.keeper() not in {0, keeper}, "replaced")
+    assert (masu.pid() not in {0, first}) == (policy != "never")
 
 
 def test_a_keeper_that_finds_half_a_launch_is_told_who_init_is(masu: Masu) -> None:

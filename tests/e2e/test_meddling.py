@@ -112,6 +112,8 @@ def test_a_desired_set_that_could_not_be_saved_is_saved_later(masu: Masu) -> Non
     state = f"/var/lib/masu/{masu.instance}"
     desired = Path(state) / "desired.json"
     until(lambda: "other" in desired.read_text(), "saved")
+    logs = [Path(state) / f"logs/{name}/current.log" for name in ("web", "other")]
+    until(lambda: all(each.exists() for each in logs), "what is opened through the mount would hold it")
     subprocess.run(["mount", "--bind", state, state], check=True)
     remount = ["mount", "-o", "remount,bind,ro", state]
     try:

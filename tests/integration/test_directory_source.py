@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import os
+import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,14 @@ def as_nobody(act: Callable[[], Snapshot]) -> Snapshot:
     thread.start()
     thread.join(10)
     return result[0]
+
+
+@pytest.fixture
+def open_to_all() -> Iterator[Path]:
+    """A directory that anybody reaches: pytest's own lie in one of root's alone."""
+    with tempfile.TemporaryDirectory(prefix="masu-test-") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
 
 
 def test_takes_specs_recursively_and_nothing_else(tmp_path: Path) -> None:
@@ -169,23 +178,21 @@ def test_what_is_no_file_is_one_problem_each_and_never_blocks(tmp_path: Path) ->
 
 
 @pytest.mark.root
-def test_what_may_not_be_read_is_named_and_what_is_below_stays(tmp_path: Path) -> None:
-    for path in (tmp_path, *tmp_path.parents[:2]):
-        path.chmod(0o755)
-    (tmp_path / "sub").mkdir()
-    (tmp_path / "sub/db.yaml").write_text("db")
-    (tmp_path / "web.yaml").write_text("web")
-    source = DirectorySource(str(tmp_path))
+def test_what_may_not_be_read_is_named_and_what_is_below_stays(open_to_all: Path) -> None:
+    (open_to_all / "sub").mkdir()
+    (open_to_all / "sub/db.yaml").write_text("db")
+    (open_to_all / "web.yaml").write_text("web")
+    source = DirectorySource(str(open_to_all))
     source.snapshot()
-    (tmp_path / "sub").chmod(0)
-    (tmp_path / "new.yaml").write_text("new")
-    (tmp_path / "new.yaml").chmod(0)
+    (open_to_all / "sub").chmod(0)
+    (open_to_all / "new.yaml").write_text("new")
+    (open_to_all / "new.yaml").chmod(0)
     snapshot = as_nobody(source.snapshot)
-    assert wrong(snapshot, tmp_path) == {
+    assert wrong(snapshot, open_to_all) == {
         "sub": "cannot be listed: Permission denied",
         "new.yaml": "cannot be read: Permission denied",
     }
-    assert texts(snapshot, tmp_path) == {"sub/db.yaml": "db", "web.yaml": "web"}
+    assert texts(snapshot, open_to_all) == {"sub/db.yaml": "db", "web.yaml": "web"}
 
 
 def test_more_files_than_the_cap_are_said_to_be_too_many(tmp_path: Path) -> None:

@@ -93,6 +93,22 @@ def test_a_line_goes_on_with_the_next_reader_and_ends_with_the_next_run(
     book.close()
 
 
+def test_a_line_ends_with_the_run_however_much_the_other_stream_has_written_since(
+    keeper: Any, tmp_path: Path, pipe: tuple[int, int]
+) -> None:
+    book = keeper.Logbook(f"{tmp_path}/web", 1 << 20, 3)
+    stream = stream_of(keeper, tmp_path, pipe[0], book)
+    os.write(pipe[1], b"half")
+    stream.drain()
+    stream._change(stream._lines.flush)
+    book.write(b"stderr", [(b"F", b"x" * 1000)] * 100)
+    stream_of(keeper, tmp_path, pipe[0], book)
+    os.write(pipe[1], b"next\n")
+    stream_of(keeper, tmp_path, pipe[0], book).drain()
+    assert [each for each in _shown(tmp_path) if not each.startswith("x")] == ["half\n", "next\n"]
+    book.close()
+
+
 @pytest.mark.parametrize("size", [0, 1, 16383, 16384, 16385, 32768, 32769, 100_000])
 def test_long_lines_are_cut_and_joined(keeper: Any, tmp_path: Path, pipe: tuple[int, int], size: int) -> None:
     book = keeper.Logbook(f"{tmp_path}/web", 1 << 20, 3)
@@ -137,9 +153,9 @@ def die_at_the_moment():
     name, after = moment.strip("+"), "+" in moment
     real = getattr(where, name)
 
-    def call(*arguments):
+    def call(*arguments, **named):
         if after:
-            real(*arguments)
+            real(*arguments, **named)
         os._exit(9)
 
     setattr(where, name, call)
@@ -147,7 +163,7 @@ def die_at_the_moment():
 KILLED = (
     DIES
     + """
-more, deed = sys.argv[5:7]
+more, deed, begun = sys.argv[5:8]
 os.makedirs(place + "/run/pipes", exist_ok=True)
 known = {"pid": 0, "started": 0, "members": "/x", "pid_file": "", "pipes": []}
 known["log"] = {"max_bytes": 1 << 20, "files": 3}
@@ -159,7 +175,9 @@ stream = logbook.Stream(b"web/stdout", read, book, kept, mapped, goes_on=False)
 os.write(write, b"one\\ntw")
 stream.drain()
 logbook.UNFINISHED_S = 0
-
+if begun:
+    stream.flush()
+    book.write(b"stderr", [(b"F", b"x" * 1000)] * 100)
 os.write(write, more.replace("@", "\\0").encode())
 die_at_the_moment()
 getattr(stream, deed)()
@@ -195,9 +213,20 @@ MOMENTS = [
 ]
 
 
-def killed(place: Path, owner: str, moment: str, more: str = "o\nthree\nfo@", deed: str = "drain") -> int:
-    """A keeper that has written "one", and was then killed at a moment of what it did next. → its pid."""
-    argv = [sys.executable, "-c", KILLED, str(KEEPER), str(place), owner, moment, more, deed]
+def killed(
+    place: Path,
+    owner: str,
+    moment: str,
+    more: str = "o\nthree\nfo@",
+    deed: str = "drain",
+    *,
+    begun: bool = False,
+) -> int:
+    """A keeper that has written "one", and was then killed at a moment of what it did next. → its pid.
+
+    `begun`: "tw" is in the log, long before its end.
+    """
+    argv = [sys.executable, "-c", KILLED, str(KEEPER), str(place), owner, moment, more, deed, "x" * begun]
     with subprocess.Popen(argv) as process:
         assert process.wait(30) == 9
     return process.pid
@@ -223,6 +252,15 @@ def test_the_beginning_of_a_line_is_not_there_again_when_its_end_has_come(
     tmp_path: Path, owner: str, moment: str
 ) -> None:
     assert taken_over(tmp_path, killed(tmp_path, owner, moment, "@o\n")) == ["one\n", "tw\0o\n"]
+
+
+@pytest.mark.parametrize(("owner", "moment"), MOMENTS)
+@pytest.mark.parametrize("more", ["@", "@o\n"])
+def test_killed_in_a_line_whose_beginning_is_far_back_in_the_log(
+    tmp_path: Path, owner: str, moment: str, more: str
+) -> None:
+    shown = taken_over(tmp_path, killed(tmp_path, owner, moment, more, begun=True))
+    assert [each for each in shown if not each.startswith("x")] == ["one\n", f"tw\0{more[1:] or chr(10)}"]
 
 
 @pytest.mark.parametrize("deed", ["flush", "finish"])

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from controller.aspects._base import Subject
 from controller.aspects.life import Life, Restart, Seen, Wanted
 from controller.model.frame import Frame
-from controller.model.launch import ExitRecord
+from controller.model.launch import Ended, ExitRecord
 from controller.model.record import Exit, Record, StopRule
 from controller.steps._base import Effect, Step
 
@@ -104,6 +104,20 @@ def test_the_exit_code_is_waited_for_a_little() -> None:
     assert kinds(decide(wanted(), unknown, seen_gone, now=1200)) == ["Await"]
     assert kinds(decide(wanted(), unknown, seen_gone, now=1301))[0] == "RecordExit"
     assert kinds(decide(wanted(policy="on-failure"), unknown, seen_gone, now=1301)) == ["Await"]
+
+
+def test_what_the_keeper_does_not_tell_the_kernel_does() -> None:
+    """But not before the keeper had its time: it writes the last of the log first."""
+    gone = replace(RUNNING, missing_at=1000)
+    silent = replace(DEAD, exit=None, end=Ended(7, 0))
+    assert kinds(decide(wanted(), silent, gone, now=1200)) == ["Await"]
+    unsure = replace(silent, exit=ExitRecord(7, 70, "boot", -1, 0, 500))
+    for seen, now in ((silent, 1301), (unsure, 1001)):
+        assert decide(wanted(), seen, gone, now=now)[0].record.exit == Exit(7, 0, "Error", 1000)  # type: ignore[attr-defined]
+    killed = replace(unsure, end=Ended(0, 9), oom_kills=1)
+    assert decide(wanted(), killed, gone, now=1001)[0].record.exit.reason == "OOMKilled"  # type: ignore[attr-defined]
+    sure = replace(silent, exit=ExitRecord(7, 70, "boot", 0, 0, 500))
+    assert decide(wanted(), sure, gone, now=1001)[0].record.exit.code == 0  # type: ignore[attr-defined]
 
 
 def test_an_exit_record_of_an_earlier_run_is_not_ours() -> None:

@@ -81,9 +81,9 @@ class Containers:
         if known:
             book = self._open_book(name, known)
             book.cut(left)
-            lines = Lines(stream, book, left.rest)
+            lines = Lines(stream, book, left.rest, begun=left.begun)
             lines.take(left.data)
-            self._rest(name, stream).keep(lines.rest)
+            self._rest(name, stream).keep(lines.rest, begun=lines.begun)
             book.close()
 
     @property
@@ -93,8 +93,8 @@ class Containers:
 
     @property
     def impatient(self) -> bool:
-        """Something is due soon: an init that is not a child of this keeper has ended, so nobody tells when it
-        has been reaped; or a line waits for its end."""
+        """Something is due soon: an init that is not a child of this keeper has ended, so nobody tells when its
+        status is known; or a line waits for its end."""
         return bool(self._unfinished) or any(each.gone_at for each in self._held.values())
 
     def tend(self) -> None:
@@ -201,9 +201,9 @@ class Containers:
             self._drop_if_done(held)
 
     def _look_for_exits(self) -> None:
-        """Inits that are nobody's children of ours: the kernel tells their status once they are reaped."""
+        """Of inits that are not this keeper's children."""
         for held in [each for each in self._held.values() if each.gone_at and not each.exited]:
-            status = proc.exit_status(held.pidfd)
+            status = proc.exit_status(held.pid, held.pidfd)
             if status is not None or time.monotonic() - held.gone_at > EXIT_PATIENCE_S:
                 self._write_exit(held, status)
 
@@ -233,7 +233,7 @@ class Containers:
         for path in (self._known(name), f"{self._run_dir}/exits/{name}.json"):
             proc.remove(path)
         for stream in STREAMS:
-            self._rest(name, stream).keep(b"")
+            self._rest(name, stream).keep(b"", begun=False)
 
     def _write_exit(self, held: Held, status: int | None) -> None:
         """After the last log bytes, so that whoever sees the exit finds the whole log."""

@@ -74,7 +74,7 @@ class Logbook:
                 self.size = left.size
 
     def unfinished(self, stream: bytes) -> bool:
-        """Whether the last line of this stream is still to go on."""
+        """Whether the last line of this stream is still to go on, as far as the end of the log tells."""
         try:
             with open(self._path, "rb") as file:
                 file.seek(max(0, self.size - CHUNK))
@@ -132,12 +132,15 @@ class Logbook:
 
 
 class Lines:
-    """What comes of one stream's bytes: lines in a log, and the beginning of one that is not finished."""
+    """What comes of one stream's bytes: lines in a log, and the beginning of one that is not finished.
 
-    def __init__(self, name: bytes, book: Logbook, rest: bytes) -> None:
+    `begun`: a part of it is in the log. `rest`: what is not.
+    """
+
+    def __init__(self, name: bytes, book: Logbook, rest: bytes, *, begun: bool) -> None:
         self._name, self._book, self.rest = name, book, rest
         self._since = 0.0
-        self._begun = book.unfinished(name)
+        self.begun = begun or book.unfinished(name)  # what was begun before a reboot, the log alone tells
 
     @property
     def has_waited(self) -> bool:
@@ -153,20 +156,20 @@ class Lines:
         elif newline:
             self._book.write(self._name, [each for line in whole.split(b"\n") for each in _parted(line)])
         parts, self.rest = _cut(rest)
-        self._begun = bool(parts) or (self._begun and not newline)
+        self.begun = bool(parts) or (self.begun and not newline)
         if parts:
             self._book.write(self._name, parts)
 
     def flush(self) -> None:
         """As far as the line has come."""
         self._book.write(self._name, [(b"P", self.rest)])
-        self.rest, self._begun = b"", True
+        self.rest, self.begun = b"", True
 
     def finish(self) -> None:
         """Nothing more will come: an unfinished line ends here."""
-        if self.rest or self._begun:
+        if self.rest or self.begun:
             self._book.write(self._name, [(b"F", self.rest)])
-        self.rest, self._begun = b"", False
+        self.rest, self.begun = b"", False
 
 
 class Stream:
@@ -187,7 +190,7 @@ class Stream:
     ) -> None:
         self.descriptor = descriptor
         self._key, self._book, self._kept, self._unwritten = key, book, kept, unwritten
-        self._lines = Lines(key.partition(b"/")[2], book, kept.kept)
+        self._lines = Lines(key.partition(b"/")[2], book, kept.kept, begun=kept.begun)
         if descriptor >= 0:
             os.set_blocking(descriptor, False)
         if descriptor < 0 or not goes_on:
@@ -231,10 +234,11 @@ class Stream:
     def _change(self, write: Callable[[], T]) -> T:
         """All or nothing, for whoever comes after a SIGKILL."""
         self._book.make_ready()
-        self._unwritten.begin(self._key, self._book.inode, self._book.size, self._lines.rest)
+        lines = self._lines
+        self._unwritten.begin(self._key, self._book.inode, self._book.size, lines.rest, begun=lines.begun)
         try:
             found = write()
-            self._kept.keep(self._lines.rest)
+            self._kept.keep(lines.rest, begun=lines.begun)
         finally:
             self._unwritten.end()
         return found

@@ -6,6 +6,8 @@ import contextlib
 import fcntl
 import json
 import os
+import select
+import signal
 import struct
 import sys
 
@@ -121,8 +123,24 @@ def _path_of_pipe(pids: list[int], wanted: str) -> str:
     return ""
 
 
-def exit_status(pidfd: int) -> int | None:
-    """The wait status of a process that somebody else reaped, from its pidfd (Linux 6.15); None: not known."""
+def exit_status(pid: int, pidfd: int) -> int | None:
+    """The wait status of a process that is somebody else's child; None: it has not ended, or nobody can say.
+
+    From field 52 of /proc/PID/stat until it is reaped, and then from its pidfd (Linux 6.15).
+    """
+    asked = select.poll()
+    asked.register(pidfd, select.POLLIN)
+    if not asked.poll(0):
+        return None
+    fields = read(f"/proc/{pid}/stat").rpartition(")")[2].split()
+    try:
+        signal.pidfd_send_signal(pidfd, 0)
+    except ProcessLookupError:  # what was read may be somebody else's
+        return _status_of_reaped(pidfd)
+    return int(fields[49]) if fields else None
+
+
+def _status_of_reaped(pidfd: int) -> int | None:
     buffer = bytearray(INFO.pack(PIDFD_INFO_EXIT, 0, *([0] * 11), 0))
     try:
         fcntl.ioctl(pidfd, PIDFD_GET_INFO, buffer)

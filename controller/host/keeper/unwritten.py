@@ -20,7 +20,7 @@ SIZE = DATA + CHUNK
 FLAG = 0
 READ = struct.Struct("<I")
 READ_AT = 8
-FACTS = struct.Struct("<QQQHH")
+FACTS = struct.Struct("<QQQHH?")
 FACTS_AT = 16
 NOTHING = bytes(CHUNK)
 
@@ -28,12 +28,13 @@ NOTHING = bytes(CHUNK)
 class Left:
     """What a keeper was about when it was killed.
 
-    `key`: whose; `inode` and `size` of its log before; `rest`: what it had of a line, and `data`: what it had read
-    after that.
+    `key`: whose; `inode` and `size` of its log before; `rest`: what it had of a line that was `begun` in the log or
+    not, and `data`: what it had read after that.
     """
 
-    def __init__(self, key: bytes, inode: int, size: int, rest: bytes, data: bytes) -> None:
-        self.key, self.inode, self.size, self.rest, self.data = key, inode, size, rest, data
+    def __init__(self, key: bytes, inode: int, size: int, rest: bytes, data: bytes, *, begun: bool) -> None:
+        self.key, self.inode, self.size = key, inode, size
+        self.rest, self.begun, self.data = rest, begun, data
 
 
 class Unwritten:
@@ -61,7 +62,7 @@ class Unwritten:
     def left(self) -> Left | None:
         """By a predecessor; it stays until `end`."""
         self._taken = CHUNK
-        pid, inode, size, key_length, rest_length = FACTS.unpack_from(self._map, FACTS_AT)
+        pid, inode, size, key_length, rest_length, begun = FACTS.unpack_from(self._map, FACTS_AT)
         if not self._map[FLAG] or pid != self._predecessor:
             self.end()
             return None
@@ -69,11 +70,11 @@ class Unwritten:
         key = self._map[at : at + key_length]
         (length,) = READ.unpack_from(self._map, READ_AT)  # 0: it was killed before it could say so
         data = self._map[DATA : DATA + length] if length else self._map[DATA:].rstrip(b"\0")
-        return Left(key, inode, size, self._map[HEAD : HEAD + rest_length], data)
+        return Left(key, inode, size, self._map[HEAD : HEAD + rest_length], data, begun=begun)
 
-    def begin(self, key: bytes, inode: int, size: int, rest: bytes) -> None:
+    def begin(self, key: bytes, inode: int, size: int, rest: bytes, *, begun: bool) -> None:
         """From now on until `end` a log and what has come of a line are being changed."""
-        facts = FACTS.pack(self._pid, inode, size, len(key), len(rest)) + key
+        facts = FACTS.pack(self._pid, inode, size, len(key), len(rest), begun) + key
         self._map[FACTS_AT : FACTS_AT + len(facts)] = facts
         if rest:
             self._map[HEAD : HEAD + len(rest)] = rest
@@ -95,18 +96,22 @@ class Unwritten:
 
 
 class Rest:
-    """A line that is not finished, in a file beside what is known of its container."""
+    """A line that is not finished, in a file beside what is known of its container.
+
+    There, what has yet to be written of it comes after a P, when its beginning is in the log, or else an F.
+    """
 
     def __init__(self, path: str) -> None:
-        self._path, self.kept = path, b""
+        self._path, self.kept, self.begun = path, b"", False
         with contextlib.suppress(OSError), open(path, "rb") as file:
+            self.begun = file.read(1) == b"P"
             self.kept = file.read(PART)
 
-    def keep(self, rest: bytes) -> None:
-        if rest == self.kept:
+    def keep(self, rest: bytes, *, begun: bool) -> None:
+        if (rest, begun) == (self.kept, self.begun):
             return
-        if rest and proc.write(self._path, rest):
-            self.kept = rest
-        else:
-            proc.remove(self._path)
-            self.kept = b""
+        self.kept, self.begun = rest, begun
+        if (rest or begun) and proc.write(self._path, (b"P" if begun else b"F") + rest):
+            return
+        proc.remove(self._path)
+        self.kept, self.begun = b"", False

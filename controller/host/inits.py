@@ -1,0 +1,42 @@
+"""Pidfds of inits that are watched: they tell how one has ended that the keeper was not there to wait for."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+from controller.host.keeper.proc import exit_status
+from controller.model.launch import Ended
+
+
+class Inits:
+    """Thread-safe. One for each container, which stays open when that init has ended."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._held: dict[str, tuple[int, int]] = {}
+
+    def hold(self, name: str, pid: int, pidfd: int) -> None:
+        """A copy of `pidfd`, instead of the one of an earlier init."""
+        copy = os.dup(pidfd)
+        with self._lock:
+            _, before = self._held.get(name, (0, -1))
+            self._held[name] = (pid, copy)
+            if before >= 0:
+                os.close(before)
+
+    def release(self, name: str) -> None:
+        with self._lock:
+            _, before = self._held.pop(name, (0, -1))
+            if before >= 0:
+                os.close(before)
+
+    def end_of(self, name: str, pid: int) -> Ended | None:
+        """Of this init; None: not known, or not yet."""
+        with self._lock:
+            held, pidfd = self._held.get(name, (0, -1))
+            status = exit_status(pid, pidfd) if pidfd >= 0 and held == pid else None
+        if status is None:
+            return None
+        code = os.waitstatus_to_exitcode(status)
+        return Ended(max(code, 0), max(-code, 0))
