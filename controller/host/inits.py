@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 
@@ -17,19 +18,20 @@ class Inits:
         self._held: dict[str, tuple[int, int]] = {}
 
     def hold(self, name: str, pid: int, pidfd: int) -> None:
-        """A copy of `pidfd`, instead of the one of an earlier init."""
-        copy = os.dup(pidfd)
+        """A copy of `pidfd`, instead of the one of an earlier init; none, if no descriptor is left."""
         with self._lock:
-            _, before = self._held.get(name, (0, -1))
-            self._held[name] = (pid, copy)
-            if before >= 0:
-                os.close(before)
+            self._close(name)
+            with contextlib.suppress(OSError):
+                self._held[name] = (pid, os.dup(pidfd))
 
     def release(self, name: str) -> None:
         with self._lock:
-            _, before = self._held.pop(name, (0, -1))
-            if before >= 0:
-                os.close(before)
+            self._close(name)
+
+    def _close(self, name: str) -> None:
+        _, before = self._held.pop(name, (0, -1))
+        if before >= 0:
+            os.close(before)
 
     def end_of(self, name: str, pid: int) -> Ended | None:
         """Of this init; None: not known, or not yet."""

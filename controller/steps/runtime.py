@@ -313,9 +313,12 @@ def conclude(host: Host, record: Record, launch: LaunchContainer, launched: Init
 
 
 def newborn(host: Host, launch: LaunchContainer) -> Record:
-    """What is remembered of earlier runs goes on: how often it was restarted, and how the last one ended."""
+    """What is remembered of earlier runs goes on: how often it was restarted, and how the last one ended.
+
+    Another process or root file system, as an edit wants it, is no restart, whatever became of the one before.
+    """
     before = host.records.read(launch.container)
-    again = before is not None and before.exit is not None and not before.intent
+    again = bool(before and before.exit and not before.intent and before.digest == launch.frame.digest)
     return Record(
         name=launch.container,
         digest=launch.frame.digest,

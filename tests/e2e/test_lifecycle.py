@@ -82,15 +82,15 @@ def test_killed_process_is_running_again(either: Masu) -> None:
 def test_exit_code_and_policy(masu: Masu) -> None:
     """`never` leaves it ended, `on-failure` only after a success; the code is recorded."""
     script = ["/bin/sh", "-c", "exit 3"]
-    masu.write(
-        container("never", process={"args": script}, restart={"policy": "never"}),
+    others = [
         container("fine", process={"args": ["/bin/true"]}, restart={"policy": "on-failure"}),
         container(
             "fails",
             process={"args": script},
             restart={"policy": "on-failure", "backoff": {"initial": "50ms"}},
         ),
-    )
+    ]
+    masu.write(container("never", process={"args": script}, restart={"policy": "never"}), *others)
     masu.start()
     never = until(
         lambda: (found := masu.status("never")).get("exitCode") is not None and found["converged"] and found,
@@ -105,6 +105,12 @@ def test_exit_code_and_policy(masu: Masu) -> None:
     fine = until(lambda: (found := masu.status("fine")).get("exitCode") is not None and found, "fine ended")
     assert (fine["state"], fine["exitCode"], fine["restarts"]) == ("exited", 0, 0)
     until(lambda: masu.status("fails")["restarts"] >= 3, "fails is started again and again")
+    script = ["/bin/sh", "-c", "exit 4"]
+    masu.write(container("never", process={"args": script}, restart={"policy": "never"}), *others)
+    edited = until(
+        lambda: (found := masu.status("never")).get("exitCode") == 4 and found, "an edit starts it once more"
+    )
+    assert edited["restarts"] == 0, "which is no restart"
 
 
 def test_back_off_grows_and_is_shown(masu: Masu) -> None:
