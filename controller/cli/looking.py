@@ -9,6 +9,7 @@ import sys
 from typing import Any
 
 from controller.cli.words import DONE, FAILED, add_verb, app_of, name_of, named, settings_of
+from controller.model.names import printable
 
 
 def add(verbs: Any) -> None:
@@ -63,10 +64,14 @@ def _events(arguments: argparse.Namespace) -> int:
     from controller.report import text  # noqa: PLC0415
 
     journal = Journal(Places(settings_of(arguments).instance).events)
-    for event in journal.read(tail=arguments.tail, follow=arguments.follow):
-        if arguments.name in {"", event.container}:
-            line = event.to_line().rstrip() if arguments.output == "json" else text.event_text(event)
-            print(line, flush=arguments.follow)
+    some = False
+    for event in journal.read(container=arguments.name, tail=arguments.tail, follow=arguments.follow):
+        some = True
+        line = event.to_line().rstrip() if arguments.output == "json" else text.event_text(event)
+        print(line, flush=arguments.follow)
+    if arguments.name and arguments.tail and not some:
+        print(printable(f"masu: there are no events of {arguments.name}"), file=sys.stderr)
+        return FAILED
     return DONE
 
 

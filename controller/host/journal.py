@@ -43,13 +43,16 @@ class Journal:
         if size + len(line) > MAX_BYTES:
             self._file.put_aside(1)
 
-    def read(self, *, tail: int = -1, follow: bool = False) -> Iterator[Event]:
+    def read(self, *, container: str = "", tail: int = -1, follow: bool = False) -> Iterator[Event]:
         """Oldest first, the last `tail` of what there is (all when negative); torn lines are passed over.
 
-        With `follow` for ever what comes, too, across rotations.
+        `container`: of this one alone. With `follow` for ever what comes, too, across rotations.
         """
-        past = 0 if tail < 0 else sum(1 for _ in self._read(follow=False)) - tail
-        yield from islice(self._read(follow=follow), max(0, past), None)
+        past = 0 if tail < 0 else sum(1 for _ in self._of(container, follow=False)) - tail
+        yield from islice(self._of(container, follow=follow), max(0, past), None)
+
+    def _of(self, container: str, *, follow: bool) -> Iterator[Event]:
+        return (each for each in self._read(follow=follow) if container in {"", each.container})
 
     def _read(self, *, follow: bool) -> Iterator[Event]:
         with contextlib.suppress(FileNotFoundError), _open(self._path + ".1") as old:

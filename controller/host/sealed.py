@@ -110,5 +110,5 @@ def _recipient(pyrage: Any, text: str, number: int) -> Any:
         return kind.Recipient.from_str(text)
     except (pyrage.RecipientError, UnicodeError) as error:
         raise StepFailed(
-            f"key {number} is of nobody whom age can seal for: age1…, or ssh-… of OpenSSH"
+            f"key {number} is none that age can seal for: it begins with age1, or is an ssh-… line of OpenSSH"
         ) from error

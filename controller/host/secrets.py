@@ -103,6 +103,10 @@ class SecretFiles:
             return of_root(f"secret {secret}", f"{self._source}/{secret}")
         from controller.host.sealed import unseal  # noqa: PLC0415 - for whoever has one
 
+        if not os.path.lexists(self._identity):
+            raise StepFailed(
+                f"there is no key {self._identity}: masu seal --public-key makes one to seal it for anew"
+            )
         return unseal(secret, of_root("the key of sealed secrets", self._identity))
 
     def _is(self, base: str, wanted: SecretFile) -> bool:

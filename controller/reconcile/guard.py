@@ -8,6 +8,7 @@ from controller.errors import GuardRefused
 from controller.reconcile.plan import Plan
 from controller.steps._base import Step
 
+IF_MEANT = "pass --allow-removals (to `masu run` when it is started) if this is meant"
 ALWAYS_ALLOWED = 3
 """Removing this many containers at once is an edit; removing more, and more than half, may be an accident."""
 
@@ -30,14 +31,13 @@ def check_removals(
         names = ", ".join(sorted(removed)[:5]) + (", …" if len(removed) > 5 else "")
         raise GuardRefused(
             f"the source was {was} until now, and {now} does not define {names}, which would be removed: a source"
-            " is all that there is to be in an instance; pass --allow-removals if this is meant"
+            f" is all that there is to be in an instance; {IF_MEANT}"
         )
     if allowed or len(removed) <= ALWAYS_ALLOWED or len(removed) * 2 <= len(present):
         return
     names = ", ".join(sorted(removed)[:5])
     raise GuardRefused(
-        f"{len(removed)} of {len(present)} containers would be removed ({names}, …): "
-        "pass --allow-removals if this is meant"
+        f"{len(removed)} of {len(present)} containers would be removed ({names}, …): {IF_MEANT}"
     )
 
 

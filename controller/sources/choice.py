@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from controller.sources.git_process import GitOptions
 
 MOST_SIGNERS = 1 << 20
+SCHEMES = frozenset({"file", "https", "http", "ssh"})
 
 
 def source_of(
@@ -71,6 +72,8 @@ def _options(settings: Settings) -> GitOptions:
 
 
 def _check_options(source: str, settings: Settings) -> None:
+    if urlsplit(source).scheme in SCHEMES and not os.path.exists(source):
+        raise _wrong("SOURCE", f"{source} is no directory: a repository is written git+{source}")
     files = {
         "--require-signature": settings.signers,
         "--ssh-known-hosts": settings.known_hosts,

@@ -109,6 +109,10 @@ def _ceiling(value: Any) -> float | None:
 def _sealed(text: str) -> None:
     lines = text.removesuffix("\n").split("\n")
     last = SEALED.replace("BEGIN", "END")
+    if lines[0].startswith("age:"):
+        raise ValueError(
+            "its first line is age: | again, which masu seal has printed, too: it stands there once"
+        )
     if lines[0] != SEALED:
         raise ValueError(
             f"its first line is not {SEALED}: write what masu seal says after |, line below line"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -64,3 +65,12 @@ def test_torn_lines_are_passed_over(tmp_path: Path) -> None:
     with (tmp_path / "events").open("a") as file:
         file.write('{"at": 4')
     assert [event.at for event in one.read()] == [1, 3]
+
+
+def test_the_last_of_one_container_are_the_last_of_its_own(tmp_path: Path) -> None:
+    one = Journal(str(tmp_path / "events"))
+    for number in range(20):
+        one.append(replace(_event(number), container="quiet" if number % 10 == 0 else "web"))
+    assert [event.at for event in one.read(container="quiet", tail=1)] == [10]
+    assert [event.at for event in one.read(container="quiet", tail=5)] == [0, 10]
+    assert [event.at for event in one.read(tail=2)] == [18, 19]

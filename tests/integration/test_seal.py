@@ -81,8 +81,8 @@ def test_the_hosts_own_ssh_key_will_do(key: Path) -> None:
     ("words", "content", "said"),
     [
         ((), b"x", "masu seal --public-key makes one"),
-        (("--for", "age1nobody"), b"x", "key 1 is of nobody whom age can seal for"),
-        (("--for", "ssh-ed25519 AAAA"), b"x", "is of nobody whom age can seal for"),
+        (("--for", "age1nobody"), b"x", "key 1 is none that age can seal for"),
+        (("--for", "ssh-ed25519 AAAA"), b"x", "is none that age can seal for"),
         (("--for", "age1nobody"), b"", "there is nothing to seal"),
     ],
 )

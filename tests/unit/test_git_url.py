@@ -105,6 +105,8 @@ def test_which_kind_of_source_it_is() -> None:
         source_of(HTTPS, Settings(signers="/nonexistent"), "/x", nobody)
     with pytest.raises(SpecInvalid, match="SOURCE: "):
         source_of("git+http://x/y", Settings(), "/x", nobody)
+    with pytest.raises(SpecInvalid, match=r"a repository is written git\+file:///x/y"):
+        source_of("file:///x/y", Settings(), "/x", nobody)
 
 
 def entry(path: str, mode: str = "100644", size: int = 10) -> Entry:

@@ -124,6 +124,7 @@ BEGIN, END = "-----BEGIN AGE ENCRYPTED FILE-----", "-----END AGE ENCRYPTED FILE-
             ["YWdl", END],
             f"its first line is not {BEGIN}: write what masu seal says after |, line below line",
         ),
+        (["age: |", f"  {BEGIN}", "  YWdl", f"  {END}"], "its first line is age: | again"),
         ([f"{BEGIN} YWdl {END}"], f"its first line is not {BEGIN}: "),
         ([BEGIN, "YWdl"], f"its last line is not {END}"),
         ([BEGIN, "YWdl", "a b", END], "its line 3 is not base64"),
