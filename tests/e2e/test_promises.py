@@ -31,7 +31,7 @@ WRITES = re.compile(
     r"move_mount|fsmount|mknod(at)?|utimensat|write|pwrite64|sendto|sendmsg|connect)\("
     r"|\bbpf\(BPF_PROG_(?:LOAD|ATTACH|DETACH)"
 )
-NETLINK_SOCKET = re.compile(r"socket\(AF_NETLINK, [^,]+, (NETLINK_\w+)\) = \d+<\w+:\[(\d+)\]>")
+NETLINK_SOCKET = re.compile(r"socket\(AF_NETLINK, [^,]+, (NETLINK_\w+)\)\s+= \d+<\w+:\[(\d+)\]>")
 NETLINK_MESSAGE = re.compile(r"send(?:to|msg)\(\d+<\w+:\[(\d+)\]>.*?nlmsg_type=([^ ,]+)")
 UNFINISHED = " <unfinished ...>"
 NFT_QUESTIONS = {1, 4, 7, 10, 13, 16, 19, 23}
@@ -62,7 +62,10 @@ def _writes(trace: str) -> list[str]:
 
 
 def _whole(trace: str) -> Iterator[str]:
-    """Its lines, with calls in one piece that strace tells of in two because another thread called meanwhile."""
+    """Its lines, with calls in one piece that strace tells of in two because another thread called meanwhile.
+
+    Before the result of such a call it leaves a gap, as it does after a short one.
+    """
     begun: dict[str, str] = {}
     for line in trace.splitlines():
         thread, _, rest = line.partition(" ")
