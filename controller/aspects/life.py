@@ -141,20 +141,20 @@ class Life:
             layer = host.layers.state(subject.name)
             paths, why = _lacks(subject, host, desired)
             return Seen(True, 0, True, True, True, None, 0, layer, (), absent_paths=paths, lacking=why)
-        known = host.runtime.state(subject.name, subject.group)
+        known, told = host.runtime.state(subject.name, subject.group), host.runtime.exit_of(subject.name)
         return Seen(
             alive=False,
             started=known.pid,
             populated=host.cgroups.populated(subject.group),
             remembered=known.remembered,
             traces=known.traces or host.layers.range_of(subject.name) is not None,
-            exit=host.runtime.exit_of(subject.name),
+            exit=told,
             oom_kills=_oom_kills(host, subject.group),
             layer=host.layers.state(subject.name),
             absent_partners=_absent(host, desired.frame.partners) if desired else (),
             launching=known.launching,
             absent_devices=_absent_devices(host, desired),
-            end=host.runtime.end_of(subject.name, subject.record.pid) if subject.record else None,
+            end=_end(host, subject.record, told),
         )
 
     def diff(self, subject: Subject, desired: Wanted, observed: Seen) -> list[Step]:
@@ -177,6 +177,17 @@ class Life:
         if subject.record:
             steps.append(RemoveRecord(subject.name))
         return steps
+
+
+def _end(host: Host, record: Record | None, told: ExitRecord | None) -> Ended | None:
+    """Read-only. Asked only where the keeper does not tell how this run has ended."""
+    if record is None or record.exit or _sure(record, told):
+        return None
+    return host.runtime.end_of(record.name, record.pid)
+
+
+def _sure(record: Record, told: ExitRecord | None) -> bool:
+    return told is not None and told.start_time == record.start_time and told.code >= 0
 
 
 def _lacks(subject: Subject, host: Host, desired: Wanted | None) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -6,7 +6,7 @@ import contextlib
 import os
 import threading
 
-from controller.host.keeper.proc import exit_status
+from controller.host.keeper.proc import code_and_signal, exit_status
 from controller.model.launch import Ended
 
 
@@ -38,7 +38,4 @@ class Inits:
         with self._lock:
             held, pidfd = self._held.get(name, (0, -1))
             status = exit_status(pid, pidfd) if pidfd >= 0 and held == pid else None
-        if status is None:
-            return None
-        code = os.waitstatus_to_exitcode(status)
-        return Ended(max(code, 0), max(-code, 0))
+        return None if status is None else Ended(*code_and_signal(status))

@@ -337,9 +337,7 @@ def _interrupt(
         assert killed.returncode == -signal.SIGKILL, f"{point} was never reached: {killed.stderr}"
         resumed = masu.apply()
         assert resumed.returncode == 0, f"{point}: {resumed.stderr}"
-        devices = wanted[
-            "devices"
-        ]  # which go by themselves, when a launch elsewhere on the host has them no more
+        devices = wanted["devices"]  # they go by themselves, once no launch elsewhere on the host has them
         until(lambda: len(masu.in_space()) == devices, f"{point}: {devices} devices", SETTLE_S)  # noqa: B023
         assert world(masu) == wanted, point
         assert masu.plan()["changes"] == [], point

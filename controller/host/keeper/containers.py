@@ -243,13 +243,13 @@ class Containers:
         if status is None and self._is_told(held):
             self._drop_if_done(held)
             return
-        code = -1 if status is None else (0 if os.WIFSIGNALED(status) else os.waitstatus_to_exitcode(status))
+        code, number = (-1, 0) if status is None else proc.code_and_signal(status)
         value = {
             "pid": held.pid,
             "start_time": held.started,
             "boot_id": self._boot_id,
             "code": code,
-            "signal": os.WTERMSIG(status) if status is not None and os.WIFSIGNALED(status) else 0,
+            "signal": number,
             "at": time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000,
         }
         proc.write_json(f"{self._run_dir}/exits/{held.name}.json", value)

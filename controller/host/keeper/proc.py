@@ -140,6 +140,12 @@ def exit_status(pid: int, pidfd: int) -> int | None:
     return int(fields[49]) if fields else None
 
 
+def code_and_signal(status: int) -> tuple[int, int]:
+    """Of a wait status; one of them is 0."""
+    code = os.waitstatus_to_exitcode(status)
+    return max(code, 0), max(-code, 0)
+
+
 def _status_of_reaped(pidfd: int) -> int | None:
     buffer = bytearray(INFO.pack(PIDFD_INFO_EXIT, 0, *([0] * 11), 0))
     try:
