@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 
 from controller.errors import Problem, SpecInvalid
 from controller.settings import Settings
-from controller.sources.git_url import GitUrl, is_git, parse
+from controller.sources.git_url import PROTOCOLS, GitUrl, is_git, parse
 from controller.sources.layers import LayeredDirectory
 from controller.sources.signers import unfit
 
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from controller.sources.git_process import GitOptions
 
 MOST_SIGNERS = 1 << 20
-SCHEMES = frozenset({"file", "https", "http", "ssh"})
+SCHEMES = frozenset({*PROTOCOLS, "http"})
+"""Somebody means a repository."""
 
 
 def source_of(
@@ -72,7 +73,7 @@ def _options(settings: Settings) -> GitOptions:
 
 
 def _check_options(source: str, settings: Settings) -> None:
-    if urlsplit(source).scheme in SCHEMES and not os.path.exists(source):
+    if source.partition(":")[0].lower() in SCHEMES and not os.path.exists(source):
         raise _wrong("SOURCE", f"{source} is no directory: a repository is written git+{source}")
     files = {
         "--require-signature": settings.signers,

@@ -107,6 +107,9 @@ def test_which_kind_of_source_it_is() -> None:
         source_of("git+http://x/y", Settings(), "/x", nobody)
     with pytest.raises(SpecInvalid, match=r"a repository is written git\+file:///x/y"):
         source_of("file:///x/y", Settings(), "/x", nobody)
+    with pytest.raises(SpecInvalid, match="a repository is written"):
+        source_of("https://[x", Settings(), "/x", nobody)
+    assert isinstance(source_of("//[x", Settings(), "/x", nobody), LayeredDirectory), "a strange name"
 
 
 def entry(path: str, mode: str = "100644", size: int = 10) -> Entry:
