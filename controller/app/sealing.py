@@ -5,15 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from controller.errors import StepFailed
 from controller.host import sealed, service
-from controller.host.secrets import of_root
+from controller.host.secrets import identity_in
 
 
 def sealed_for(content: bytes, recipients: Sequence[str], key: str) -> str:
     """`key`: the file of this host's, which it is for where nobody is named. Raises StepFailed, HostLacks."""
-    if not recipients and not os.path.lexists(key):
-        raise StepFailed(f"there is no key {key}: masu seal --public-key makes one; or say --for", path=key)
     return sealed.seal(content, recipients or _public_keys(key))
 
 
@@ -26,4 +23,4 @@ def public_keys(key: str) -> tuple[str, ...]:
 
 
 def _public_keys(key: str) -> tuple[str, ...]:
-    return sealed.public_keys(key, of_root("the key of sealed secrets", key))
+    return sealed.public_keys(key, identity_in(key, "; or say --for"))

@@ -181,13 +181,18 @@ class Life:
 
 def _end(host: Host, record: Record | None, told: ExitRecord | None) -> Ended | None:
     """Read-only. Asked only where the keeper does not tell how this run has ended."""
-    if record is None or record.exit or _sure(record, told):
+    if record is None or record.exit or _is_sure(_of_this_run(record, told)):
         return None
     return host.runtime.end_of(record.name, record.pid)
 
 
-def _sure(record: Record, told: ExitRecord | None) -> bool:
-    return told is not None and told.start_time == record.start_time and told.code >= 0
+def _of_this_run(record: Record, told: ExitRecord | None) -> ExitRecord | None:
+    return told if told and told.start_time == record.start_time else None
+
+
+def _is_sure(told: ExitRecord | None) -> bool:
+    """Of the keeper: it was there when the run ended."""
+    return told is not None and told.code >= 0
 
 
 def _lacks(subject: Subject, host: Host, desired: Wanted | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -285,10 +290,10 @@ def _while_dead(subject: Subject, desired: Wanted, seen: Seen) -> Iterator[Step]
 def _settled(restart: Restart, record: Record, seen: Seen, now_ms: int) -> tuple[Record, bool]:
     """The record with the exit in it; or, for a while, without it because the keeper has yet to say."""
     missing_at = record.missing_at or now_ms
-    ended = seen.exit if seen.exit and seen.exit.start_time == record.start_time else None
+    ended = _of_this_run(record, seen.exit)
     if ended is None and now_ms < missing_at + EXIT_PATIENCE_MS.get(restart.policy, PATIENT_MS):
         return replace(record, missing_at=missing_at), True
-    if seen.end and (ended is None or ended.code < 0):
+    if seen.end and not _is_sure(ended):
         init = record.pid, record.start_time, record.boot_id
         ended = ExitRecord(*init, seen.end.code, seen.end.signal, missing_at)
     exit_ = _exit(record, ended, seen.oom_kills, missing_at)

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from controller.errors import NOT_UNDERSTOOD, KeeperGone, LaunchFailed, MasuError, StepFailed
+from controller.host.keeper.proc import code_and_signal
 from controller.host.text import failed, make_private, read_text, remove_file, remove_tree
 from controller.model.launch import ExitRecord, Init, LaunchRecipe
 
@@ -262,11 +263,11 @@ def _receive(sock: socket.socket) -> tuple[dict[str, Any], list[int]]:
 
 def _ended(status: int) -> str:
     """In words, of a wait status; it runs inside the container's own limits."""
-    if os.WIFSIGNALED(status):
-        number = os.WTERMSIG(status)
+    code, number = code_and_signal(status)
+    if number:
         guess = ": is the memory limit too small?" if number == signal.SIGKILL else ""
         return f"was killed by signal {number}{guess}"
-    return f"failed with exit code {os.waitstatus_to_exitcode(status)} and said nothing"
+    return f"failed with exit code {code} and said nothing"
 
 
 def is_readable(sock: socket.socket, wait_s: float) -> bool:

@@ -103,11 +103,7 @@ class SecretFiles:
             return of_root(f"secret {secret}", f"{self._source}/{secret}")
         from controller.host.sealed import unseal  # noqa: PLC0415 - for whoever has one
 
-        if not os.path.lexists(self._identity):
-            raise StepFailed(
-                f"there is no key {self._identity}: masu seal --public-key makes one to seal it for anew"
-            )
-        return unseal(secret, of_root("the key of sealed secrets", self._identity))
+        return unseal(secret, identity_in(self._identity, " to seal it for anew"))
 
     def _is(self, base: str, wanted: SecretFile) -> bool:
         path = f"{base}/{wanted.directory}/{wanted.name}"
@@ -139,6 +135,13 @@ class SecretFiles:
 
     def _base(self, container: str) -> str:
         return f"{self._places.secrets}/{container}"
+
+
+def identity_in(path: str, otherwise: str) -> bytes:
+    """The key of sealed secrets. `otherwise`: what to say beside how to make one. Raises StepFailed."""
+    if not os.path.lexists(path):
+        raise StepFailed(f"there is no key {path}: masu seal --public-key makes one{otherwise}", path=path)
+    return of_root("the key of sealed secrets", path)
 
 
 def of_root(title: str, path: str) -> bytes:

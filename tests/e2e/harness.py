@@ -58,6 +58,13 @@ def until(condition: Callable[[], Any], what: str | Callable[[], str], wait_s: f
         time.sleep(0.005)
 
 
+def growth(count: Callable[[], float], within_s: float = 1) -> float:
+    """Of what only grows, per second."""
+    before, began = count(), time.monotonic()
+    time.sleep(within_s)
+    return (count() - before) / (time.monotonic() - began)
+
+
 class Masu:
     """One instance with its source directory; `close` takes everything away, whatever has happened."""
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.harness import Masu, container, knob, memory_max, set_knob, until
+from tests.e2e.harness import Masu, container, growth, knob, memory_max, set_knob, until
 from tests.loop_disks import ext4_disk
 
 PROGRAMS = "/opt/masu/rootfs/programs"
@@ -78,9 +78,7 @@ def _written(masu: Masu, number: str) -> int:
 
 def _rate(masu: Masu, number: str) -> float:
     """Within a fifth or so: the kernel deals out a tenth of a second at once, and balances that later."""
-    before, began = _written(masu, number), time.monotonic()
-    time.sleep(1)
-    return (_written(masu, number) - before) / (time.monotonic() - began)
+    return growth(lambda: _written(masu, number))
 
 
 @pytest.mark.slow

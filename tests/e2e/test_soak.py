@@ -18,9 +18,10 @@ from tests.e2e.harness import NetworkedMasu, container, network, until
 ROUNDS = int(os.environ.get("MASU_SOAK", "4"))
 WARM_UP = 2
 WORKERS = [f"worker{number}" for number in range(6)]
-GROWTH_KIB = 6 * 1024
 SETTLED = max(WARM_UP, ROUNDS // 2) - 1
 """What comes and goes leaves gaps in memory, fewer and fewer of them: half of the rounds later that is over."""
+GROWTH_KIB = 6 * 1024 * (WARM_UP + ROUNDS - 1 - SETTLED) // ROUNDS
+"""From then on; six MiB in all rounds, and no more of it in one than in another."""
 
 NETWORKS = [
     network(
